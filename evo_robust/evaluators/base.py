@@ -1,0 +1,66 @@
+"""How architectures become figures: evaluators and what they return."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import chz
+
+from evo_robust.objectives.base import Constraint, Context, Objective
+from evo_robust.parts import Part
+from evo_robust.spaces.base import Architecture
+
+Status = Literal["ok", "failed", "rejected"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What is known of one architecture under one evaluator.
+
+    Attributes:
+        architecture: notation of the architecture.
+        status: ``ok``; ``failed`` (exception, NaN, memory, time); ``rejected`` (a cheap constraint or gate said no).
+        objectives: value by name, in declared order; dear ones are absent unless ``ok``.
+        constraints: G by name (feasible where ≤ 0).
+        figures: extra figures by name, JSON values.
+        seconds: wall-clock time it took.
+        seed: the candidate's seed.
+        error: the reason of a failure or rejection.
+    """
+
+    architecture: str
+    status: Status
+    objectives: dict[str, float] = dataclasses.field(default_factory=dict)
+    constraints: dict[str, float] = dataclasses.field(default_factory=dict)
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    seed: int = 0
+    error: str | None = None
+
+
+class Session(abc.ABC):
+    """An evaluator at work in one search: owns pools, supernets, estimators and their versions."""
+
+    fingerprint: str
+    """What the figures depend on: settings, data, budget, version of the shared weights."""
+
+    @abc.abstractmethod
+    def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
+        """Evaluations with their index in ``architectures``, each as soon as it is there."""
+
+    def close(self) -> None:  # noqa: B027 (most sessions hold nothing)
+        """Release processes and memory."""
+
+
+@chz.chz
+class Evaluator(Part, abc.ABC):
+    """A way to obtain the figures of architectures."""
+
+    @abc.abstractmethod
+    def start(
+        self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+    ) -> Session:
+        """Begin work for one search."""

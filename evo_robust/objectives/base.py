@@ -1,0 +1,131 @@
+"""What an objective measures and what it is given to measure it."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import chz
+import torch
+from torch import nn
+
+from evo_robust.data import DataSet, Splits
+from evo_robust.parts import Part, seed_from
+from evo_robust.spaces.base import Architecture, SearchSpace
+
+
+def _silent(_: str) -> None:
+    """Progress reporter that says nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Where a search runs: the same for all its candidates.
+
+    Attributes:
+        space: the search space.
+        data: the data set (a description; ``data.load()`` gives the images).
+        seed: the problem's seed, from which every candidate's randomness comes.
+        device: torch device name, ``cpu``, ``cuda`` or ``cuda:1``.
+        workers: how many candidates are evaluated at a time.
+        cache: folder for things that later runs reuse (adversarial sets, resized images).
+        folder: the run folder, for state that a resume needs; None when a search keeps no record.
+        say: takes one line of progress text.
+    """
+
+    space: SearchSpace
+    data: DataSet
+    seed: int
+    device: str
+    workers: int
+    cache: Path
+    folder: Path | None = None
+    say: Callable[[str], None] = _silent
+
+
+@dataclasses.dataclass
+class Candidate:
+    """One architecture under evaluation.
+
+    Attributes:
+        context: where the search runs.
+        architecture: the canonical architecture.
+        text: its notation.
+        seed: depends on the problem's seed and the architecture alone.
+        splits: training, validation and test images on the device.
+        model: the network with weights, in eval mode; None while only cheap objectives are asked.
+        figures: extra figures to be recorded, JSON values by name.
+    """
+
+    context: Context
+    architecture: Architecture
+    text: str
+    seed: int
+    splits: Splits
+    model: nn.Module | None = None
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """Random generator on the candidate's device that depends on seed and purpose alone."""
+        generator = torch.Generator(device=self.context.device)
+        return generator.manual_seed(seed_from(self.seed, purpose))
+
+    def network(self) -> nn.Module:
+        """The trained network.
+
+        Raises:
+            ValueError: an objective that needs weights was asked before there are any.
+        """
+        if self.model is None:
+            raise ValueError("expected a trained network, got a candidate before training")
+        return self.model
+
+
+@chz.chz
+class Objective(Part, abc.ABC):
+    """A number to be minimised."""
+
+    unit: ClassVar[str] = ""
+    needs_weights: ClassVar[bool] = True
+
+    label: str | None = chz.field(default=None, doc="column name; the class's own name when not given")
+
+    @property
+    def name(self) -> str:
+        """Column name: the label, or the class name in snake case."""
+        if self.label is not None:
+            return self.label
+        text = type(self).__name__
+        return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(text))
+
+    def prepare(self, context: Context) -> None:  # noqa: B027 (most objectives need nothing)
+        """Build, once and in the main process, what all candidates share (cached files)."""
+
+    @abc.abstractmethod
+    def measure(self, candidate: Candidate) -> float:
+        """The objective's value; may add to ``candidate.figures``."""
+
+
+@chz.chz
+class Constraint(Part):
+    """An objective that must not exceed a limit: reaches pymoo as G = value/limit − 1 ≤ 0."""
+
+    of: Objective = chz.field(doc="what is limited")
+    at_most: float = chz.field(doc="largest allowed value, in the objective's unit; > 0")
+
+    @chz.validate
+    def _positive(self) -> None:
+        if not self.at_most > 0:
+            raise ValueError(f"expected constraint at_most > 0, got {self.at_most}")
+
+    @property
+    def name(self) -> str:
+        """Column name."""
+        return f"{self.of.name}_at_most"
+
+    def violation(self, value: float) -> float:
+        """G of a measured value: ≤ 0 when the constraint holds (relative, so that constraints compare)."""
+        return value / self.at_most - 1.0
