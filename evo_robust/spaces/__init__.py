@@ -1,1 +1,6 @@
-"""evo_robust."""
+"""Search spaces: sets of architectures, each with a genome, a notation and networks."""
+
+from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
+from evo_robust.spaces.nsga_phases import NSGAPhases
+
+__all__ = ["InvalidArchitecture", "NSGAPhases", "SearchSpace"]
