@@ -1,0 +1,352 @@
+"""Data sets by name: where they lie, how they are read and checked, and their splits."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import gzip
+import math
+import os
+import zlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import chz
+import numpy as np
+import torch
+
+from evo_robust.images import Augment, Images, Splits, batches
+from evo_robust.parts import Part, UserError
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "DATA_SETS",
+    "MNIST",
+    "SVHN",
+    "Augment",
+    "DataSet",
+    "Digits",
+    "FashionMNIST",
+    "Images",
+    "Splits",
+    "batches",
+    "cache_folder",
+    "data_folder",
+]
+
+Arrays = tuple[np.ndarray, np.ndarray]
+"""Images uint8 ``(n, c, h, w)`` and labels ``(n,)``."""
+
+# What reading a missing or damaged file raises, in numpy, gzip, pickle, scipy and torchvision.
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error)
+
+
+def cache_folder() -> Path:
+    """Folder of what later runs reuse: ``EVO_ROBUST_CACHE`` or ``~/.cache/evo_robust``; it may not exist yet."""
+    return Path(os.environ.get("EVO_ROBUST_CACHE") or "~/.cache/evo_robust").expanduser().absolute()
+
+
+def data_folder(root: str | None = None) -> Path:
+    """Folder that data sets lie in: ``root``, else ``EVO_ROBUST_DATA``, else ``data`` in the cache folder."""
+    named = root or os.environ.get("EVO_ROBUST_DATA")
+    return Path(named).expanduser().absolute() if named else cache_folder() / "data"
+
+
+def stratified_order(y: np.ndarray, seed: int) -> np.ndarray:
+    """Random order of the labels' positions in which every beginning has the class proportions of the whole.
+
+    Args:
+        y: labels ``(n,)``.
+        seed: of the order within and between classes.
+
+    Returns:
+        int64 ``(n,)``, a permutation.
+    """
+    rng = np.random.default_rng(seed)
+    place = np.empty(len(y))
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        # member k of a class comes at the fraction (k + u)/n of the way, so classes advance side by side
+        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(place, kind="stable")
+
+
+@chz.chz
+class DataSet(Part, abc.ABC):
+    """Images with classes, split by a seed into training and validation; the test images are the publisher's own."""
+
+    n_classes: ClassVar[int]
+    in_shape: ClassVar[tuple[int, int, int]]
+    default_augment: ClassVar[Augment]
+
+    root: str | None = chz.field(
+        default=None, doc="folder that holds the data; EVO_ROBUST_DATA or the cache folder when not given"
+    )
+    download: bool = chz.field(default=True, doc="fetch what is missing, where torchvision can")
+    val_share: float = chz.field(default=0.2, doc="share of the training images kept for validation, in [0,1)")
+    train_limit: int | None = chz.field(
+        default=None, doc="how many training and validation images to use, classes in proportion; all when not given"
+    )
+    test_limit: int | None = chz.field(default=None, doc="how many test images to use; all when not given")
+    split_seed: int = chz.field(default=0, doc="seed of the split and of the subset of training images")
+
+    @chz.validate
+    def _limits(self) -> None:
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"expected val_share in [0,1), got {self.val_share}")
+        for name in ("train_limit", "test_limit"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ValueError(f"expected {name} >= 1, got {limit}")
+        if self.split_seed < 0:
+            raise ValueError(f"expected split_seed >= 0, got {self.split_seed}")
+
+    @property
+    def name(self) -> str:
+        """The data set's name in lower case, as in ``DATA_SETS``."""
+        return type(self).__name__.lower()
+
+    def load(self) -> Splits:
+        """The splits, in host memory; shared by all callers of one process, so never written to.
+
+        Raises:
+            UserError: the data is missing or damaged; says where it was looked for and what to put there.
+        """
+        return _load(self, data_folder(self.root))
+
+    @abc.abstractmethod
+    def _read(self, root: Path) -> tuple[Images, Images]:
+        """All training and all test images, each in ``stratified_order``."""
+
+
+@functools.lru_cache(maxsize=2)
+def _load(data: DataSet, root: Path) -> Splits:
+    pool, test = data._read(root)
+    size = len(pool) if data.train_limit is None else min(data.train_limit, len(pool))
+    cut = size - round(size * data.val_share)
+    # slices, not copies: images read from a memory-mapped file stay there
+    return Splits(
+        train=pool.take(slice(cut)),
+        val=pool.take(slice(cut, size)),
+        test=test.take(slice(data.test_limit)),
+    )
+
+
+def _torchvision(name: str) -> Any:
+    """Torchvision's data set class; imported late because that takes as long as importing torch."""
+    import torchvision.datasets
+
+    return getattr(torchvision.datasets, name)
+
+
+def _ordered(arrays: Arrays, seed: int) -> Images:
+    x, y = arrays
+    order = stratified_order(y, seed)
+    return Images(torch.from_numpy(x[order]), torch.from_numpy(y[order].astype(np.int64)))
+
+
+@chz.chz
+class Digits(DataSet):
+    """Scikit-learn's 1,797 handwritten digits of 8×8 pixels, embedded there; 360 of them, always the same, to test."""
+
+    n_classes = 10
+    in_shape = (1, 8, 8)
+    default_augment = Augment(crop_padding=1, flip=False)
+
+    def _read(self, root: Path) -> tuple[Images, Images]:
+        from sklearn.datasets import load_digits
+
+        values, labels = load_digits(return_X_y=True)
+        x = np.rint(values * (255 / 16)).astype(np.uint8).reshape(-1, *self.in_shape)
+        everything = stratified_order(labels, seed=0)
+        test, pool = everything[:360], everything[360:]
+        return _ordered((x[pool], labels[pool]), self.split_seed), _ordered((x[test], labels[test]), 0)
+
+
+@chz.chz
+class Published(DataSet):
+    """A data set of files that torchvision knows, read as they are and fetched where they are missing."""
+
+    title: ClassVar[str]
+    folder: ClassVar[str]
+    advice: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def _files(self) -> list[tuple[str, str | None]]:
+        """Names of the files in the folder, with their MD5 where it is published."""
+
+    def _read(self, root: Path) -> tuple[Images, Images]:
+        try:
+            train, test = self._arrays(root)
+        except _UNREADABLE as error:
+            if not self.download:
+                raise UserError(self._complaint(root, error)) from None
+            train, test = self._fetched(root)
+        return _ordered(train, self.split_seed), _ordered(test, 0)
+
+    @abc.abstractmethod
+    def _arrays(self, root: Path) -> tuple[Arrays, Arrays]:
+        """Training and test images as published; raises one of ``_UNREADABLE`` where that fails."""
+
+    @abc.abstractmethod
+    def _fetch(self, root: Path) -> None:
+        """Download into ``root``."""
+
+    def _fetched(self, root: Path) -> tuple[Arrays, Arrays]:
+        existing = {folder: folder.is_dir() for folder in (root / self.folder, *(root / self.folder).parents)}
+        try:
+            self._fetch(root)
+            return self._arrays(root)
+        except _UNREADABLE as error:
+            for folder, was_there in existing.items():
+                if not was_there and folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(self._complaint(root, error) + f"\n(downloading it failed: {reason})") from None
+
+    def _complaint(self, root: Path, error: Exception) -> str:
+        """What is wrong with the files, and what the user can do."""
+        from torchvision.datasets.utils import check_integrity
+
+        folder = root / self.folder
+        missing, damaged = [], []
+        for name, md5 in self._files:
+            path = folder / name
+            packed = path.with_name(path.name + ".gz")
+            if not path.exists() and not packed.exists():
+                missing.append(name)
+            elif md5 is not None and not check_integrity(str(path), md5):
+                damaged.append(name)
+        faults = [f"missing: {', '.join(missing)}"] if missing else []
+        faults += [f"damaged (wrong checksum): {', '.join(damaged)}"] if damaged else []
+        return (
+            f"{self.title}: no usable data in {folder}: {'; '.join(faults) or error}.\n"
+            f"Put {self.advice} there, or name the folder that holds {self.folder or 'them'} "
+            "with data.root=FOLDER or the environment variable EVO_ROBUST_DATA."
+        )
+
+
+@chz.chz
+class CIFAR10(Published):
+    """CIFAR-10: 50,000 + 10,000 colour images of 32×32 pixels, 10 classes (Krizhevsky 2009)."""
+
+    n_classes = 10
+    in_shape = (3, 32, 32)
+    default_augment = Augment()
+    title = "CIFAR-10"
+    folder = "cifar-10-batches-py"
+    advice = "the unpacked official Python version (cifar-10-python.tar.gz)"
+
+    @property
+    def _files(self) -> list[tuple[str, str | None]]:
+        source = _torchvision(type(self).__name__)
+        return [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+
+    def _arrays(self, root: Path) -> tuple[Arrays, Arrays]:
+        return self._part(root, train=True), self._part(root, train=False)
+
+    def _fetch(self, root: Path) -> None:
+        self._part(root, train=False, download=True)
+
+    def _part(self, root: Path, train: bool, download: bool = False) -> Arrays:
+        source = _torchvision(type(self).__name__)(str(root), train=train, download=download)
+        return source.data.transpose(0, 3, 1, 2), np.asarray(source.targets)
+
+
+@chz.chz
+class CIFAR100(CIFAR10):
+    """CIFAR-100: as CIFAR-10 with 100 classes."""
+
+    n_classes = 100
+    title = "CIFAR-100"
+    folder = "cifar-100-python"
+    advice = "the unpacked official Python version (cifar-100-python.tar.gz)"
+
+
+@chz.chz
+class SVHN(Published):
+    """Street View House Numbers: 73,257 + 26,032 colour digits of 32×32 pixels (Netzer et al. 2011)."""
+
+    n_classes = 10
+    in_shape = (3, 32, 32)
+    default_augment = Augment(flip=False)
+    title = "SVHN"
+    folder = ""
+    advice = "train_32x32.mat and test_32x32.mat (cropped digits)"
+
+    @property
+    def _files(self) -> list[tuple[str, str | None]]:
+        return [_torchvision("SVHN").split_list[split][1:] for split in ("train", "test")]
+
+    def _arrays(self, root: Path) -> tuple[Arrays, Arrays]:
+        return self._part(root, "train"), self._part(root, "test")
+
+    def _fetch(self, root: Path) -> None:
+        for split in ("train", "test"):
+            self._part(root, split, download=True)
+
+    def _part(self, root: Path, split: str, download: bool = False) -> Arrays:
+        source = _torchvision("SVHN")(str(root), split=split, download=download)
+        return source.data, source.labels
+
+
+@chz.chz
+class MNIST(Published):
+    """MNIST: 60,000 + 10,000 grey handwritten digits of 28×28 pixels (LeCun et al. 1998)."""
+
+    n_classes = 10
+    in_shape = (1, 28, 28)
+    default_augment = Augment(crop_padding=2, flip=False)
+    title = "MNIST"
+    folder = "MNIST/raw"
+    advice = "the four official idx files (train-images-idx3-ubyte and so on), gzipped or not"
+
+    @property
+    def _files(self) -> list[tuple[str, str | None]]:
+        return [(f"{part}-{kind}-ubyte", None) for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+
+    def _arrays(self, root: Path) -> tuple[Arrays, Arrays]:
+        # torchvision only takes unpacked files; reading both kinds here leaves a read-only folder usable
+        x, y, test_x, test_y = (read_idx(root / self.folder / name) for name, _ in self._files)
+        return (x[:, None], y), (test_x[:, None], test_y)
+
+    def _fetch(self, root: Path) -> None:
+        _torchvision(type(self).__name__)(str(root), download=True)
+
+
+@chz.chz
+class FashionMNIST(MNIST):
+    """Fashion-MNIST: 60,000 + 10,000 grey pictures of clothes, 28×28 pixels (Xiao et al. 2017)."""
+
+    default_augment = Augment(crop_padding=2)
+    title = "Fashion-MNIST"
+    folder = "FashionMNIST/raw"
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Array of uint8 in an idx file, or in the same file gzipped (``path`` with ``.gz``).
+
+    Raises:
+        OSError: there is neither file, or the gzipped one is damaged.
+        ValueError: the file is no idx file of bytes, or its length is not what it says itself.
+    """
+    if path.exists():
+        content = path.read_bytes()
+    else:
+        with gzip.open(path.with_name(path.name + ".gz")) as packed:
+            content = packed.read()
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise ValueError(f"{path.name} is damaged: expected an idx file of bytes")
+    header = 4 + 4 * content[3]
+    shape = tuple(np.frombuffer(content[4:header], dtype=">u4").tolist())
+    if len(content) != header + math.prod(shape):
+        raise ValueError(f"{path.name} is damaged: expected {header + math.prod(shape)} bytes, got {len(content)}")
+    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
+
+
+DATA_SETS: dict[str, type[DataSet]] = {
+    kind.__name__.lower(): kind for kind in (Digits, MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN)
+}
+"""Data sets by name in lower case."""
