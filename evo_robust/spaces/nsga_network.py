@@ -42,20 +42,19 @@ class PhasesNetwork(nn.Module):
         super().__init__()
         if min(in_shape[1:]) < 3:
             raise ValueError(f"expected images of at least 3×3 pixels, got {in_shape[1]}×{in_shape[2]}")
-        size = min(in_shape[1:]) - 2  # the first convolution has no padding
-        width = in_shape[0]
+        width, height, breadth = in_shape[0], in_shape[1] - 2, in_shape[2] - 2  # the first convolution has no padding
         self.normalize = Normalize(width)
         layers: list[nn.Module] = []
         for k, (inputs, skip) in enumerate(phases):
-            if k and size > 1:  # a pool over a single pixel would leave nothing: there it is left out
+            if k and min(height, breadth) > 1:  # a pool over a single pixel would leave nothing: it is left out
                 layers.append(nn.MaxPool2d(2))
-                size //= 2
+                height, breadth = height // 2, breadth // 2
             out_channels = channels * 2**k if decoder == "residual" else channels
             stem = nn.Conv2d(width, out_channels, 1 if k else 3, bias=False)
             layers += [stem, Phase(inputs, skip, out_channels, decoder)]
             width = out_channels
         self.features = nn.Sequential(*layers)
-        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.pool = nn.AvgPool2d((height, breadth))
         self.classifier = nn.Linear(width, n_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,140 @@
+"""What a network costs: operations under three counting rules, and parameters."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from typing import Any, ClassVar, Literal
+
+import chz
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from evo_robust.objectives.base import Candidate, Objective
+
+Rule = Literal["thop", "macs", "nsga"]
+Shape = tuple[int, int, int]
+
+_CONVOLUTIONS = (nn.modules.conv._ConvNd,)
+_NORMALIZATIONS = (nn.modules.batchnorm._BatchNorm,)
+_POOLS = (
+    nn.modules.pooling._MaxPoolNd,
+    nn.modules.pooling._AvgPoolNd,
+    nn.modules.pooling._AdaptiveMaxPoolNd,
+    nn.modules.pooling._AdaptiveAvgPoolNd,
+)
+
+
+@chz.chz
+class Flops(Objective):
+    """Multiply-accumulates of one image's forward pass, under a named rule."""
+
+    unit: ClassVar[str] = "MACs"
+    needs_weights: ClassVar[bool] = False
+
+    rule: Rule = chz.field(
+        default="thop",
+        doc="thop (its default counting: BN and average pools too), macs (matrix products and convolutions alone) "
+        "or nsga (NSGA-Net's: BN, ReLU and pools too)",
+    )
+
+    def measure(self, candidate: Candidate) -> float:
+        """MACs of the candidate's network."""
+        return float(count_flops(_network(candidate), candidate.context.data.in_shape, self.rule))
+
+
+@chz.chz
+class Params(Objective):
+    """Number of parameters."""
+
+    unit: ClassVar[str] = "parameters"
+    needs_weights: ClassVar[bool] = False
+
+    def measure(self, candidate: Candidate) -> float:
+        """Parameters of the candidate's network."""
+        return float(count_params(_network(candidate)))
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of parameters, shared ones once; buffers such as running statistics do not count."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_flops(model: nn.Module, in_shape: Shape, rule: Rule = "thop") -> int:
+    """Operations of the forward pass of one image ``(c, h, w)`` in eval mode; the model stays as it is.
+
+    Args:
+        model: any module from images ``(n, c, h, w)``.
+        in_shape: shape of one image.
+        rule: ``thop``: MACs of convolutions and linear layers, 2 per BN element, average pools; modules alone.
+            ``macs``: MACs of every matrix product and convolution, functional ones too (torch's flop counter).
+            ``nsga`` (NSGA-Net): MACs of convolutions (and their bias) and linear layers, 2 per BN element, 1 per
+            ReLU element and per pooled input element; modules alone.
+
+    Raises:
+        ValueError: unknown rule.
+    """
+    rules = {"thop": _count_thop, "macs": _count_macs, "nsga": _count_nsga}
+    if rule not in rules:
+        raise ValueError(f"expected rule thop, macs or nsga, got {rule!r}")
+    # a copy takes hooks, buffers and modes, so that the model itself is never touched
+    replica = copy.deepcopy(model).eval()
+    reference = next(iter(replica.parameters()), torch.empty(0))
+    image = torch.zeros(1, *in_shape, dtype=reference.dtype, device=reference.device)
+    with torch.no_grad():
+        return rules[rule](replica, image)
+
+
+def _count_thop(model: nn.Module, image: Tensor) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # thop asks the old distutils for torch's version
+        import thop
+    return int(thop.profile(model, inputs=(image,), verbose=False)[0])
+
+
+def _count_macs(model: nn.Module, image: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        model(image)
+    return counter.get_total_flops() // 2
+
+
+def _count_nsga(model: nn.Module, image: Tensor) -> int:
+    total = 0
+
+    def add(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal total
+        total += _nsga_operations(module, inputs[0], output)
+
+    for module in model.modules():
+        module.register_forward_hook(add)
+    model(image)
+    return total
+
+
+def _nsga_operations(module: nn.Module, x: Any, y: Any) -> int:
+    """Operations of one leaf module under NSGA-Net's rule; 0 for kinds that the rule does not know."""
+    if isinstance(module, _CONVOLUTIONS):
+        per_element = x.numel() if module.transposed else y.numel()
+        channels = module.out_channels if module.transposed else module.in_channels
+        macs = per_element * (channels // module.groups) * math.prod(module.kernel_size)
+        return macs + (y.numel() if module.bias is not None else 0)
+    if isinstance(module, nn.Linear):
+        return y.numel() * module.in_features
+    if isinstance(module, _NORMALIZATIONS):
+        return 2 * y.numel()
+    if isinstance(module, nn.ReLU):
+        return y.numel()
+    if isinstance(module, _POOLS):
+        return x.numel()
+    return 0
+
+
+def _network(candidate: Candidate) -> nn.Module:
+    """The candidate's network, or one just built on the CPU where it has none yet."""
+    if candidate.model is not None:
+        return candidate.model
+    data = candidate.context.data
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # building draws weights: leave no trace of it
+        return candidate.context.space.build(candidate.architecture, data.n_classes, data.in_shape).eval()
