@@ -5,10 +5,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import chz
+
+P = TypeVar("P", bound="Part")
+
+WHERE = {"identity": False}
+"""``chz.field(metadata=WHERE)`` marks a field that says where things are or how fast, never what comes out."""
 
 
 @chz.chz
@@ -17,7 +22,7 @@ class Part:
 
 
 class Fraction(float):
-    """A float that may be written as a quotient: ``8/255`` on the command line is 0.03137…"""
+    """A float that may be written as a quotient: ``8/255`` on the command line is 0.0314."""
 
     @classmethod
     def __chz_cast__(cls, text: str) -> Fraction:
@@ -40,13 +45,72 @@ def nearest(word: str, options: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(known)}"
 
 
-def dotted(part: object) -> dict[str, Any]:
+def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
     """Flat values of ``part`` as a user types them: ``{"algorithm": "NSGA2", "algorithm.pop_size": 40, …}``.
 
-    Parts appear by class name, everything else as JSON values (tuples as lists).
+    Parts appear by class name, everything else as JSON values (tuples as lists). With ``identity`` the fields
+    marked ``WHERE`` are left out, so that equal dictionaries mean equal results.
     """
+    skip = set(_where_fields(part)) if identity else set()
     values = chz.beta_to_blueprint_values(part)
-    return {key: _plain(value) for key, value in values.items()}
+    return {key: _plain(value) for key, value in values.items() if key not in skip}
+
+
+def _where_fields(part: object, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the fields marked ``WHERE``, in ``part`` and the parts inside it."""
+    for name, field in chz.chz_fields(part).items():
+        value = getattr(part, name)
+        if (field.metadata or {}).get("identity", True) is False:
+            yield prefix + name
+        elif isinstance(value, Part):
+            yield from _where_fields(value, f"{prefix}{name}.")
+        elif isinstance(value, tuple):
+            for i, item in enumerate(value):
+                if isinstance(item, Part):
+                    yield from _where_fields(item, f"{prefix}{name}.{i}.")
+
+
+def from_dotted(base: type[P], values: Mapping[str, Any], class_name: str | None = None) -> P:
+    """The part whose ``dotted`` values these are: an instance of ``base``, or of its subclass ``class_name``.
+
+    Raises:
+        ValueError: an unknown class or key, or a value that cannot be read.
+    """
+    cls = subclass_named(base, class_name) if class_name else base
+    blueprint = chz.Blueprint(cls).apply({k: chz.Castable(_typed(v)) for k, v in values.items()})
+    try:
+        return blueprint.make()
+    except chz.blueprint._entrypoint.EntrypointException as error:
+        raise ValueError(str(error)) from error
+
+
+def _typed(value: Any) -> str:
+    """A JSON value as a user would type it."""
+    return ",".join(map(_typed, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def subclasses(base: type[P]) -> dict[str, type[P]]:
+    """All concrete subclasses of ``base`` (itself included) by class name."""
+    found: dict[str, type[P]] = {}
+    queue = [base]
+    while queue:
+        cls = queue.pop()
+        if not getattr(cls, "__abstractmethods__", None):
+            found.setdefault(cls.__name__, cls)
+        queue += cls.__subclasses__()
+    return found
+
+
+def subclass_named(base: type[P], name: str) -> type[P]:
+    """Subclass of ``base`` by class name.
+
+    Raises:
+        ValueError: no such class, with the nearest name.
+    """
+    known = subclasses(base)
+    if name not in known:
+        raise ValueError(f"unknown {base.__name__} {name!r}: {nearest(name, known)}")
+    return known[name]
 
 
 def _plain(value: Any) -> Any:
@@ -64,10 +128,11 @@ def _plain(value: Any) -> Any:
 
 
 def digest(*things: object, length: int = 16) -> str:
-    """Hexadecimal digest of parts and plain values; equal for equal settings in every process."""
-    payload = [
-        {"class": type(t).__name__, **dotted(t)} if isinstance(t, Part) else t for t in things
-    ]
+    """Hexadecimal digest of parts and plain values; equal for equal settings in every process.
+
+    Fields marked ``WHERE`` do not count.
+    """
+    payload = [{"class": type(t).__name__, **dotted(t, identity=True)} if isinstance(t, Part) else t for t in things]
     text = json.dumps(payload, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 

@@ -60,7 +60,5 @@ class Evaluator(Part, abc.ABC):
     """A way to obtain the figures of architectures."""
 
     @abc.abstractmethod
-    def start(
-        self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]
-    ) -> Session:
+    def start(self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Session:
         """Begin work for one search."""

@@ -1,0 +1,154 @@
+"""A search as a pymoo problem: genomes in, objectives and constraints out, every architecture evaluated once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from pymoo.core.problem import Problem as PymooProblem
+
+from evo_robust.evaluators.base import Evaluation, Session
+from evo_robust.objectives.base import Constraint, Objective
+from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
+
+PENALTY = 1e9
+"""F and G of a candidate without figures: behind every real value, finite since pymoo's crowding breaks on infinities."""
+
+
+class SearchFailed(RuntimeError):
+    """Every candidate of the first generation failed."""
+
+
+class Ledger(Protocol):
+    """Where evaluations are kept."""
+
+    def known(self, architecture: str, fingerprint: str) -> Evaluation | None:
+        """What an earlier run of the same search measured, or None."""
+
+    def add(self, evaluation: Evaluation, *, id: int, generation: int, genome: np.ndarray, fingerprint: str) -> None:
+        """Keep one evaluation."""
+
+
+class SearchProblem(PymooProblem):
+    """What pymoo's algorithms see of a search; ours find ``space``, ``seed``, ``key`` and ``proposed`` on it too.
+
+    Attributes:
+        space: the search space.
+        seed: the problem's seed, for the algorithm.
+        evaluations: what this search asked for, in order of asking, by (architecture, fingerprint).
+        generation: number of calls that pymoo made, one per generation for generational algorithms.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        session: Session,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        seed: int,
+        ledger: Ledger | None = None,
+    ) -> None:
+        super().__init__(
+            n_var=space.n_genes,
+            n_obj=len(objectives),
+            n_ieq_constr=len(constraints),
+            xl=np.zeros(space.n_genes, dtype=int),
+            xu=np.asarray(space.n_choices) - 1,
+            vtype=int,
+        )
+        self.space = space
+        self.session = session
+        self.seed = seed
+        self.ledger = ledger
+        self.objective_names = [o.name for o in objectives]
+        self.constraint_names = [c.name for c in constraints]
+        self.evaluations: dict[tuple[str, str], Evaluation] = {}
+        self.generation = 0
+        self._decoded: dict[bytes, tuple[str | None, Architecture | str]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SearchProblem:
+        """The problem itself: pymoo copies algorithms with all they refer to, and pools cannot be copied."""
+        return self
+
+    def key(self, genome: np.ndarray) -> str | None:
+        """Notation of the genome's architecture, equal for equal networks; None when it is no network."""
+        return self._decode(genome)[0]
+
+    def proposed(self) -> set[str]:
+        """Notations of all architectures evaluated so far under the session's present fingerprint (a copy)."""
+        return {text for text, fingerprint in self.evaluations if fingerprint == self.session.fingerprint}
+
+    def _decode(self, genome: np.ndarray) -> tuple[str | None, Architecture | str]:
+        """(notation, architecture), or (None, reason)."""
+        whole = np.asarray(genome).round().astype(np.int64)
+        memo = whole.tobytes()
+        if memo not in self._decoded:
+            if len(self._decoded) > 100_000:  # decoding again is cheap, growing for ever is not
+                self._decoded.clear()
+            try:
+                architecture = self.space.decode(whole)
+                self._decoded[memo] = (self.space.to_text(architecture), architecture)
+            except InvalidArchitecture as error:
+                self._decoded[memo] = (None, str(error))
+        return self._decoded[memo]
+
+    def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        self.generation += 1
+        evaluations = self.evaluate_genomes(X)
+        if self.generation == 1 and not any(e.status == "ok" for e in evaluations):
+            failed = [e for e in evaluations if e.status == "failed"]
+            if failed:
+                raise SearchFailed(f"every candidate of the first generation failed; the first: {failed[0].error}")
+        out["F"] = _rows(evaluations, self.objective_names, "objectives")
+        if self.constraint_names:
+            out["G"] = _rows(evaluations, self.constraint_names, "constraints")
+
+    def evaluate_genomes(self, X: np.ndarray) -> list[Evaluation]:
+        """One evaluation per row of ``X`` ``(n, n_genes)``; only architectures not known yet are measured."""
+        fingerprint = self.session.fingerprint
+        keys: list[tuple[str, str]] = []
+        todo: dict[tuple[str, str], tuple[int, np.ndarray, Architecture]] = {}
+        for row in X:
+            text, architecture = self._decode(row)
+            genome = np.asarray(row).round().astype(int)
+            key = (text if text is not None else "no network: " + "".join(map(str, genome)), fingerprint)
+            keys.append(key)
+            if key in self.evaluations:
+                continue
+            # the place is taken now: numbers follow the order of asking, never the order of arrival
+            number = len(self.evaluations)
+            known = self.ledger.known(*key) if self.ledger else None
+            if known is not None:
+                self.evaluations[key] = known
+            elif text is None:
+                self.evaluations[key] = Evaluation(architecture=key[0], status="failed", error=str(architecture))
+                self._keep(key, number, genome)
+            else:
+                self.evaluations[key] = Evaluation(architecture=text, status="failed", error="not evaluated")
+                todo[key] = (number, genome, architecture)
+        asked = list(todo)
+        for index, evaluation in self.session.evaluate([todo[key][2] for key in asked]):
+            number, genome, _ = todo[asked[index]]
+            self.evaluations[asked[index]] = evaluation
+            self._keep(asked[index], number, genome)
+        return [self.evaluations[key] for key in keys]
+
+    def _keep(self, key: tuple[str, str], number: int, genome: np.ndarray) -> None:
+        if self.ledger:
+            self.ledger.add(
+                self.evaluations[key], id=number, generation=self.generation, genome=genome, fingerprint=key[1]
+            )
+
+
+def _rows(evaluations: Sequence[Evaluation], names: Sequence[str], what: str) -> np.ndarray:
+    """Values ``(n, len(names))``; those without figures get the penalty."""
+
+    def value(evaluation: Evaluation, name: str) -> float:
+        known: Mapping[str, float] = getattr(evaluation, what)
+        # a rejected candidate keeps the violations that rejected it, so that pymoo can tell near from far
+        usable = evaluation.status == "ok" or (what == "constraints" and evaluation.status == "rejected")
+        missing = 0.0 if what == "constraints" and evaluation.status == "rejected" else PENALTY
+        return known.get(name, missing) if usable else PENALTY
+
+    return np.array([[value(e, name) for name in names] for e in evaluations], dtype=float)

@@ -1,0 +1,139 @@
+"""What all commands share: reading ``key=value`` arguments, one clear message, exit statuses."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import chz
+from chz.blueprint import _entrypoint
+
+from evo_robust.parts import Part, UserError, nearest, subclasses
+
+T = TypeVar("T")
+Main = Callable[[list[str] | None], int]
+
+GO_ON = "interrupted; the same command goes on where it stopped"
+
+
+class HelpRequested(Exception):
+    """The user asked for help; the text is the message."""
+
+
+def command(main: Main) -> Main:
+    """Wrap a command: 0 on success, 2 and one message on a user's mistake, 130 on Ctrl-C."""
+
+    @functools.wraps(main)
+    def wrapped(argv: list[str] | None = None) -> int:
+        try:
+            return main(sys.argv[1:] if argv is None else argv)
+        except HelpRequested as text:
+            print(text)
+            return 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"\n{GO_ON}", file=sys.stderr)
+            return 130
+
+    return wrapped
+
+
+def split(argv: list[str]) -> dict[str, str]:
+    """Arguments ``key=value`` as a dictionary; ``--help`` becomes the key ``--help``.
+
+    Raises:
+        UserError: an argument without ``=`` or a key given twice.
+    """
+    found: dict[str, str] = {}
+    for argument in argv:
+        if argument in ("--help", "-h", "help"):
+            found["--help"] = ""
+            continue
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise UserError(f"expected key=value, got {argument!r}")
+        if key in found:
+            raise UserError(f"{key} is given twice: {key}={found[key]} and {key}={value}")
+        found[key] = value
+    return found
+
+
+def parse(cls: Callable[..., T], argv: list[str], name: str) -> T:
+    """An instance of the chz class ``cls`` from ``key=value`` arguments.
+
+    Raises:
+        UserError: unknown key, unreadable or refused value, with the nearest right thing.
+        HelpRequested: ``--help`` was given.
+    """
+    return make(cls, split(argv), {}, name)
+
+
+def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any], name: str) -> T:
+    """Like :func:`parse`, over ``base`` values that the arguments override."""
+    given = dict(given)
+    asked_help = given.pop("--help", None) is not None
+    blueprint = chz.Blueprint(cls).apply(base, layer_name=name)
+    blueprint = blueprint.apply({k: chz.Castable(v) for k, v in given.items()}, layer_name="command line")
+    if asked_help:
+        raise HelpRequested(blueprint.get_help())
+    try:
+        return blueprint.make()
+    except _entrypoint.EntrypointException as error:
+        raise UserError(_readable(str(error), given, _known_keys(blueprint))) from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _known_keys(blueprint: chz.Blueprint[Any]) -> list[str]:
+    """Keys that the blueprint takes, read off its help (the one public place that lists them)."""
+    try:
+        text = blueprint.get_help()
+    except Exception:  # chz cannot always render help for a broken blueprint; then no key is suggested
+        return []
+    return re.findall(r"^  ([\w.]+)  ", text.partition("Arguments:")[2], flags=re.M)
+
+
+def _readable(message: str, given: Mapping[str, str], known: list[str]) -> str:
+    """One sentence for chz's explanation of what was wrong."""
+    first = message.strip().splitlines()[0]
+    if match := re.match(r"Extraneous argument '([^']+)'", first):
+        key = match[1]
+        return f"unknown key {key!r}: {nearest(key, known)}"
+    if match := re.match(r"Missing required arguments? for parameter\(s\): (.*)", first):
+        return f"missing: {match[1]} (give it as KEY=VALUE)"
+    if match := re.match(r"Could not interpret argument '(.*)' provided for param '([^']+)'", first):
+        value, key = match[1], match[2]
+        if wanted := re.search(r"No subclass of (\S+) named", message):
+            base = wanted[1].rpartition(".")[2]
+            bases = {c.__name__: c for c in _all_parts()}
+            if base in bases:
+                return f"{key}={value}: unknown {base}: {nearest(value, subclasses(bases[base]))}"
+        if wanted := re.search(r"Could not cast '.*' to (.*)", message):
+            expected = _expected(wanted[1])
+            return f"{key}={value}: expected {expected}"
+        return f"{key}={value} cannot be read"
+    return message.strip()
+
+
+def _expected(type_text: str) -> str:
+    if type_text.startswith("Literal"):
+        return "one of " + type_text[len("Literal") :].strip("[]")
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    names["Fraction"] = "a number such as 8/255"
+    short = type_text.rpartition(".")[2].strip("]")
+    return names.get(type_text) or names.get(short) or type_text
+
+
+def _all_parts() -> list[type[Part]]:
+    queue: list[type[Part]] = [Part]
+    found = []
+    while queue:
+        cls = queue.pop()
+        found.append(cls)
+        queue += cls.__subclasses__()
+    return found

@@ -1,0 +1,46 @@
+"""Which device a search uses, and how many candidates at a time."""
+
+from __future__ import annotations
+
+import joblib
+import torch
+
+from evo_robust.parts import UserError
+
+
+def choose_device(name: str) -> str:
+    """``auto`` is CUDA where there is one, else the CPU; other names are checked and returned.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device={name}: expected auto, cpu, cuda or cuda:INDEX") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device={name}: expected auto, cpu, cuda or cuda:INDEX")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UserError(f"device={name}: no CUDA device is at hand; use device=cpu")
+        if device.index is not None and device.index >= count:
+            raise UserError(f"device={name}: there are {count} CUDA devices, 0 to {count - 1}")
+    return name
+
+
+def choose_workers(workers: int | None, device: str) -> int:
+    """Candidates evaluated at a time: all cores, or one per CUDA device, when not given.
+
+    Raises:
+        UserError: fewer than one.
+    """
+    if workers is None:
+        if device == "cuda":
+            return torch.cuda.device_count()
+        return 1 if device.startswith("cuda") else joblib.cpu_count()
+    if workers < 1:
+        raise UserError(f"expected workers >= 1, got {workers}")
+    return workers

@@ -1,0 +1,222 @@
+"""A problem as a value, and finding problem files by name."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import chz
+import cloudpickle
+
+from evo_robust.algorithms.base import Algorithm
+from evo_robust.cli import make
+from evo_robust.data import DataSet
+from evo_robust.evaluators.base import Evaluator
+from evo_robust.objectives.base import Constraint, Objective
+from evo_robust.parts import Part, UserError, dotted, from_dotted, nearest, subclasses
+from evo_robust.spaces.base import SearchSpace
+
+if TYPE_CHECKING:
+    from evo_robust.adapter import SearchProblem
+
+_HERE = Path(__file__).resolve().parent
+
+
+@chz.chz
+class Problem(Part):
+    """A search, declared: what is searched, on which data, for what, how candidates are measured and proposed."""
+
+    space: SearchSpace = chz.field(doc="the architectures")
+    data: DataSet = chz.field(doc="the images")
+    objectives: tuple[Objective, ...] = chz.field(doc="what is minimised, in this order; names must differ")
+    constraints: tuple[Constraint, ...] = chz.field(default=(), doc="what must not exceed a limit")
+    evaluator: Evaluator = chz.field(doc="how candidates get weights and figures")
+    algorithm: Algorithm = chz.field(doc="how candidates are proposed")
+    seed: int = chz.field(default=0, doc="all randomness of the search comes from it; >= 0")
+
+    @chz.validate
+    def _sound(self) -> None:
+        if not self.objectives:
+            raise ValueError("expected at least one objective, got none (objectives is empty)")
+        for what, items in (("objective", self.objectives), ("constraint", self.constraints)):
+            names = [item.name for item in items]
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise ValueError(f"expected different {what} names, got {twice[0]!r} twice: give one of them a label")
+        if self.seed < 0:
+            raise ValueError(f"expected seed >= 0, got {self.seed}")
+
+    def to_pymoo(self, *, device: str = "auto", workers: int | None = None) -> SearchProblem:
+        """This problem for any pymoo algorithm, without a record; ``algorithm`` is ignored."""
+        from evo_robust.search import open_problem
+
+        return open_problem(self, device=device, workers=workers)
+
+
+def problem_folders() -> list[Path]:
+    """Where problem files are looked for: ``./problems``, then the shipped ones."""
+    # an installed wheel carries them inside the package, a checkout beside it
+    return [Path("problems"), _HERE / "_problems", _HERE.parent / "problems"]
+
+
+def problem_files() -> dict[str, Path]:
+    """Problem files by name; the current folder's hide shipped ones of the same name."""
+    found: dict[str, Path] = {}
+    for folder in problem_folders():
+        for path in sorted(folder.glob("[!_]*.py")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def summary(path: Path) -> str:
+    """First line of a problem file's docstring."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+def find(name: str) -> Path:
+    """The file of a problem: a name such as ``roco`` or a path such as ``./mine.py``.
+
+    Raises:
+        UserError: no such problem, with the nearest name.
+    """
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise UserError(f"no problem file {name}")
+        return Path(name)
+    files = problem_files()
+    if name not in files:
+        raise UserError(f"unknown problem {name!r}: {nearest(name, files)}")
+    return files[name]
+
+
+def scales(name: str) -> dict[str, Problem]:
+    """All ``Problem`` values of a problem file by name (``demo``, ``paper``, …)."""
+    module = _load_module(find(name))
+    return {key: value for key, value in vars(module).items() if isinstance(value, Problem)}
+
+
+def load(name: str, scale: str = "demo", overrides: Mapping[str, str] | None = None) -> Problem:
+    """The problem ``name`` at ``scale``, with ``key.path: value`` texts put over it.
+
+    Raises:
+        UserError: unknown problem, scale, key, part or value.
+    """
+    known = scales(name)
+    if scale not in known:
+        raise UserError(f"unknown scale {scale!r} of problem {name!r}: {nearest(scale, known)}")
+    return override(known[scale], overrides or {}, f"{name} scale={scale}")
+
+
+def _load_module(path: Path) -> ModuleType:
+    path = path.resolve()
+    name = f"evo_robust_problem_{path.stem}"
+    loaded = sys.modules.get(name)
+    if loaded is not None and loaded.__file__ == str(path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} cannot be read as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, (ValueError, TypeError, SyntaxError, ImportError)):
+            raise UserError(f"{path}: {error}") from error
+        raise
+    # workers cannot import a file that was loaded by path: its classes travel by value
+    cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
+    """``problem`` with ``key.path: text`` values put over it.
+
+    A part that is replaced loses the values below it, except those of fields that both parts have from a common base:
+    ``algorithm=RandomSearch`` keeps ``pop_size`` and ``n_gen``, so that budgets stay equal.
+
+    Raises:
+        UserError: unknown key, part or value.
+    """
+    base = chz.beta_to_blueprint_values(problem)
+    given = _expand_tuples(problem, dict(given), base)
+    for key, text in given.items():
+        if not isinstance(old := base.get(key), type):
+            continue
+        new = _part_class(old, text)
+        if new is None or new is old:
+            continue
+        shared = _shared_fields(old, new)
+        for below in [k for k in base if k.startswith(key + ".")]:
+            if below[len(key) + 1 :].split(".")[0] not in shared:
+                del base[below]
+    return make(Problem, given, base, label)
+
+
+def _shared_fields(old: type, new: type) -> set[str]:
+    common = next(cls for cls in old.__mro__ if issubclass(new, cls))
+    return set(chz.chz_fields(common)) if chz.is_chz(common) else set()
+
+
+def _part_class(old: type, text: str) -> type | None:
+    root = [cls for cls in old.__mro__ if isinstance(cls, type) and issubclass(cls, Part) and cls is not Part][-1]
+    return subclasses(root).get(text)
+
+
+def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]) -> dict[str, str]:
+    """``objectives=CleanError,Flops`` as ``objectives.0=CleanError objectives.1=Flops``.
+
+    Named parts that the problem declares keep their settings; what ``base`` held is dropped from it.
+    """
+    for name in ("objectives", "constraints"):
+        if any(key.startswith(f"{name}.") for key in given) and not base.get(name, True):
+            del base[name]  # an empty tuple would hide the items that are given
+        if name not in given:
+            continue
+        names = [n.strip() for n in given.pop(name).split(",") if n.strip()]
+        if not names and name == "objectives":
+            raise UserError("expected at least one objective, got none (objectives is empty)")
+        for key in [k for k in base if k == name or k.startswith(f"{name}.")]:
+            del base[key]
+        for index, n in enumerate(names):
+            declared = next((part for part in getattr(problem, name) if type(part).__name__ == n), None)
+            given.setdefault(f"{name}.{index}", n)
+            for key, value in (dotted(declared) if declared is not None else {}).items():
+                given.setdefault(f"{name}.{index}.{key}", _text(value))
+    return given
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(_text, value)) if isinstance(value, list) else str(value)
+
+
+def problem_to_dict(problem: Problem) -> dict[str, Any]:
+    """The problem as ``problem.json`` holds it."""
+    return {
+        "values": dotted(problem),
+        "identity": dotted(problem, identity=True),
+        "objectives": [{"name": o.name, "unit": o.unit} for o in problem.objectives],
+        "constraints": [c.name for c in problem.constraints],
+    }
+
+
+def problem_from_dict(info: Mapping[str, Any]) -> Problem:
+    """The problem of a ``problem.json``.
+
+    Raises:
+        ValueError: it names an unknown part, key or value.
+        UserError: its problem file defined parts of its own and is gone.
+    """
+    source = info.get("source")
+    if source and Path(source).is_file():
+        _load_module(Path(source))
+    elif info.get("problem") in problem_files():
+        _load_module(find(info["problem"]))
+    return from_dotted(Problem, info["values"])

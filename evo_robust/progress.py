@@ -1,0 +1,106 @@
+"""Progress of long work: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import abc
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+if TYPE_CHECKING:
+    from evo_robust.record import Progress
+
+
+class Reporter(abc.ABC):
+    """Is told how a search goes."""
+
+    @abc.abstractmethod
+    def say(self, text: str) -> None:
+        """One line of text."""
+
+    def start(self, total: int, known: int) -> None:  # noqa: B027 (silent ones need none of these)
+        """The search begins; ``known`` of ``total`` evaluations are in the record."""
+
+    def evaluated(self, row: dict[str, Any], replayed: bool) -> None:  # noqa: B027
+        """A candidate was evaluated or taken from the record."""
+
+    def generation(self, progress: Progress, n_gen: int) -> None:  # noqa: B027
+        """A generation is over."""
+
+    def stop(self) -> None:  # noqa: B027
+        """The search is over."""
+
+
+class Silent(Reporter):
+    """Says nothing."""
+
+    def say(self, text: str) -> None:
+        """See :meth:`Reporter.say`."""
+
+
+class Printed(Reporter):
+    """Lines per generation; on a terminal also a bar of evaluations with the time left."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._began = time.monotonic()
+        self._total = 0
+        self._measured = 0
+        self._seen = 0
+
+    def say(self, text: str) -> None:
+        """See :meth:`Reporter.say`."""
+        self.console.print(text, markup=False)
+
+    def start(self, total: int, known: int) -> None:
+        """See :meth:`Reporter.start`."""
+        self._began, self._total = time.monotonic(), total
+        if known:
+            self.say(f"resuming: {known} evaluations are in the record")
+        if self.console.is_terminal:
+            self._bar = Bar(
+                *(TextColumn("evaluations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+                console=self.console,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("evaluations", total=total)
+
+    def evaluated(self, row: dict[str, Any], replayed: bool) -> None:
+        """See :meth:`Reporter.evaluated`."""
+        self._seen += 1
+        self._measured += not replayed
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task)
+        if row["status"] == "failed" and not replayed:
+            self.say(f"  candidate {row['id']} failed: {row['error']}")
+
+    def generation(self, progress: Progress, n_gen: int) -> None:
+        """See :meth:`Reporter.generation`."""
+        elapsed = time.monotonic() - self._began
+        left = elapsed / self._measured * max(0, self._total - self._seen) if self._measured else float("nan")
+        ahead = "" if progress.generation >= n_gen else f"  left {duration(left)}"
+        self.say(
+            f"generation {progress.generation:>3}/{n_gen}  evaluations {progress.evaluations:>4}"
+            f"  hypervolume {progress.hypervolume:.4f}  front {progress.front:>3}"
+            f"  time {duration(progress.seconds)}{ahead}"
+        )
+
+    def stop(self) -> None:
+        """See :meth:`Reporter.stop`."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def duration(seconds: float) -> str:
+    """``75.2`` as ``1:15``, ``7200`` as ``2:00:00``; ``?`` when unknown."""
+    if seconds != seconds:
+        return "?"
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

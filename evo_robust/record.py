@@ -1,0 +1,386 @@
+"""The run folder: what was asked, every evaluation, the front; one process at a time; resume is replay."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from evo_robust.evaluators.base import Evaluation
+from evo_robust.indicators import hypervolume, ideal_and_nadir, nondominated, objective_matrix
+from evo_robust.parts import UserError, changed
+from evo_robust.problem import Problem, problem_from_dict
+
+SCHEMA = 1
+PROBLEM_FILE = "problem.json"
+LEDGER_FILE = "evaluations.jsonl"
+
+_ROW_KEYS = ("id", "generation", "genome", "architecture", "objectives", "status", "fingerprint")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: a reader never sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file, whole or not at all."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+class FolderLock:
+    """One process at a time holds a folder; ``lock`` names it. The operating system frees it when that process dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = filelock.FileLock(folder / ".lock")
+
+    def __enter__(self) -> FolderLock:
+        """Take the folder.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            holder = self._name_file()
+            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
+            raise UserError(f"{self.folder} is in use by {who}; wait for it or choose another out=") from None
+        self._name_file().write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the folder back."""
+        self._name_file().unlink(missing_ok=True)
+        self._lock.release()
+
+    def _name_file(self) -> Path:
+        return self.folder / "lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a search stands after a generation; hypervolume in [0,1], of the figures seen so far."""
+
+    generation: int
+    evaluations: int
+    hypervolume: float
+    front: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder, read.
+
+    Attributes:
+        folder: where it is.
+        info: ``problem.json``.
+        problem: the problem that was searched.
+        evaluations: the ledger's rows, by id.
+        front: the non-dominated feasible rows among those with status ``ok``, in order of the first objective.
+        objectives: their names, in declared order.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    problem: Problem
+    evaluations: list[dict[str, Any]]
+    front: list[dict[str, Any]]
+    objectives: list[str]
+
+    def ok(self) -> list[dict[str, Any]]:
+        """Rows with figures that meet the constraints."""
+        return [row for row in self.evaluations if _usable(row)]
+
+
+def _usable(row: Mapping[str, Any]) -> bool:
+    return row["status"] == "ok" and all(g <= 0 for g in row.get("constraints", {}).values())
+
+
+def front_of(rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Non-dominated feasible rows of one fingerprint, in order of the first objective."""
+    usable = [row for row in rows if _usable(row)]
+    if not usable:
+        return []
+    # figures of two budgets or supernet versions are not comparable: the latest fingerprint counts
+    latest = max(usable, key=lambda row: row["id"])["fingerprint"]
+    usable = [row for row in usable if row["fingerprint"] == latest]
+    front = [usable[i] for i in nondominated(objective_matrix(usable, objectives))]
+    return sorted(front, key=lambda row: ([row["objectives"][name] for name in objectives], row["id"]))
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a run folder; a torn last line of the ledger is left out.
+
+    Raises:
+        UserError: no run folder, or a damaged file in it.
+    """
+    folder = Path(folder)
+    path = folder / PROBLEM_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is no run folder: expected {PROBLEM_FILE} in it (made by evo_robust.run)")
+    info = _read_problem(path)
+    try:
+        problem = problem_from_dict(info)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    rows, _ = read_ledger(folder / LEDGER_FILE)
+    names = [o.name for o in problem.objectives]
+    return Run(folder, info, problem, rows, front_of(rows, names), names)
+
+
+def _read_problem(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(info, dict) or info.get("schema") != SCHEMA or "values" not in info:
+        found = info.get("schema") if isinstance(info, dict) else type(info).__name__
+        raise UserError(f"{path}: expected a run of schema {SCHEMA}, got {found}")
+    return info
+
+
+def read_ledger(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Rows sorted by id, and the number of good bytes (a torn last line is not counted).
+
+    Raises:
+        UserError: a damaged line that is not the last one, or two different rows with one id.
+    """
+    if not path.exists():
+        return [], 0
+    data = path.read_bytes()
+    rows: dict[int, dict[str, Any]] = {}
+    good = 0
+    lines = data.split(b"\n")
+    # after the last newline stands either nothing or what a killed process could not finish
+    for number, line in enumerate(lines[:-1], 1):
+        row = _parse_row(line)
+        if row is None:
+            raise UserError(
+                f"{path}, line {number} is damaged: expected one JSON object per line with the keys "
+                f"{', '.join(_ROW_KEYS)}. Nothing was changed; restore the line or remove it to evaluate it again"
+            )
+        if row["id"] in rows:
+            raise UserError(f"{path}, line {number} is damaged: id {row['id']} stands there a second time")
+        rows[row["id"]] = row
+        good += len(line) + 1
+    return [rows[i] for i in sorted(rows)], good
+
+
+def _parse_row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(row, dict) or any(key not in row for key in _ROW_KEYS) or not isinstance(row["id"], int):
+        return None
+    return row
+
+
+class Record:
+    """The run folder of a search at work; a context manager that holds the folder's lock.
+
+    Attributes:
+        rows: evaluations that this search asked for, replayed or measured.
+        n_measured: how many of them were measured by this process.
+        on_row: is told each row and whether it was replayed.
+    """
+
+    def __init__(self, folder: Path, problem: Problem, info: dict[str, Any]) -> None:
+        self.folder = folder
+        self.names = [o.name for o in problem.objectives]
+        self._info = {"schema": SCHEMA, **info}
+        self._lock = FolderLock(folder)
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+        self._past: dict[int, float] = {}
+        self._progress: list[list[Any]] = []
+        self._fronts: list[np.ndarray] = []
+        self._ledger: Any = None
+        self.rows: list[dict[str, Any]] = []
+        self.n_measured = 0
+        self.on_row: Callable[[dict[str, Any], bool], None] | None = None
+
+    def __enter__(self) -> Record:
+        """Check the folder, take its lock, read what is known.
+
+        Raises:
+            UserError: the folder belongs to another problem, is in use, or is damaged.
+        """
+        problem_file = self.folder / PROBLEM_FILE
+        if not problem_file.exists() and self.folder.is_dir() and any(_visible(self.folder)):
+            raise UserError(f"{self.folder} holds other files: expected a new, empty or run folder as out=")
+        fresh = not self.folder.exists()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.__enter__()
+        except BaseException:
+            if fresh:
+                self.folder.rmdir()
+            raise
+        try:
+            self._open()
+        except BaseException:
+            self._lock.__exit__()
+            raise
+        return self
+
+    def _open(self) -> None:
+        path = self.folder / PROBLEM_FILE
+        if path.exists():
+            self._check_same(_read_problem(path), path)
+        ledger = self.folder / LEDGER_FILE
+        rows, good = read_ledger(ledger)
+        self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
+        self._past = _past_seconds(self.folder / "progress.csv")
+        write_json(path, self._info)
+        self._ledger = open(ledger, "ab")  # noqa: SIM115 (closed in __exit__)
+        self._ledger.truncate(good)
+
+    def _check_same(self, old: dict[str, Any], path: Path) -> None:
+        differences = changed(old.get("identity", {}), self._info["identity"])
+        if differences:
+            shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
+            raise UserError(
+                f"{self.folder} holds another search ({path.name}): {shown}. Choose another out=, or the same settings"
+            )
+
+    def __exit__(self, *_: object) -> None:
+        """Close the ledger and give the folder back."""
+        if self._ledger is not None:
+            self._ledger.close()
+        self._lock.__exit__()
+
+    @property
+    def n_known(self) -> int:
+        """Evaluations that an earlier run left."""
+        return len(self._known)
+
+    def known(self, architecture: str, fingerprint: str) -> Evaluation | None:
+        """See :class:`evo_robust.adapter.Ledger`."""
+        row = self._known.get((architecture, fingerprint))
+        if row is None:
+            return None
+        self._take(row, replayed=True)
+        fields = {f.name for f in dataclasses.fields(Evaluation)}
+        return Evaluation(**{k: v for k, v in row.items() if k in fields})
+
+    def add(self, evaluation: Evaluation, *, id: int, generation: int, genome: np.ndarray, fingerprint: str) -> None:
+        """Append one line to the ledger; it is in the operating system's hands when this returns."""
+        row = {
+            "id": id,
+            "generation": generation,
+            "genome": [int(g) for g in genome],
+            **dataclasses.asdict(evaluation),
+            "fingerprint": fingerprint,
+        }
+        self._ledger.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self._ledger.flush()
+        self.n_measured += 1
+        self._take(row, replayed=False)
+
+    def _take(self, row: dict[str, Any], *, replayed: bool) -> None:
+        self.rows.append(row)
+        if self.on_row is not None:
+            self.on_row(row, replayed)
+
+    def end_generation(self, generation: int, seconds: float) -> Progress:
+        """Write progress and front after a generation.
+
+        ``seconds`` is the search's time in all processes that worked on it; what a replay repeats for nothing keeps
+        what it cost when it was paid for.
+        """
+        os.fsync(self._ledger.fileno())
+        front = front_of(self.rows, self.names)
+        self._fronts.append(objective_matrix(front, self.names))
+        seconds = max(seconds, self._past.get(generation, 0.0))
+        self._progress.append([generation, len(self.rows), 0.0, len(front), round(seconds, 2)])
+        self._measure_fronts()
+        header = ["generation", "evaluations", "hypervolume", "front", "seconds"]
+        write_csv(self.folder / "progress.csv", header, self._progress)
+        self._write_front(front)
+        return Progress(generation, len(self.rows), self._progress[-1][2], len(front), seconds)
+
+    def _measure_fronts(self) -> None:
+        """Hypervolume of every generation's front in one scale, that of all figures so far, so that they compare."""
+        ok = objective_matrix([row for row in self.rows if _usable(row)], self.names)
+        if len(ok) == 0:
+            return
+        ideal, nadir = ideal_and_nadir(ok)
+        for row, front in zip(self._progress, self._fronts, strict=True):
+            row[2] = float(f"{hypervolume(front, ideal, nadir):.6g}") if len(front) else 0.0
+
+    def past_seconds(self, generation: int) -> float:
+        """Seconds that earlier runs had spent when ``generation`` ended, 0 if none got there."""
+        return self._past.get(generation, 0.0)
+
+    def _write_front(self, front: Sequence[dict[str, Any]]) -> None:
+        figures = [name for name in ("params", "flops") if name not in self.names]
+        rows = [
+            [index, row["id"], row["architecture"]]
+            + [row["objectives"][name] for name in self.names]
+            + [row["figures"].get(name, "") for name in figures]
+            for index, row in enumerate(front)
+        ]
+        write_csv(self.folder / "front.csv", ["index", "id", "architecture", *self.names, *figures], rows)
+        entries = [
+            {
+                "index": index,
+                "id": row["id"],
+                "architecture": row["architecture"],
+                "genome": row["genome"],
+                "objectives": row["objectives"],
+                "figures": row["figures"],
+            }
+            for index, row in enumerate(front)
+        ]
+        write_json(self.folder / "front.json", {"schema": SCHEMA, "front": entries})
+
+
+def _visible(folder: Path) -> Iterable[Path]:
+    return (p for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def _past_seconds(path: Path) -> dict[int, float]:
+    """Seconds by generation of an earlier progress.csv; empty where there is none."""
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the figures."""
+    names = ("evo_robust", "torch", "torchvision", "numpy", "pymoo", "chz", "joblib", "thop", "cma", "scikit-learn")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions

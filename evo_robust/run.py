@@ -1,0 +1,154 @@
+"""Command: search a problem. ``python -m evo_robust.run problem=roco [scale=paper] [key.path=value …]``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import chz
+from rich.console import Console
+from rich.table import Table
+
+from evo_robust import plot
+from evo_robust.adapter import SearchFailed
+from evo_robust.cli import HelpRequested, command, make, split
+from evo_robust.parts import Part, UserError
+from evo_robust.problem import Problem, find, load, problem_files, scales, summary
+from evo_robust.progress import Printed
+from evo_robust.record import Run
+from evo_robust.search import search
+
+USAGE = """usage: python -m evo_robust.run problem=NAME [scale=demo|paper] [out=DIR] [device=auto|cpu|cuda] [workers=N]
+                                [plot=false] [key.path=value …]
+       python -m evo_robust.run problem=NAME --help      every key with its type, default and meaning
+
+problems:"""
+
+
+@chz.chz
+class RunOptions(Part):
+    """What the command itself takes; all other keys belong to the problem."""
+
+    problem: str = chz.field(doc="name of a problem, or the path of a problem file")
+    scale: str = chz.field(default="demo", doc="which of the problem's values: demo (minutes on two cores), paper, …")
+    out: str | None = chz.field(default=None, doc="run folder; runs/PROBLEM-SCALE when not given")
+    device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
+    workers: int | None = chz.field(
+        default=None, doc="candidates evaluated at a time; all cores, or one per CUDA device, when not given"
+    )
+    plot: bool = chz.field(default=True, doc="draw the pictures at the end")
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    argv = argv or []
+    given = split(argv)
+    if not given or (set(given) == {"--help"}):
+        print(usage())
+        return 0
+    own = {k: v for k, v in given.items() if k in chz.chz_fields(RunOptions)}
+    rest = {k: v for k, v in given.items() if k not in own}
+    if "problem" not in own:
+        raise UserError(f"missing: problem=NAME\n{usage()}")
+    if "--help" in rest:
+        raise HelpRequested(help_text(own, rest))
+    options = make(RunOptions, own, {}, "run")
+    try:
+        problem = load(options.problem, options.scale, rest)
+    except UserError as error:
+        raise UserError(_with_own_keys(str(error), rest)) from error
+    run = _search(options, problem, argv)
+    show(run, options)
+    return 0
+
+
+def _with_own_keys(message: str, rest: dict[str, str]) -> str:
+    """An unknown key may be a misspelt option of the command itself."""
+    from evo_robust.parts import nearest
+
+    for key in rest:
+        suggestion = nearest(key, chz.chz_fields(RunOptions))
+        if f"unknown key {key!r}" in message and suggestion.startswith("did you mean") and "." not in key:
+            return f"unknown key {key!r}: {suggestion}"
+    return message
+
+
+def _search(options: RunOptions, problem: Problem, argv: list[str]) -> Run:
+    path = find(options.problem)
+    info = {
+        "problem": path.stem,
+        "scale": options.scale,
+        "source": str(path) if options.problem.endswith(".py") else None,
+        "command": "python -m evo_robust.run " + shlex.join(argv),
+    }
+    out = Path(options.out or f"runs/{path.stem}-{options.scale}")
+    reporter = Printed()
+    reporter.say(f"searching {path.stem} ({options.scale}) into {out}")
+    try:
+        return search(problem, out, device=options.device, workers=options.workers, info=info, reporter=reporter)
+    except SearchFailed as error:
+        reporter.stop()
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    except BaseException:
+        reporter.stop()
+        raise
+
+
+def show(run: Run, options: RunOptions) -> None:
+    """Print the front and draw the pictures."""
+    console = Console(highlight=False)
+    console.print(front_table(run))
+    failed = sum(row["status"] == "failed" for row in run.evaluations)
+    rejected = sum(row["status"] == "rejected" for row in run.evaluations)
+    if failed or rejected:
+        console.print(f"{failed} candidates failed, {rejected} were rejected; reasons are in the ledger")
+    if options.plot and run.front:
+        for path in plot.draw_run(run.folder):
+            console.print(f"wrote {path}", soft_wrap=True)
+    console.print(f"next: python -m evo_robust.export run={run.folder} pick=knee", soft_wrap=True)
+
+
+def usage() -> str:
+    """Usage and one line per problem."""
+    files = problem_files()
+    width = max(map(len, files), default=0)
+    return "\n".join([USAGE, *(f"  {name:<{width}}  {summary(path)}" for name, path in files.items())])
+
+
+def help_text(own: dict[str, str], rest: dict[str, str]) -> str:
+    """All keys of the command and of the problem."""
+    texts = []
+    try:
+        make(RunOptions, {**own, "--help": ""}, {}, "run")
+    except HelpRequested as text:
+        texts.append(str(text).replace("Entry point: evo_robust.run:", "Entry point: "))
+    try:
+        load(own["problem"], own.get("scale", "demo"), rest)
+    except HelpRequested as text:
+        texts.append(str(text))
+    names = ", ".join(scales(own["problem"]))
+    return "\n".join([*texts, f"scales of {own['problem']}: {names}"])
+
+
+def front_table(run: Run) -> Table:
+    """The front, accuracy in percent where the objective is an error."""
+    table = Table(title=f"front: {len(run.front)} of {len(run.evaluations)} evaluated networks")
+    table.add_column("#", justify="right")
+    for name in run.objectives:
+        table.add_column(name, justify="right")
+    table.add_column("architecture", overflow="fold")
+    for index, row in enumerate(run.front):
+        values = [_figure(row["objectives"][name]) for name in run.objectives]
+        table.add_row(str(index), *values, row["architecture"], style=None)
+    return table
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

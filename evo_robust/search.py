@@ -1,0 +1,120 @@
+"""The generation loop: a problem, a run folder, and pymoo in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from evo_robust.adapter import SearchProblem
+from evo_robust.data import cache_folder
+from evo_robust.device import choose_device, choose_workers
+from evo_robust.evaluators.base import Session
+from evo_robust.objectives.base import Context
+from evo_robust.problem import Problem, problem_to_dict
+from evo_robust.progress import Reporter, Silent
+from evo_robust.record import Record, Run, library_versions, load_run
+
+
+def open_problem(
+    problem: Problem, *, device: str = "auto", workers: int | None = None, reporter: Reporter | None = None
+) -> SearchProblem:
+    """The problem as a pymoo problem without a record; shared things (adversarial sets) are built now."""
+    device = choose_device(device)
+    context = _context(problem, device, choose_workers(workers, device), None, reporter or Silent())
+    return _adapt(problem, _start(problem, context), None)
+
+
+def search(
+    problem: Problem,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    info: dict[str, Any] | None = None,
+    reporter: Reporter | None = None,
+    on_generation: Callable[[SearchProblem], None] | None = None,
+) -> Run:
+    """Search ``problem`` and record it in the run folder ``out``; an interrupted search goes on where it stopped.
+
+    Args:
+        problem: what to search.
+        out: run folder; made when absent, continued when it holds the same search.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
+        workers: candidates evaluated at a time; all cores, or one per CUDA device, when not given.
+        info: entries for ``problem.json`` beside the problem itself (its name, scale, the command).
+        reporter: shows progress; silent when not given.
+        on_generation: called after each generation is on disk.
+
+    Returns:
+        The run folder, read.
+
+    Raises:
+        UserError: a device, data or folder that cannot be used; nothing is written then.
+        SearchFailed: every candidate of the first generation failed.
+    """
+    reporter = reporter or Silent()
+    device = choose_device(device)
+    workers = choose_workers(workers, device)
+    problem.data.load()  # missing data is said before a folder is made
+    entries = {**(info or {}), **problem_to_dict(problem), "versions": library_versions(), "device": device}
+    # the last bits of figures differ between kinds of device: one folder, one kind
+    entries["identity"]["device"] = device.partition(":")[0]
+    folder = Path(out)
+    with Record(folder, problem, entries) as record:
+        session = _start(problem, _context(problem, device, workers, folder, reporter))
+        try:
+            _loop(problem, _adapt(problem, session, record), record, reporter, on_generation)
+        finally:
+            session.close()
+    return load_run(folder)
+
+
+def _context(problem: Problem, device: str, workers: int, folder: Path | None, reporter: Reporter) -> Context:
+    return Context(
+        space=problem.space,
+        data=problem.data,
+        seed=problem.seed,
+        device=device,
+        workers=workers,
+        cache=cache_folder(),
+        folder=folder,
+        say=reporter.say,
+    )
+
+
+def _start(problem: Problem, context: Context) -> Session:
+    return problem.evaluator.start(context, problem.objectives, problem.constraints)
+
+
+def _adapt(problem: Problem, session: Session, record: Record | None) -> SearchProblem:
+    return SearchProblem(problem.space, session, problem.objectives, problem.constraints, problem.seed, record)
+
+
+def _loop(
+    problem: Problem,
+    adapted: SearchProblem,
+    record: Record,
+    reporter: Reporter,
+    on_generation: Callable[[SearchProblem], None] | None,
+) -> None:
+    """Let the algorithm run from its seed; what the record knows is not measured again."""
+    algorithm = problem.algorithm.build(adapted)
+    total = problem.algorithm.pop_size * problem.algorithm.n_gen
+    reporter.start(total, known=record.n_known)
+    record.on_row = reporter.evaluated
+    started, spent_before = time.monotonic(), 0.0
+    while algorithm.has_next():
+        generation = adapted.generation
+        measured = record.n_measured
+        algorithm.next()
+        if adapted.generation == generation:  # nothing new was left to propose
+            break
+        if record.n_measured == measured:  # replayed: its time was spent by an earlier process
+            started, spent_before = time.monotonic(), record.past_seconds(adapted.generation)
+        progress = record.end_generation(adapted.generation, spent_before + time.monotonic() - started)
+        reporter.generation(progress, problem.algorithm.n_gen)
+        if on_generation:
+            on_generation(adapted)
+    reporter.stop()
