@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 if TYPE_CHECKING:
-    from evo_robust.data import Images
+    from evo_robust.images import Images
 
 NOT_A_NUMBER = -1
 """Predicted class of an image whose logits are not finite: no label, so it always counts as an error."""
@@ -39,6 +40,23 @@ def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+@contextlib.contextmanager
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Let an attack use ``model`` in the mode it is in: no parameter gradients, running statistics untouched.
+
+    Layers in train mode normalise by the batch's statistics without adding them to the running ones.
+    """
+    tracking = [m for m in model.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        with without_parameter_gradients(model):
+            yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
 
 
 def classes(logits: Tensor) -> Tensor:

@@ -1,0 +1,48 @@
+"""Geometry of the L∞ and L2 ball inside the pixel range [0,1]: random points, steepest directions, projection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from evo_robust.attacks.base import Norm
+
+
+def length(v: Tensor) -> Tensor:
+    """Euclidean length of each image-sized row, ``(n, 1, 1, 1)``."""
+    return torch.linalg.vector_norm(v, dim=(1, 2, 3), keepdim=True)
+
+
+def unit_noise(shape: Sequence[int], norm: Norm, generator: torch.Generator) -> Tensor:
+    """Uniform random points ``(n, c, h, w)`` of the unit ball, on the generator's device."""
+    if norm == "linf":
+        return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
+    way = torch.randn(shape, generator=generator, device=generator.device)
+    radius = torch.rand((shape[0], 1, 1, 1), generator=generator, device=generator.device)
+    # the volume of a ball in d dimensions grows with radius^d
+    return steepest(way, norm) * radius ** (1 / way[0].numel())
+
+
+def steepest(gradient: Tensor, norm: Norm) -> Tensor:
+    """Point of the unit ball that goes farthest along ``gradient`` ``(n, c, h, w)``; zero where that is zero."""
+    if norm == "linf":
+        return gradient.sign()
+    # dividing by the largest entry first keeps the squares of tiny gradients from vanishing
+    tiny = torch.finfo(gradient.dtype).tiny
+    scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
+    return scaled / length(scaled).clamp_min(tiny)
+
+
+def project(x: Tensor, delta: Tensor, eps: Tensor, norm: Norm) -> Tensor:
+    """Perturbation ``(n, c, h, w)`` moved into the ball of radius ``eps`` ``(n,)`` so that ``x`` + it lies in [0,1].
+
+    The pixel range is a box around ``x``, so that clipping to it only shortens the perturbation: it stays in the ball.
+    """
+    radius = eps.view(-1, 1, 1, 1)
+    if norm == "linf":
+        delta = torch.maximum(torch.minimum(delta, radius), -radius)
+    else:
+        delta = delta * (radius / length(delta).clamp_min(torch.finfo(delta.dtype).tiny)).clamp_max(1.0)
+    return (x + delta).clamp(0.0, 1.0) - x

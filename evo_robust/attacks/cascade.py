@@ -1,0 +1,258 @@
+"""One attack at ascending strengths: images that break make room for the next, so that batches stay full."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from evo_robust.attacks.ball import project, unit_noise
+from evo_robust.attacks.base import Norm
+from evo_robust.attacks.inference import classes
+from evo_robust.attacks.losses import cross_entropy
+
+if TYPE_CHECKING:
+    from evo_robust.attacks.gradient import GradientAttack
+
+Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images in [0,1] and their classes, by indices."""
+
+
+@dataclasses.dataclass
+class Slots:
+    """Images under attack together, each at its own strength and step.
+
+    Attributes:
+        index: which image, ``(m,)``.
+        x: the images without attack, ``(m, c, h, w)``.
+        y: their true classes, ``(m,)``.
+        delta: perturbations, ``(m, c, h, w)``.
+        level: which strength, ``(m,)``.
+        time: steps made at this strength, ``(m,)``; -1 where the start must be looked at before the first step.
+        last: the last strength to attack, ``(m,)``.
+        start: where each strength starts, in the unit ball; None for starts at the image itself or the last iterate.
+        clean: probabilities without attack; None where the loss has no use for them.
+        memory: what the attack carries from step to step.
+    """
+
+    index: Tensor
+    x: Tensor
+    y: Tensor
+    delta: Tensor
+    level: Tensor
+    time: Tensor
+    last: Tensor
+    start: Tensor | None
+    clean: Tensor | None
+    memory: Tensor | None = None
+
+    def take(self, kept: Tensor) -> Slots:
+        """The slots at those positions."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Slots(**{name: None if v is None else v[kept] for name, v in values.items()})
+
+    def join(self, new: Slots) -> Slots:
+        """These slots and the new ones; images without memory yet have a memory of zero."""
+        if self.memory is not None:
+            new.memory = torch.zeros_like(new.delta)
+        pairs = {f.name: (getattr(self, f.name), getattr(new, f.name)) for f in dataclasses.fields(self)}
+        return Slots(**{name: None if a is None else torch.cat((a, b)) for name, (a, b) in pairs.items()})
+
+
+@dataclasses.dataclass
+class Found:
+    """What a cascade found out about n images at k strengths.
+
+    Attributes:
+        level: index of the smallest strength that broke the image, ``(n,)``; k where none did.
+        losses: cross-entropy at the last iterate of each strength, ``(k, n)``; None unless every image keeps going.
+        images: where images were asked for: the breaking image, or the last iterate of an unbroken one,
+            ``(n, c, h, w)``; the last iterates of every strength, ``(k, n, c, h, w)``, where every image keeps going.
+    """
+
+    level: Tensor
+    losses: Tensor | None = None
+    images: Tensor | None = None
+
+
+class Cascade:
+    """Runs one attack on many images at ascending strengths.
+
+    An image that breaks at a strength is broken at every larger one and leaves. One that survives goes on to the
+    next strength from where it is, its perturbation scaled up: the look at the last iterate, which decides whether it
+    survived, is also the first gradient of the next strength. Single-step attacks start each strength anew, since
+    going on would turn them into another attack.
+    """
+
+    def __init__(
+        self,
+        attack: GradientAttack,
+        network: nn.Module,
+        eps: Sequence[float],
+        norm: Norm,
+        generator: torch.Generator,
+        *,
+        batch_size: int,
+        confirm: nn.Module | None = None,
+        keep_going: bool = False,
+        images: bool = False,
+    ) -> None:
+        """Set up.
+
+        Args:
+            attack: the attack.
+            network: the network to take gradients of, in eval mode.
+            eps: strengths, ascending.
+            norm: of the ball.
+            generator: source of the random starts, drawn image by image in order.
+            batch_size: images that advance together.
+            confirm: the network that has the last word on every image that counts as broken or unbroken, where it is
+                another one than ``network``.
+            keep_going: attack every image to the last step of every strength.
+            images: keep the adversarial images.
+        """
+        self.attack, self.network, self.confirm = attack, network, confirm
+        self.norm, self.generator, self.batch_size = norm, generator, batch_size
+        self.keep_going, self.keep_images = keep_going, images
+        budgets = [attack.budget(e) for e in eps]
+        self.steps, self.random_start, self.restarts = budgets[0].steps, budgets[0].random_start, budgets[0].restarts
+        self.eps, self.lengths = torch.tensor([float(e) for e in eps]), torch.tensor([b.step for b in budgets])
+        self.warm = self.steps > 1
+
+    @torch.no_grad()
+    def run(self, x: Tensor, y: Tensor) -> Found:
+        """Attack images ``(n, c, h, w)`` in [0,1] with true classes ``(n,)``, right or wrong without attack."""
+        return self.run_on(lambda part: (x[part], y[part]), torch.arange(len(x), device=x.device), len(x))
+
+    @torch.no_grad()
+    def run_on(self, fetch: Fetch, indices: Tensor, n: int) -> Found:
+        """Attack the images at ``indices`` of ``n``; the others count as broken by every strength."""
+        self.eps, self.lengths = self.eps.to(indices.device), self.lengths.to(indices.device)
+        self.found = Found(torch.zeros(n, dtype=torch.long, device=indices.device))
+        self.found.level[indices] = len(self.eps)
+        for _ in range(self.restarts):
+            self._pass(fetch, indices)
+            if not self.keep_going:
+                indices = indices[self.found.level[indices] > 0]
+        return self.found
+
+    def _pass(self, fetch: Fetch, indices: Tensor) -> None:
+        """One start for each of the images; broken ones are attacked below the strength that broke them."""
+        portion = max(1, self.batch_size // 8)  # joining a few at a time would copy the batch too often
+        arrivals = iter(indices.split(portion))
+        slots: Slots | None = None
+        while True:
+            while slots is None or len(slots.index) <= self.batch_size - portion:
+                part = next(arrivals, None)
+                if part is None:
+                    break
+                new = self._admit(part, *fetch(part))
+                slots = new if slots is None else slots.join(new)
+            if slots is None:
+                return
+            logits, _, gradient = self.attack.ascend(self.network, slots.x + slots.delta, slots.y, slots.clean)
+            going = self._judge(slots, logits).logical_not().nonzero().squeeze(1)
+            if len(going) < len(slots.index):
+                slots, gradient = slots.take(going), gradient[going]
+            slots = self._move(slots, gradient) if len(going) else None
+
+    def _admit(self, index: Tensor, x: Tensor, y: Tensor) -> Slots:
+        """Slots of new images at their first strength."""
+        start = None
+        if self.random_start:
+            # one image at a time, so that an image's start does not depend on the size of batches
+            noise = [unit_noise((1, *x.shape[1:]), self.norm, self.generator) for _ in range(len(x))]
+            start = torch.cat(noise).to(x)
+        level = torch.zeros_like(index)
+        delta = torch.zeros_like(x) if start is None else self._started(x, start, level)
+        last = torch.full_like(index, len(self.eps)) if self.keep_going else self.found.level[index]
+        clean = self.attack.clean_probabilities(self.network, x)
+        return Slots(
+            index,
+            x,
+            y,
+            delta,
+            level,
+            time=level.clone(),
+            last=last - 1,
+            start=None if self.warm else start,
+            clean=clean,
+        )
+
+    def _started(self, x: Tensor, start: Tensor, level: Tensor) -> Tensor:
+        """Perturbations at the start of a strength."""
+        eps = self.eps[level]
+        return project(x, eps.view(-1, 1, 1, 1) * start, eps, self.norm)
+
+    def _judge(self, slots: Slots, logits: Tensor) -> Tensor:
+        """Record what the logits say, send images on to the next strength, return which slots are done, ``(m,)``."""
+        ended = slots.time == self.steps
+        verdict = logits
+        doubtful = ((classes(logits) != slots.y) | ended).nonzero().squeeze(1)
+        if self.confirm is not None and len(doubtful):
+            verdict = logits.clone()
+            verdict[doubtful] = self.confirm(slots.x[doubtful] + slots.delta[doubtful]).to(logits)
+        broken = classes(verdict) != slots.y
+        if len(doubtful) == 0:
+            return broken
+        hit = slots.index[broken]
+        self.found.level[hit] = torch.minimum(self.found.level[hit], slots.level[broken])
+        finished = ended & (slots.level == slots.last)
+        if self.keep_going:
+            self._note(slots, cross_entropy(verdict, slots.y), ended)
+        else:
+            finished |= broken
+            # what broke at an earlier start keeps the image that broke it
+            self._store(slots, broken | (finished & (self.found.level[slots.index] == len(self.eps))))
+        self._promote(slots, (ended & ~finished).nonzero().squeeze(1))
+        return finished
+
+    def _store(self, slots: Slots, done: Tensor) -> None:
+        """Keep the adversarial images of slots that are done."""
+        if not self.keep_images:
+            return
+        images = slots.x[done] + slots.delta[done]
+        if self.found.images is None:
+            self.found.images = images.new_zeros((len(self.found.level), *images.shape[1:]))
+        self.found.images[slots.index[done]] = images
+
+    def _note(self, slots: Slots, loss: Tensor, ended: Tensor) -> None:
+        """Keep loss and image of last iterates where they beat those of an earlier start."""
+        found, shape = self.found, (len(self.eps), len(self.found.level))
+        if found.losses is None:
+            found.losses = loss.new_full(shape, -torch.inf)
+        if self.keep_images and found.images is None:
+            found.images = slots.x.new_zeros((*shape, *slots.x.shape[1:]))
+        better = ended & ~(loss <= found.losses[slots.level, slots.index])
+        where = slots.level[better], slots.index[better]
+        found.losses[where] = loss[better]
+        if found.images is not None:
+            found.images[where] = slots.x[better] + slots.delta[better]
+
+    def _promote(self, slots: Slots, chosen: Tensor) -> None:
+        """Send the slots at those positions on to the next strength."""
+        if len(chosen) == 0:
+            return
+        old, new = slots.level[chosen], slots.level[chosen] + 1
+        slots.level[chosen] = new
+        if self.warm:
+            slots.time[chosen] = 0
+            slots.delta[chosen] *= (self.eps[new] / self.eps[old]).view(-1, 1, 1, 1)
+            return
+        slots.time[chosen] = -1
+        if slots.memory is not None:
+            slots.memory[chosen] = 0
+        start = torch.zeros_like(slots.delta[chosen]) if slots.start is None else slots.start[chosen]
+        slots.delta[chosen] = self._started(slots.x[chosen], start, new)
+
+    def _move(self, slots: Slots, gradient: Tensor) -> Slots:
+        """One step of every slot; those at a new start stay there until it has been looked at."""
+        if not self.warm:
+            gradient = gradient.masked_fill((slots.time < 0).view(-1, 1, 1, 1), 0.0)
+        eps, step = self.eps[slots.level], self.lengths[slots.level]
+        slots.delta, slots.memory = self.attack.move(slots.x, slots.delta, gradient, slots.memory, eps, step, self.norm)
+        slots.time = slots.time + 1
+        return slots

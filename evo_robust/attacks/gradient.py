@@ -1,0 +1,220 @@
+"""Gradient attacks in the L∞ and L2 ball: FGSM, BIM, MI-FGSM and PGD share one iteration and differ in their step."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+
+import chz
+import torch
+from torch import Tensor, nn
+
+from evo_robust.attacks.ball import project, steepest, unit_noise
+from evo_robust.attacks.base import Attack, Norm, Threat
+from evo_robust.attacks.cascade import Cascade
+from evo_robust.attacks.inference import undisturbed
+from evo_robust.attacks.losses import LossName, attack_loss
+from evo_robust.parts import Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """What an attack spends in a ball of a given radius.
+
+    Attributes:
+        steps: gradient steps per start.
+        step: length of a step, in units of the pixel range 0..1 (largest entry for linf, Euclidean for l2).
+        restarts: number of starts.
+        random_start: start at a uniform random point of the ball, not at the image itself.
+    """
+
+    steps: int
+    step: float
+    restarts: int
+    random_start: bool
+
+
+@chz.chz
+class GradientAttack(Attack, abc.ABC):
+    """Projected steps along the gradient of a loss of the logits."""
+
+    loss: LossName = chz.field(default="ce", doc="loss to raise: ce, margin or kl (kl needs a random start)")
+
+    @abc.abstractmethod
+    def budget(self, eps: float) -> Budget:
+        """Steps, step length and starts in a ball of radius ``eps``."""
+
+    def direction(self, gradient: Tensor, memory: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor | None]:
+        """Unit step ``(n, c, h, w)`` at ``gradient`` and the memory to carry on: here steepest ascent, no memory."""
+        return steepest(gradient, norm), memory
+
+    def ascend(self, network: nn.Module, x: Tensor, y: Tensor, clean: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits ``(n, n_classes)``, loss ``(n,)`` and its gradient ``(n, c, h, w)`` at the images ``x``."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            logits = network(x)
+            loss = attack_loss(self.loss, logits, y, clean)
+            (gradient,) = torch.autograd.grad(loss.sum(), x)
+        # where a network has no finite slope there is no way up: those pixels stay
+        return logits.detach(), loss.detach(), gradient.nan_to_num_(0.0, 0.0, 0.0)
+
+    def move(
+        self, x: Tensor, delta: Tensor, gradient: Tensor, memory: Tensor | None, eps: Tensor, step: Tensor, norm: Norm
+    ) -> tuple[Tensor, Tensor | None]:
+        """Next perturbation ``(n, c, h, w)`` and memory; ``eps`` and ``step`` are per image, ``(n,)``."""
+        way, memory = self.direction(gradient, memory, norm)
+        return project(x, delta + step.view(-1, 1, 1, 1) * way, eps, norm), memory
+
+    def clean_probabilities(self, network: nn.Module, x: Tensor) -> Tensor | None:
+        """Probabilities ``(n, n_classes)`` of the unattacked images where the loss compares with them, else None."""
+        if self.loss != "kl":
+            return None
+        with torch.no_grad():
+            return network(x).softmax(1)
+
+    def perturb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        generator: torch.Generator,
+        *,
+        keep_going: bool | None = None,
+    ) -> Tensor:
+        """Adversarial images ``(n, c, h, w)``, inside the threat's ball around ``x`` and inside [0,1].
+
+        A model in eval mode is judged: an image is left alone as soon as it is misclassified. A model in train mode is
+        being trained: batch statistics are used, running ones are not touched, and every image goes to the last step.
+
+        Args:
+            model: network from images in [0,1] to logits.
+            x: images ``(n, c, h, w)`` in [0,1].
+            y: true classes ``(n,)``.
+            threat: the ball.
+            generator: source of the random starts.
+            keep_going: every image goes to the last step; when not given, exactly if the model is in train mode.
+
+        Raises:
+            ValueError: early drop was asked for a model in train mode, where it would change the batch statistics.
+        """
+        training = any(module.training for module in model.modules())
+        if keep_going is None:
+            keep_going = training
+        if training and not keep_going:
+            raise ValueError("expected a model in eval mode for keep_going=False, got one in train mode")
+        with undisturbed(model):
+            if keep_going:
+                return self._strongest(model, x, y, threat, generator)
+            cascade = Cascade(self, model, (threat.eps,), threat.norm, generator, batch_size=len(x), images=True)
+            found = cascade.run(x, y)
+        return found.images if found.images is not None else x
+
+    def _strongest(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+        """Last iterates of all images; of several starts the one with the highest loss."""
+        budget = self.budget(threat.eps)
+        clean = self.clean_probabilities(model, x)
+        best = self._climb(model, x, y, clean, threat, generator)
+        if budget.restarts == 1:
+            return best
+        best_loss = self.ascend(model, best, y, clean)[1]
+        for _ in range(budget.restarts - 1):
+            other = self._climb(model, x, y, clean, threat, generator)
+            loss = self.ascend(model, other, y, clean)[1]
+            best = torch.where((loss > best_loss).view(-1, 1, 1, 1), other, best)
+            best_loss = torch.maximum(loss, best_loss)
+        return best
+
+    def _climb(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        clean: Tensor | None,
+        threat: Threat,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Last iterates of one start."""
+        budget = self.budget(threat.eps)
+        eps, step = x.new_full((len(x),), threat.eps), x.new_full((len(x),), budget.step)
+        delta, memory = torch.zeros_like(x), None
+        if budget.random_start:
+            delta = project(x, threat.eps * unit_noise(x.shape, threat.norm, generator).to(x), eps, threat.norm)
+        for _ in range(budget.steps):
+            gradient = self.ascend(model, x + delta, y, clean)[2]
+            delta, memory = self.move(x, delta, gradient, memory, eps, step, threat.norm)
+        return x + delta
+
+
+@chz.chz
+class FGSM(GradientAttack):
+    """Fast gradient sign method: one step of ε from the image (Goodfellow et al., 2015, eq. in §4)."""
+
+    @chz.validate
+    def _no_kl(self) -> None:
+        if self.loss == "kl":
+            raise ValueError("expected loss ce or margin for FGSM, got kl: its gradient at the clean image is zero")
+
+    def budget(self, eps: float) -> Budget:
+        """One step of ε, no random start."""
+        return Budget(steps=1, step=eps, restarts=1, random_start=False)
+
+
+@chz.chz
+class IterativeAttack(GradientAttack, abc.ABC):
+    """Several projected steps, from one or more starts."""
+
+    steps: int = chz.field(default=10, doc="gradient steps per start, >= 1")
+    step: Fraction | None = chz.field(
+        default=None, doc="step length in units of the pixel range 0..1, > 0; 2.5*eps/steps when not given"
+    )
+    restarts: int = chz.field(default=1, doc="number of starts, >= 1; more than one needs a random start")
+    random_start: bool = chz.field(default=False, doc="start at a random point of the ball, not at the image")
+
+    @chz.validate
+    def _sensible(self) -> None:
+        if self.steps < 1 or self.restarts < 1:
+            raise ValueError(f"expected steps >= 1 and restarts >= 1, got {self.steps} and {self.restarts}")
+        if self.step is not None and not self.step > 0:
+            raise ValueError(f"expected step > 0 in units of the pixel range 0..1 (such as 2/255), got {self.step}")
+        if self.restarts > 1 and not self.random_start:
+            raise ValueError(f"expected random_start=True for restarts={self.restarts}: else all starts are equal")
+        if self.loss == "kl" and not self.random_start:
+            raise ValueError("expected random_start=True for loss kl: its gradient at the clean image is zero")
+
+    def budget(self, eps: float) -> Budget:
+        """The fields as given; without ``step`` the rule 2.5·ε/steps (Madry et al., 2018)."""
+        step = 2.5 * eps / self.steps if self.step is None else self.step
+        return Budget(self.steps, step, self.restarts, self.random_start)
+
+
+@chz.chz
+class BIM(IterativeAttack):
+    """Basic iterative method: FGSM in small steps (Kurakin et al., Adversarial Examples in the Physical World)."""
+
+
+@chz.chz
+class PGD(IterativeAttack):
+    """Projected gradient descent from a random point of the ball (Madry et al., 2018)."""
+
+    steps: int = chz.field(default=20, doc="gradient steps per start, >= 1")
+    random_start: bool = chz.field(default=True, doc="start at a random point of the ball, not at the image")
+
+
+@chz.chz
+class MIFGSM(IterativeAttack):
+    """Momentum iterative FGSM (Dong et al., Boosting Adversarial Attacks with Momentum, 2018)."""
+
+    decay: float = chz.field(default=1.0, doc="decay of the momentum per step, >= 0 (0 is BIM)")
+
+    @chz.validate
+    def _decay(self) -> None:
+        if not self.decay >= 0:
+            raise ValueError(f"expected decay >= 0, got {self.decay}")
+
+    def direction(self, gradient: Tensor, memory: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor | None]:
+        """Steepest ascent along the sum of L1-normalised gradients (their eq. 6)."""
+        tiny = torch.finfo(gradient.dtype).tiny
+        unit = gradient / gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(tiny)
+        memory = unit if memory is None else self.decay * memory + unit
+        return steepest(memory, norm), memory
