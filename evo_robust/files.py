@@ -1,0 +1,64 @@
+"""Files that are whole or not there at all, and tensors in them; nothing here loads pickles."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from evo_robust.parts import UserError
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Path to write to; on leaving without an exception it becomes ``path``, which nobody ever sees half written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
+    """Write tensors by name, and JSON values beside them, as a safetensors file."""
+    # channels-last images and views become plain: a safetensors file holds dense arrays only
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {"info": json.dumps(info or {}), "sha256": _checksum(plain)}
+    with whole_file(path) as temporary:
+        save_file(plain, temporary, metadata=metadata)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and JSON values of a file that ``write_tensors`` made, in host memory.
+
+    Raises:
+        UserError: the file cannot be read or is not what was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            metadata = file.metadata() or {}
+        if metadata.get("sha256") != _checksum(tensors):
+            raise ValueError("its checksum is wrong")
+        return tensors, json.loads(metadata["info"])
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run the command again") from None
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,117 @@
+"""Reference networks: sizes to the unit, every image size, honest errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from evo_robust import zoo
+from evo_robust.spaces.ops import Normalize
+
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 96, 72)]
+LIGHT = ("densenet", "lenet", "resnet")
+
+
+def count(name: str, n_classes: int = 10, in_shape: tuple[int, int, int] = (3, 32, 32)) -> int:
+    return sum(p.numel() for p in zoo.build(name, n_classes, in_shape).parameters())
+
+
+# Counts of 10-class networks for 32×32×3 as the field quotes them: LeNet-5 62,006; ResNet-18 11,173,962; ResNet-50
+# 23,520,842; VGG-16 with batch normalisation and one linear layer 14,728,266. ResNet-20 is the 269,722 of identity
+# shortcuts plus two projections (2,048 + 512 weights, 192 of batch normalisation). Torchvision's DenseNets have a
+# batch normalisation behind the stem (2 numbers per channel) that Huang et al.'s 6,956,298 and 176,122 have not.
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("lenet", 62_006),
+        ("resnet", 269_722 + 2_048 + 512 + 192),
+        ("resnet-18", 11_173_962),
+        ("resnet-50", 23_520_842),
+        ("densenet", 176_122 + 2 * 24),
+        ("densenet-121", 6_956_298 + 2 * 64),
+        ("vgg-16", 14_728_266),
+    ],
+)
+def test_parameter_counts(name: str, params: int) -> None:
+    assert count(name) == params
+
+
+def test_lenet_of_mnist_is_the_original() -> None:
+    assert count("lenet", in_shape=(1, 28, 28)) == 61_706
+
+
+@pytest.mark.parametrize("in_shape", SHAPES)
+@pytest.mark.parametrize("name", LIGHT + ("vgg-16",))
+def test_every_size_of_image(name: str, in_shape: tuple[int, int, int]) -> None:
+    model = zoo.build(name, 7, in_shape, width=0.25).eval()
+    x = torch.rand(2, *in_shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    logits = model(x)
+    assert logits.shape == (2, 7)
+    logits.logsumexp(1).sum().backward()
+    assert x.grad is not None and x.grad.isfinite().all() and x.grad.abs().sum() > 0
+    # no pooling to nothing and no dead branch: the logits depend on the image
+    assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_normalises_inside(name: str) -> None:
+    # in double precision: untrained batch normalisation leaves little of the signal
+    model = zoo.build(name, in_shape=(1, 8, 8), width=0.25).double().eval()
+    (normalize,) = [m for m in model.modules() if isinstance(m, Normalize)]
+    x = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        before = model(x)
+        normalize.mean += 0.1
+        assert torch.allclose(model(x + 0.1), before, atol=1e-9)
+        assert not torch.allclose(model(x), before, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_width_scales_channels(name: str) -> None:
+    def weights(width: float) -> int:
+        return sum(p.numel() for p in zoo.build(name, in_shape=(1, 8, 8), width=width).parameters())
+
+    assert 0.01 < weights(0.25) / weights(1) < 0.4
+
+
+def test_initial_weights_depend_on_torchs_seed_alone() -> None:
+    def weights() -> torch.Tensor:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            return torch.cat([p.flatten() for p in zoo.build("resnet").parameters()])
+
+    assert torch.equal(weights(), weights())
+
+
+def test_names() -> None:
+    assert zoo.names() == ("densenet", "densenet-121", "lenet", "resnet", "resnet-18", "resnet-50", "vgg-16")
+
+
+def test_unknown_name_tells_the_nearest() -> None:
+    with pytest.raises(ValueError, match="got 'resnet18': did you mean 'resnet-18'"):
+        zoo.build("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_shape": (3, 7, 8)}, "expected in_shape"),
+        ({"in_shape": (8, 8)}, "expected in_shape"),
+        ({"n_classes": 1}, "n_classes >= 2"),
+        ({"width": 0.0}, "width > 0"),
+        ({"width": float("nan")}, "width > 0"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        zoo.build("lenet", **arguments)
+
+
+def test_import_leaves_random_state_alone() -> None:
+    code = (
+        "import torch; a = torch.get_rng_state(); import evo_robust.zoo; assert torch.equal(a, torch.get_rng_state())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
