@@ -141,7 +141,10 @@ def _space(values: object) -> SearchSpace:
     """The search space that a genotype file describes."""
     if not isinstance(values, dict) or not isinstance(values.get("class"), str):
         raise ValueError(f"expected a space such as {{'class': 'NSGAPhases', 'phases': 3, …}}, got {values!r}")
-    return from_dotted(SearchSpace, {k: v for k, v in values.items() if k != "class"}, values["class"])
+    values = dict(values)
+    name = values.pop("class")
+    # the name says which subclass is made
+    return from_dotted(SearchSpace, values, name)  # type: ignore[type-abstract]
 
 
 def _data(file: Path, values: object) -> dict[str, Any]:
@@ -153,6 +156,7 @@ def _data(file: Path, values: object) -> dict[str, Any]:
             raise ValueError
     except (TypeError, KeyError, ValueError):
         raise UserError(
-            f"{file}: expected data such as {{'name': 'digits', 'n_classes': 10, 'in_shape': [1, 8, 8]}}, got {values!r}"
+            f"{file}: expected data such as {{'name': 'digits', 'n_classes': 10, 'in_shape': [1, 8, 8]}}, "
+            f"got {values!r}"
         ) from None
     return {"data": str(name), "n_classes": int(n_classes), "in_shape": (c, h, w)}

@@ -38,16 +38,15 @@ class _Module:
     own: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
 
-def standalone_source(*roots: type) -> str:
-    """Python text that defines the classes ``roots`` and all they use, with torch and the standard library alone.
+def standalone_source(root: type) -> tuple[list[str], str]:
+    """Import lines and the text that defines the class ``root`` and all it uses, with torch and the standard library.
 
     Raises:
-        ValueError: the classes need another package, or two modules define one name differently.
+        ValueError: the class needs another package, or two modules define one name differently.
     """
     modules: dict[str, _Module] = {}
     kept: list[tuple[str, str]] = []
-    for root in roots:
-        _gather(modules, kept, root.__module__, root.__name__)
+    _gather(modules, kept, root.__module__, root.__name__)
     owners: dict[str, str] = {}
     for module, name in kept:
         if owners.setdefault(name, module) != module:
@@ -122,29 +121,35 @@ def _names(statement: ast.stmt) -> set[str]:
     return loads - set(dir(builtins))
 
 
-def _assemble(modules: dict[str, _Module], kept: list[tuple[str, str]]) -> str:
-    """Imports, then definitions, as one text."""
+def _assemble(modules: dict[str, _Module], kept: list[tuple[str, str]]) -> tuple[list[str], str]:
+    """Import lines, and the definitions as one text."""
     imports: set[str] = set()
-    blocks: list[str] = []
+    blocks: dict[str, bool] = {}  # text: whether two empty lines surround it
     for module, name in kept:
         parts = modules[module]
         statement = parts.definitions[name]
-        used = _names(statement)
-        imports |= {parts.imports[n] for n in used if n in parts.imports}
-        text = _text(parts, statement)
-        if text not in blocks:  # one statement may define several names
-            blocks.append(text)
-    return "\n".join(tidy_imports(imports)) + "\n\n\n" + "\n\n\n".join(blocks) + "\n"
+        imports |= {parts.imports[n] for n in _names(statement) if n in parts.imports}
+        # one statement may define several names; as a key it stands once
+        blocks[_text(parts, statement)] = isinstance(statement, (ast.FunctionDef, ast.ClassDef))
+    source, spaced = "", False
+    for text, tall in blocks.items():
+        source += ("\n\n\n" if tall or spaced else "\n\n") * bool(source) + text
+        spaced = tall
+    return sorted(imports), source + "\n"
 
 
 def tidy_imports(lines: Iterable[str]) -> list[str]:
-    """Import statements without repetition, one per module, torch's after the standard library's."""
+    """Import lines without repetition, one per module: the standard library's, an empty line, torch's."""
     names: dict[str, set[str]] = {}
     for line in lines:
         source, _, imported = line.removeprefix("from ").partition(" import ")
         names.setdefault(source, set()).update(imported.split(", ") if imported else ())
-    merged = [f"from {s} import {', '.join(sorted(n))}" if n else s for s, n in names.items()]
-    return sorted(merged, key=lambda line: (line.split()[1].startswith("torch"), line.startswith("from"), line))
+    merged = sorted(
+        (f"from {s} import {', '.join(sorted(n))}" if n else s for s, n in names.items()),
+        key=lambda line: (line.startswith("from"), line),
+    )
+    foreign = [line for line in merged if line.split()[1].partition(".")[0] == "torch"]
+    return [*(line for line in merged if line not in foreign), "", *foreign]
 
 
 def _text(parts: _Module, statement: ast.stmt) -> str:
