@@ -13,7 +13,7 @@ from evo_robust.objectives.base import Constraint, Objective
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
 PENALTY = 1e9
-"""F and G of a candidate without figures: behind every real value, finite since pymoo's crowding breaks on infinities."""
+"""F and G of a candidate without figures: behind all real ones, finite since crowding breaks on infinities."""
 
 
 class SearchFailed(RuntimeError):

@@ -12,7 +12,7 @@ from torch import nn
 
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.objectives.base import Constraint, Context, Objective
-from evo_robust.parts import digest
+from evo_robust.parts import WHERE, digest
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
 
 
@@ -76,9 +76,8 @@ class Distance(Objective):
 class Toy(Evaluator):
     """Objectives of the integers themselves; can be slow, and can fail where the tuple holds ``fails``."""
 
-    seconds: float = 0.0
-    fails: int | None = None
-    nan: bool = False
+    seconds: float = chz.field(default=0.0, metadata=WHERE)
+    fails: tuple[int, ...] = ()
 
     def start(self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> ToySession:
         for objective in objectives:
@@ -99,8 +98,8 @@ class ToySession(Session):
             architecture = architectures[index]
             self.asked.append(architecture)
             text = self.context.space.to_text(architecture)
-            if self.toy.fails in architecture:
-                yield index, Evaluation(architecture=text, status="failed", error=f"holds {self.toy.fails}")
+            if broken := set(self.toy.fails) & set(architecture):
+                yield index, Evaluation(architecture=text, status="failed", error=f"holds {min(broken)}")
                 continue
             values = {o.name: o.measure(architecture) for o in self.objectives}
             limits = {c.name: c.violation(c.of.measure(architecture)) for c in self.constraints}

@@ -1,0 +1,250 @@
+"""Searches on a free integer problem whose front is known: algorithms, replay, failures, constraints."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chz
+import numpy as np
+import pytest
+from pymoo.algorithms.moo.nsga2 import NSGA2 as PymooNSGA2
+from pymoo.operators.crossover.sbx import SBX
+from pymoo.operators.mutation.pm import PM
+from pymoo.operators.repair.rounding import RoundingRepair
+from pymoo.operators.sampling.rnd import IntegerRandomSampling
+from pymoo.optimize import minimize
+
+from evo_robust.adapter import PENALTY, SearchFailed
+from evo_robust.algorithms.base import Algorithm
+from evo_robust.algorithms.evolution import NSGA2, NSGA3
+from evo_robust.algorithms.random import RandomSearch
+from evo_robust.data import Digits
+from evo_robust.objectives.base import Constraint
+from evo_robust.parts import UserError
+from evo_robust.problem import Problem
+from evo_robust.record import Record, Run, load_run, read_ledger
+from evo_robust.search import search
+from toys import Distance, Integers, Total, Toy
+
+ALGORITHMS = [NSGA2(pop_size=12, n_gen=6), NSGA3(pop_size=12, n_gen=6), RandomSearch(pop_size=12, n_gen=6)]
+named = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: type(a).__name__)
+
+
+def toy(algorithm: Algorithm | None = None, **parts: object) -> Problem:
+    problem = Problem(
+        space=Integers(), data=Digits(), objectives=(Total(), Distance()), evaluator=Toy(), algorithm=ALGORITHMS[0]
+    )
+    return chz.replace(problem, **({"algorithm": algorithm} if algorithm else {}), **parts)
+
+
+def true_front() -> set[tuple[float, float]]:
+    """For each total the most even tuple is best: 6 genes of 0..3."""
+    even = [[total // 6 + (i < total % 6) for i in range(6)] for total in range(19)]
+    return {(float(sum(t)), float(sum((3 - g) ** 2 for g in t))) for t in even}
+
+
+def run(problem: Problem, folder: Path) -> Run:
+    return search(problem, folder, device="cpu", workers=1)
+
+
+def figures(run: Run) -> list[tuple[object, ...]]:
+    """What must not depend on interruption, order or clock."""
+    keys = ("id", "generation", "genome", "architecture", "objectives", "status", "seed", "error", "fingerprint")
+    return [tuple(json.dumps(row[k]) for k in keys) for row in run.evaluations]
+
+
+@named
+def test_finds_the_known_front(algorithm: Algorithm, tmp_path: Path) -> None:
+    found = run(toy(chz.replace(algorithm, n_gen=12)), tmp_path / "run")
+    points = {(row["objectives"]["total"], row["objectives"]["distance"]) for row in found.front}
+    hit = len(points & true_front())
+    assert hit == 19 if isinstance(algorithm, RandomSearch) else hit >= 17  # random search exhausts the 84
+
+
+@named
+def test_never_evaluates_an_architecture_twice(algorithm: Algorithm, tmp_path: Path) -> None:
+    found = run(toy(algorithm), tmp_path / "run")
+    texts = [row["architecture"] for row in found.evaluations]
+    assert len(texts) == len(set(texts)) > 40
+    assert [row["id"] for row in found.evaluations] == list(range(len(texts)))
+
+
+def test_genetic_search_beats_random_search_on_a_larger_space(tmp_path: Path) -> None:
+    space = Integers(genes=16, choices=6)
+    objectives = (Total(), Distance(choices=6))
+    volumes = {}
+    for algorithm in (NSGA2(pop_size=20, n_gen=15), RandomSearch(pop_size=20, n_gen=15)):
+        name = type(algorithm).__name__
+        found = run(toy(algorithm, space=space, objectives=objectives), tmp_path / name)
+        volumes[name] = {(r["objectives"]["total"], r["objectives"]["distance"]) for r in found.front}
+    beaten = [r for r in volumes["RandomSearch"] if any(g[0] <= r[0] and g[1] < r[1] for g in volumes["NSGA2"])]
+    assert len(beaten) > len(volumes["RandomSearch"]) / 2
+
+
+def test_seed_decides_everything(tmp_path: Path) -> None:
+    first, again = run(toy(), tmp_path / "a"), run(toy(), tmp_path / "b")
+    other = run(toy(seed=1), tmp_path / "c")
+    assert figures(first) == figures(again)
+    assert [r["architecture"] for r in first.evaluations] != [r["architecture"] for r in other.evaluations]
+
+
+def test_a_longer_search_goes_on_where_a_shorter_one_ended(tmp_path: Path) -> None:
+    short = run(toy(NSGA2(pop_size=12, n_gen=3)), tmp_path / "run")
+    longer = run(toy(NSGA2(pop_size=12, n_gen=6)), tmp_path / "run")
+    assert figures(longer)[: len(short.evaluations)] == figures(short)
+    assert figures(longer) == figures(run(toy(), tmp_path / "straight"))
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_search import run, toy
+from toys import Toy
+from pathlib import Path
+run(toy(evaluator=Toy(seconds=0.02)), Path({folder!r}))
+"""
+
+
+@pytest.mark.parametrize("after", [1, 17, 40])
+def test_killed_and_repeated_equals_uninterrupted(after: int, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    code = KILLED.format(tests=str(Path(__file__).parent), folder=str(folder))
+    process = subprocess.Popen([sys.executable, "-c", code])
+    ledger = folder / "evaluations.jsonl"
+    while not ledger.exists() or ledger.read_bytes().count(b"\n") < after:
+        assert process.poll() is None, "the search ended before it could be killed"
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    with ledger.open("ab") as file:
+        file.write(b'{"id": 999, "generation": 3, "geno')  # what a write cut short leaves
+    left = read_ledger(ledger)[0]
+    assert after <= len(left) < 60
+    resumed = run(toy(), folder)
+    assert figures(resumed) == figures(run(toy(), tmp_path / "straight"))
+    assert (folder / "front.csv").read_text() == (tmp_path / "straight" / "front.csv").read_text()
+
+
+def test_a_resumed_search_measures_only_what_is_missing(tmp_path: Path) -> None:
+    whole = run(toy(), tmp_path / "run")
+    ledger = tmp_path / "run" / "evaluations.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join(lines[:30]))
+    kept = ledger.read_bytes()
+    again = run(toy(), tmp_path / "run")
+    assert ledger.read_bytes().startswith(kept)
+    assert figures(again) == figures(whole)
+
+
+def test_failed_candidates_are_recorded_and_kept_off_the_front(tmp_path: Path) -> None:
+    found = run(toy(evaluator=Toy(fails=(0,))), tmp_path / "run")
+    failed = [row for row in found.evaluations if row["status"] == "failed"]
+    assert failed and all(row["error"] == "holds 0" and not row["objectives"] for row in failed)
+    assert all("0" not in row["architecture"] for row in found.front)
+    assert (6.0, 24.0) in {(r["objectives"]["total"], r["objectives"]["distance"]) for r in found.front}
+
+
+def test_search_stops_when_the_whole_first_generation_fails(tmp_path: Path) -> None:
+    with pytest.raises(SearchFailed, match=r"holds 0|holds 1"):
+        run(toy(evaluator=Toy(fails=(0, 1)), space=Integers(choices=2)), tmp_path / "run")
+
+
+def test_constraints_hold_on_the_front(tmp_path: Path) -> None:
+    limit = Constraint(of=Distance(), at_most=20)
+    found = run(toy(constraints=(limit,)), tmp_path / "run")
+    assert found.front
+    assert all(row["objectives"]["distance"] <= 20 for row in found.front)
+    assert any(row["objectives"]["distance"] > 20 for row in found.evaluations)
+    assert all(row["constraints"]["distance_at_most"] <= 0 for row in found.front)
+
+
+def test_genomes_that_are_no_network_are_never_proposed(tmp_path: Path) -> None:
+    found = run(toy(space=Integers(genes=2, choices=2, refused=True)), tmp_path / "run")
+    assert {row["architecture"] for row in found.evaluations} == {"0 1", "1 1"}
+
+
+def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
+    found = run(toy(RandomSearch(pop_size=12, n_gen=50)), tmp_path / "run")
+    assert len(found.evaluations) == 84
+
+
+def test_plain_pymoo_searches_the_problem() -> None:
+    problem = toy().to_pymoo(device="cpu", workers=1)
+    algorithm = PymooNSGA2(
+        pop_size=20,
+        sampling=IntegerRandomSampling(),
+        crossover=SBX(repair=RoundingRepair()),
+        mutation=PM(repair=RoundingRepair()),
+    )
+    result = minimize(problem, algorithm, ("n_gen", 15), seed=1)
+    points = {tuple(map(float, f)) for f in result.F}
+    assert points <= true_front() and len(points) >= 12
+    # the same architecture is measured once, however often pymoo asks
+    assert len(problem.session.asked) == len(set(problem.session.asked)) <= 84
+
+
+def test_failures_reach_pymoo_behind_every_real_value() -> None:
+    problem = toy(evaluator=Toy(fails=(0,))).to_pymoo(device="cpu", workers=1)
+    F = problem.evaluate(np.array([[0, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3]]))
+    assert F.tolist() == [[PENALTY, PENALTY], [18.0, 0.0]]
+
+
+class TestFolder:
+    def test_of_another_search_is_refused_and_names_the_difference(self, tmp_path: Path) -> None:
+        run(toy(), tmp_path / "run")
+        before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
+        with pytest.raises(UserError, match=r"holds another search.*algorithm.pop_size: 12 → 8"):
+            run(toy(NSGA2(pop_size=8, n_gen=6)), tmp_path / "run")
+        assert {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()} == before
+
+    def test_in_use_is_refused_and_names_the_process(self, tmp_path: Path) -> None:
+        run(toy(), tmp_path / "run")
+        info = json.loads((tmp_path / "run" / "problem.json").read_text())
+        with (
+            Record(tmp_path / "run", toy(), info),
+            pytest.raises(UserError, match=rf"in use by process {os.getpid()} on"),
+        ):
+            run(toy(), tmp_path / "run")
+
+    def test_with_foreign_files_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "thesis.tex").write_text("important")
+        with pytest.raises(UserError, match="holds other files"):
+            run(toy(), tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+    @pytest.mark.parametrize("damage", [b"{not json}\n", b'{"id": 3}\n', b"\n", b"[1]\n"])
+    def test_damaged_in_the_middle_is_reported_and_left_alone(self, damage: bytes, tmp_path: Path) -> None:
+        run(toy(), tmp_path / "run")
+        ledger = tmp_path / "run" / "evaluations.jsonl"
+        lines = ledger.read_bytes().splitlines(keepends=True)
+        ledger.write_bytes(b"".join([*lines[:4], damage, *lines[5:]]))
+        before = ledger.read_bytes()
+        with pytest.raises(UserError, match=r"evaluations.jsonl, line 5 is damaged"):
+            run(toy(), tmp_path / "run")
+        with pytest.raises(UserError, match="line 5 is damaged"):
+            load_run(tmp_path / "run")
+        assert ledger.read_bytes() == before
+
+    def test_with_a_row_twice_is_reported(self, tmp_path: Path) -> None:
+        run(toy(), tmp_path / "run")
+        ledger = tmp_path / "run" / "evaluations.jsonl"
+        lines = ledger.read_bytes().splitlines(keepends=True)
+        ledger.write_bytes(b"".join([*lines, lines[2]]))
+        with pytest.raises(UserError, match="second time"):
+            run(toy(), tmp_path / "run")
+
+    def test_tells_progress_and_front(self, tmp_path: Path) -> None:
+        found = run(toy(), tmp_path / "run")
+        rows = (tmp_path / "run" / "progress.csv").read_text().splitlines()
+        assert rows[0] == "generation,evaluations,hypervolume,front,seconds"
+        volumes = [float(row.split(",")[2]) for row in rows[1:]]
+        assert len(volumes) == 6 and volumes == sorted(volumes) and 0 < volumes[0] < volumes[-1] <= 1
+        front = json.loads((tmp_path / "run" / "front.json").read_text())["front"]
+        assert [entry["id"] for entry in front] == [row["id"] for row in found.front]
+        assert not (tmp_path / "run" / "lock").exists()
