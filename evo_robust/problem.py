@@ -8,21 +8,20 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import chz
 import cloudpickle
 
+from evo_robust.adapter import Ledger, SearchProblem
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.cli import make
-from evo_robust.data import DataSet
-from evo_robust.evaluators.base import Evaluator
-from evo_robust.objectives.base import Constraint, Objective
+from evo_robust.data import DataSet, cache_folder
+from evo_robust.device import choose_device, choose_workers
+from evo_robust.evaluators.base import Evaluator, Session
+from evo_robust.objectives.base import Constraint, Context, Objective, Say, silent
 from evo_robust.parts import Part, UserError, dotted, from_dotted, nearest, subclasses
 from evo_robust.spaces.base import SearchSpace
-
-if TYPE_CHECKING:
-    from evo_robust.adapter import SearchProblem
 
 _HERE = Path(__file__).resolve().parent
 
@@ -52,10 +51,33 @@ class Problem(Part):
             raise ValueError(f"expected seed >= 0, got {self.seed}")
 
     def to_pymoo(self, *, device: str = "auto", workers: int | None = None) -> SearchProblem:
-        """This problem for any pymoo algorithm, without a record; ``algorithm`` is ignored."""
-        from evo_robust.search import open_problem
+        """This problem for any pymoo algorithm, without a record; ``algorithm`` is not used.
 
-        return open_problem(self, device=device, workers=workers)
+        Args:
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
+            workers: candidates evaluated at a time; all cores, or one per CUDA device, when not given.
+        """
+        device = choose_device(device)
+        session = self.start(device, choose_workers(workers, device))
+        return self.adapt(session)
+
+    def start(self, device: str, workers: int, folder: Path | None = None, say: Say = silent) -> Session:
+        """The evaluator at work; what candidates share (adversarial sets, supernets) is built now."""
+        context = Context(
+            space=self.space,
+            data=self.data,
+            seed=self.seed,
+            device=device,
+            workers=workers,
+            cache=cache_folder(),
+            folder=folder,
+            say=say,
+        )
+        return self.evaluator.start(context, self.objectives, self.constraints)
+
+    def adapt(self, session: Session, ledger: Ledger | None = None) -> SearchProblem:
+        """The pymoo problem that asks ``session`` and keeps what it learns in ``ledger``."""
+        return SearchProblem(self.space, session, self.objectives, self.constraints, self.seed, ledger)
 
 
 def problem_folders() -> list[Path]:

@@ -17,6 +17,7 @@ import filelock
 import numpy as np
 
 from evo_robust.evaluators.base import Evaluation
+from evo_robust.files import whole_file
 from evo_robust.indicators import hypervolume, ideal_and_nadir, nondominated, objective_matrix
 from evo_robust.parts import UserError, changed
 from evo_robust.problem import Problem, problem_from_dict
@@ -30,12 +31,8 @@ _ROW_KEYS = ("id", "generation", "genome", "architecture", "objectives", "status
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

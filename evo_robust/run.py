@@ -10,10 +10,10 @@ import chz
 from rich.console import Console
 from rich.table import Table
 
-from evo_robust import plot
 from evo_robust.adapter import SearchFailed
 from evo_robust.cli import HelpRequested, command, make, split
-from evo_robust.parts import Part, UserError
+from evo_robust.parts import Part, UserError, nearest
+from evo_robust.plot import draw_run
 from evo_robust.problem import Problem, find, load, problem_files, scales, summary
 from evo_robust.progress import Printed
 from evo_robust.record import Run
@@ -66,8 +66,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _with_own_keys(message: str, rest: dict[str, str]) -> str:
     """An unknown key may be a misspelt option of the command itself."""
-    from evo_robust.parts import nearest
-
     for key in rest:
         suggestion = nearest(key, chz.chz_fields(RunOptions))
         if f"unknown key {key!r}" in message and suggestion.startswith("did you mean") and "." not in key:
@@ -106,7 +104,7 @@ def show(run: Run, options: RunOptions) -> None:
     if failed or rejected:
         console.print(f"{failed} candidates failed, {rejected} were rejected; reasons are in the ledger")
     if options.plot and run.front:
-        for path in plot.draw_run(run.folder):
+        for path in draw_run(run.folder):
             console.print(f"wrote {path}", soft_wrap=True)
     console.print(f"next: python -m evo_robust.export run={run.folder} pick=knee", soft_wrap=True)
 

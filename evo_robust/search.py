@@ -8,22 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from evo_robust.adapter import SearchProblem
-from evo_robust.data import cache_folder
 from evo_robust.device import choose_device, choose_workers
-from evo_robust.evaluators.base import Session
-from evo_robust.objectives.base import Context
 from evo_robust.problem import Problem, problem_to_dict
 from evo_robust.progress import Reporter, Silent
 from evo_robust.record import Record, Run, library_versions, load_run
-
-
-def open_problem(
-    problem: Problem, *, device: str = "auto", workers: int | None = None, reporter: Reporter | None = None
-) -> SearchProblem:
-    """The problem as a pymoo problem without a record; shared things (adversarial sets) are built now."""
-    device = choose_device(device)
-    context = _context(problem, device, choose_workers(workers, device), None, reporter or Silent())
-    return _adapt(problem, _start(problem, context), None)
 
 
 def search(
@@ -63,33 +51,12 @@ def search(
     entries["identity"]["device"] = device.partition(":")[0]
     folder = Path(out)
     with Record(folder, problem, entries) as record:
-        session = _start(problem, _context(problem, device, workers, folder, reporter))
+        session = problem.start(device, workers, folder, reporter.say)
         try:
-            _loop(problem, _adapt(problem, session, record), record, reporter, on_generation)
+            _loop(problem, problem.adapt(session, record), record, reporter, on_generation)
         finally:
             session.close()
     return load_run(folder)
-
-
-def _context(problem: Problem, device: str, workers: int, folder: Path | None, reporter: Reporter) -> Context:
-    return Context(
-        space=problem.space,
-        data=problem.data,
-        seed=problem.seed,
-        device=device,
-        workers=workers,
-        cache=cache_folder(),
-        folder=folder,
-        say=reporter.say,
-    )
-
-
-def _start(problem: Problem, context: Context) -> Session:
-    return problem.evaluator.start(context, problem.objectives, problem.constraints)
-
-
-def _adapt(problem: Problem, session: Session, record: Record | None) -> SearchProblem:
-    return SearchProblem(problem.space, session, problem.objectives, problem.constraints, problem.seed, record)
 
 
 def _loop(

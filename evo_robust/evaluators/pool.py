@@ -21,7 +21,7 @@ from torch import nn
 
 from evo_robust.data import DataSet, Splits
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
-from evo_robust.objectives.base import Candidate, Constraint, Context, Objective
+from evo_robust.objectives.base import Candidate, Constraint, Context, Objective, silent
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts import WHERE, UserError, digest, seed_from
 from evo_robust.spaces.base import Architecture
@@ -95,7 +95,7 @@ class PoolSession(Session):
         for objective in (*objectives, *(c.of for c in constraints)):
             objective.prepare(context)
         self.workers = context.workers
-        self.job = Job(evaluator, dataclasses.replace(context, say=_silent), objectives, constraints)
+        self.job = Job(evaluator, dataclasses.replace(context, say=silent), objectives, constraints)
         self.fingerprint = digest(
             evaluator.version,
             evaluator,
@@ -165,10 +165,6 @@ class PoolSession(Session):
             from joblib.externals.loky import get_reusable_executor
 
             get_reusable_executor().shutdown(wait=True)
-
-
-def _silent(_: str) -> None:
-    """Progress text of a worker goes nowhere."""
 
 
 def _numbered(job: Job, index: int, architecture: Architecture) -> tuple[int, Evaluation]:

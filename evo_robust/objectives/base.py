@@ -16,9 +16,12 @@ from evo_robust.data import DataSet, Splits
 from evo_robust.parts import Part, seed_from
 from evo_robust.spaces.base import Architecture, SearchSpace
 
+Say = Callable[[str], None]
+"""Takes one line of progress text."""
 
-def _silent(_: str) -> None:
-    """Progress reporter that says nothing."""
+
+def silent(_: str) -> None:
+    """Progress text that goes nowhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Context:
     workers: int
     cache: Path
     folder: Path | None = None
-    say: Callable[[str], None] = _silent
+    say: Say = silent
 
 
 @dataclasses.dataclass

@@ -1,0 +1,187 @@
+"""Problem values: overrides, round trips, finding files, and the one-way import graph."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import evo_robust
+from evo_robust.algorithms.evolution import NSGA2
+from evo_robust.algorithms.random import RandomSearch
+from evo_robust.data import Digits
+from evo_robust.objectives.cost import Flops, Params
+from evo_robust.parts import Fraction, UserError, digest, dotted, from_dotted, nearest
+from evo_robust.problem import Problem, find, load, override, problem_files, problem_from_dict, problem_to_dict
+from toys import Distance, Integers, Total, Toy
+
+BASE = Problem(
+    space=Integers(),
+    data=Digits(),
+    objectives=(Total(), Distance(choices=7)),
+    evaluator=Toy(),
+    algorithm=NSGA2(pop_size=12, n_gen=6),
+)
+
+
+def changed(**given: str) -> Problem:
+    return override(BASE, {k.replace("__", "."): v for k, v in given.items()}, "test")
+
+
+def test_overrides_reach_every_depth() -> None:
+    problem = changed(seed="3", algorithm__pop_size="9", objectives__1__choices="5", data__val_share="0.1")
+    assert (problem.seed, problem.algorithm.pop_size, problem.data.val_share) == (3, 9, 0.1)
+    assert problem.objectives == (Total(), Distance(choices=5))
+
+
+def test_a_replaced_part_keeps_what_both_have_from_their_base() -> None:
+    # a random search of equal budget is one override
+    assert changed(algorithm="RandomSearch").algorithm == RandomSearch(pop_size=12, n_gen=6)
+    assert changed(algorithm="RandomSearch", algorithm__pop_size="5").algorithm == RandomSearch(pop_size=5, n_gen=6)
+    assert changed(algorithm="NSGA2").algorithm == BASE.algorithm
+
+
+def test_objectives_are_replaced_by_names_and_keep_their_settings() -> None:
+    assert changed(objectives="Distance,Flops").objectives == (Distance(choices=7), Flops())
+    assert changed(objectives="Flops,Params", objectives__0__rule="macs").objectives == (Flops(rule="macs"), Params())
+    assert changed(objectives__2="Params").objectives == (*BASE.objectives, Params())
+
+
+def test_constraints_can_be_added() -> None:
+    problem = changed(constraints__0="Constraint", constraints__0__of="Params", constraints__0__at_most="5e6")
+    assert problem.constraints[0].name == "params_at_most"
+    assert problem.constraints[0].violation(6e6) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"algorithm__popsize": "3"}, r"unknown key 'algorithm.popsize': did you mean 'algorithm.pop_size'"),
+        ({"algorithm": "NSGA"}, r"algorithm=NSGA: unknown Algorithm: did you mean 'NSGA[23]'"),
+        ({"objectives__0": "Flop"}, r"unknown Objective: did you mean 'Flops'"),
+        ({"seed": "one"}, "seed=one: expected a whole number"),
+        ({"algorithm__crossover": "uniform"}, "expected one of 'blocks', 'two_point'"),
+        ({"objectives": ""}, "expected at least one objective, got none"),
+        ({"objectives": "Flops,Flops"}, "got 'flops' twice"),
+        ({"algorithm__pop_size": "0"}, "expected algorithm.pop_size >= 1, got 0"),
+        ({"seed": "-1"}, "expected seed >= 0, got -1"),
+    ],
+)
+def test_mistakes_are_named(given: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        changed(**given)
+
+
+@pytest.mark.parametrize("name", sorted(problem_files()))
+def test_shipped_problems_survive_their_own_json(name: str) -> None:
+    for scale in ("demo", "paper"):
+        problem = load(name, scale)
+        assert problem_from_dict({"problem": name, **problem_to_dict(problem)}) == problem
+
+
+def test_unknown_names_get_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown problem 'rocco': did you mean 'roco'"):
+        load("rocco")
+    with pytest.raises(UserError, match="unknown scale 'papier'.*did you mean 'paper'"):
+        load("roco", "papier")
+    with pytest.raises(UserError, match="no problem file"):
+        find("nowhere/mine.py")
+
+
+def test_own_problem_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "problems").mkdir()
+    source = (
+        '"""Mine: a test."""\nimport chz\nfrom evo_robust import *\n'
+        "@chz.chz\nclass Depth(Objective):\n    needs_weights = False\n"
+        "    def measure(self, candidate):\n        return float(len(candidate.text))\n"
+        "demo = chz.replace(load('roco'), objectives=(CleanError(), Depth()))\n"
+    )
+    (tmp_path / "problems" / "mine.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    assert [o.name for o in load("mine").objectives] == ["clean_error", "depth"]
+    # the current folder's problems come first
+    (tmp_path / "problems" / "roco.py").write_text(source.replace("Depth", "Other").replace("load('roco')", "None"))
+    assert find("roco") == Path("problems/roco.py")
+
+
+def test_a_broken_problem_file_is_a_users_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("from evo_robust import Nonsense\n")
+    with pytest.raises(UserError, match=r"broken.py: cannot import name 'Nonsense'"):
+        load(str(path))
+
+
+def test_digest_ignores_where_but_not_what() -> None:
+    assert digest(Digits()) == digest(Digits(root="/elsewhere", download=False))
+    assert digest(Digits()) != digest(Digits(split_seed=1))
+    assert digest(BASE) == digest(override(BASE, {"algorithm.n_gen": "99"}, "test"))
+    assert digest(BASE) != digest(override(BASE, {"seed": "1"}, "test"))
+
+
+def test_dotted_values_rebuild_their_part() -> None:
+    assert from_dotted(Problem, dotted(BASE)) == BASE
+    with pytest.raises(ValueError, match="unknown SearchSpace 'Integer': did you mean 'Integers'"):
+        from_dotted(type(BASE.space).__mro__[1], {}, "Integer")
+
+
+@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.03", 0.03), ("1e-3", 1e-3)])
+def test_fractions_are_numbers(text: str, value: float) -> None:
+    assert Fraction.__chz_cast__(text) == value
+    with pytest.raises(ValueError, match="such as 0.03 or 8/255"):
+        Fraction.__chz_cast__(text + "/0")
+
+
+def test_nearest_lists_everything_when_nothing_is_close() -> None:
+    assert nearest("xyz", ["roco", "racl"]) == "expected one of: racl, roco"
+
+
+def package_imports() -> dict[str, set[str]]:
+    root = Path(evo_robust.__file__).parent
+    graph: dict[str, set[str]] = {}
+    for path in root.rglob("*.py"):
+        if "_problems" in path.parts:
+            continue
+        name = ".".join(("evo_robust", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+        found = graph.setdefault(name, set())
+        tree = ast.parse(path.read_text())
+        for_types = {
+            inner
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            for inner in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if node in for_types:
+                continue
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("evo_robust"):
+                found.add(node.module)
+                found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            elif isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names if alias.name.startswith("evo_robust"))
+    return {name: {t for t in targets if t in graph and t != name} for name, targets in graph.items()}
+
+
+def test_imports_run_one_way() -> None:
+    graph = package_imports()
+    # the package's own name gathers everything; nothing inside may lean on it
+    assert not [n for n, targets in graph.items() if "evo_robust" in targets and not n.startswith("evo_robust.run")]
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"import cycle: {' → '.join((*path, name))}"
+        if name not in done:
+            for target in sorted(graph[name]):
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_nothing_imports_problem_files() -> None:
+    root = Path(evo_robust.__file__).parent
+    for path in root.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("problems")
