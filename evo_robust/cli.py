@@ -109,7 +109,7 @@ def _readable(message: str, given: Mapping[str, str], known: list[str]) -> str:
     if match := re.match(r"Could not interpret argument '(.*)' provided for param '([^']+)'", first):
         value, key = match[1], match[2]
         if wanted := re.search(r"No subclass of (\S+) named", message):
-            base = wanted[1].rpartition(".")[2]
+            base = re.split(r"[.:]", wanted[1])[-1]
             bases = {c.__name__: c for c in _all_parts()}
             if base in bases:
                 return f"{key}={value}: unknown {base}: {nearest(value, subclasses(bases[base]))}"
