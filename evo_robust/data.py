@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from evo_robust.images import Augment, Images, Splits, batches
-from evo_robust.parts import Part, UserError
+from evo_robust.parts import WHERE, Part, UserError
 
 __all__ = [
     "CIFAR10",
@@ -81,9 +81,11 @@ class DataSet(Part, abc.ABC):
     default_augment: ClassVar[Augment]
 
     root: str | None = chz.field(
-        default=None, doc="folder that holds the data; EVO_ROBUST_DATA or the cache folder when not given"
+        default=None,
+        doc="folder that holds the data; EVO_ROBUST_DATA or the cache folder when not given",
+        metadata=WHERE,
     )
-    download: bool = chz.field(default=True, doc="fetch what is missing, where torchvision can")
+    download: bool = chz.field(default=True, doc="fetch what is missing, where torchvision can", metadata=WHERE)
     val_share: float = chz.field(default=0.2, doc="share of the training images kept for validation, in [0,1)")
     train_limit: int | None = chz.field(
         default=None, doc="how many training and validation images to use, classes in proportion; all when not given"
