@@ -1,0 +1,394 @@
+"""Training recipes, and the one loop that runs them: seeded, resumable, bounded in time."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import chz
+import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+from torch import Tensor, nn
+
+from evo_robust.attacks.base import Threat
+from evo_robust.attacks.gradient import PGD, GradientAttack
+from evo_robust.attacks.inference import clean_error
+from evo_robust.attacks.losses import kl_divergence
+from evo_robust.data import Augment, DataSet, Images, batches
+from evo_robust.files import read_tensors, write_tensors
+from evo_robust.parts import Fraction, Part, UserError, digest, seed_from
+from evo_robust.spaces.ops import fit_normalization
+
+evaluate_error = clean_error
+"""Fraction of images that a model in eval mode misclassifies."""
+
+# Steps between two looks at the loss: each look waits for the device.
+_LOOK_EVERY = 50
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class TimeLimit(RuntimeError):
+    """The deadline passed before training ended."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochLog:
+    """What one epoch of training came to.
+
+    Attributes:
+        epoch: counted from 1.
+        loss: mean training loss.
+        train_error: fraction of training images misclassified while training on them: augmented, by a network in
+            train mode, and adversarial where the recipe trains on adversarial images.
+        lr: learning rate.
+        seconds: wall-clock time.
+    """
+
+    epoch: int
+    loss: float
+    train_error: float
+    lr: float
+    seconds: float
+
+
+@chz.chz
+class Recipe(Part, abc.ABC):
+    """How a network is trained: SGD with momentum on a loss that the subclass defines.
+
+    The learning rate changes once per epoch, as in NSGA-Net: a linear rise over the warm-up epochs, then the schedule.
+    """
+
+    lr: float = chz.field(default=0.025, doc="highest learning rate, > 0")
+    lr_end: float = chz.field(default=0.0, doc="learning rate that the cosine goes to, >= 0")
+    schedule: Literal["cosine", "constant", "step"] = chz.field(
+        default="cosine", doc="cosine from lr to lr_end; constant; or step: a tenth after each milestone"
+    )
+    milestones: tuple[int, ...] = chz.field(default=(), doc="epochs after which the step schedule divides lr by 10")
+    warmup: int = chz.field(default=0, doc="epochs of linear rise to lr, >= 0")
+    momentum: float = chz.field(default=0.9, doc="momentum of SGD, in [0,1)")
+    nesterov: bool = chz.field(default=False, doc="Nesterov's momentum")
+    weight_decay: float = chz.field(default=3e-4, doc="L2 penalty, >= 0")
+    decay_bn: bool = chz.field(default=True, doc="decay biases and batch norm's parameters too (RobNet does not)")
+    batch_size: int = chz.field(default=128, doc="images per step, >= 2")
+    clip: float | None = chz.field(default=5.0, doc="largest Euclidean length of the gradient, > 0; None for no limit")
+    precision: Literal["float32", "bf16"] = chz.field(
+        default="float32", doc="bf16 computes forward and backward in bfloat16 where torch finds that safe"
+    )
+    augment: Augment | None = chz.field(default=None, doc="random changes of images; the data set's own when not given")
+
+    @chz.validate
+    def _ranges(self) -> None:
+        for name, good, expected in (
+            ("lr", self.lr > 0, "> 0"),
+            ("lr_end", 0 <= self.lr_end <= self.lr, "in [0, lr]"),
+            ("warmup", self.warmup >= 0, ">= 0"),
+            ("momentum", 0 <= self.momentum < 1, "in [0,1)"),
+            ("weight_decay", self.weight_decay >= 0, ">= 0"),
+            ("batch_size", self.batch_size >= 2, ">= 2"),
+            ("clip", self.clip is None or self.clip > 0, "> 0 or None"),
+            ("milestones", list(self.milestones) == sorted({m for m in self.milestones if m > 0}), "ascending and > 0"),
+            ("milestones", bool(self.milestones) == (self.schedule == "step"), "with schedule=step, and only there"),
+            ("momentum", self.momentum > 0 or not self.nesterov, "> 0 with nesterov"),
+        ):
+            if not good:
+                raise ValueError(f"expected {name} {expected}, got {getattr(self, name)}")
+
+    @abc.abstractmethod
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Mean loss (a scalar to go back from) and the logits ``(n, n_classes)`` it is about.
+
+        Args:
+            model: network in train mode.
+            x: images ``(n, c, h, w)`` in [0,1].
+            y: classes ``(n,)``.
+            generator: source of the attack's randomness.
+        """
+
+    def for_data(self, data: DataSet) -> Recipe:
+        """This recipe with the data set's own augmentation where it names none."""
+        return self if self.augment is not None else chz.replace(self, augment=data.default_augment)
+
+    def lr_at(self, epoch: int, epochs: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        if epoch < self.warmup:
+            return self.lr * (epoch + 1) / (self.warmup + 1)
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "step":
+            return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.milestones)
+        done = (epoch - self.warmup) / max(1, epochs - self.warmup)
+        return self.lr_end + (self.lr - self.lr_end) * (1 + math.cos(math.pi * done)) / 2
+
+
+@chz.chz
+class Standard(Recipe):
+    """Cross-entropy on the images as they are."""
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`."""
+        logits = model(x).float()
+        return F.cross_entropy(logits, y), logits
+
+
+@chz.chz
+class PGDTraining(Recipe):
+    """Cross-entropy on adversarial images alone (Madry et al., 2018)."""
+
+    attack: GradientAttack = chz.field(
+        default_factory=lambda: PGD(steps=7, step=Fraction(2 / 255)),
+        blueprint_unspecified=PGD,
+        doc="attack that makes the training images",
+    )
+    threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball it moves in")
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`."""
+        logits = model(self.attack.perturb(model, x, y, self.threat, generator)).float()
+        return F.cross_entropy(logits, y), logits
+
+
+@chz.chz
+class FastTraining(Recipe):
+    """Cross-entropy on images after one long step from a random point (Wong et al., Fast is better than free, 2020)."""
+
+    step_ratio: float = chz.field(default=1.25, doc="step length as a multiple of eps, > 0; much above 1.25 overfits")
+    threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball it moves in")
+
+    @chz.validate
+    def _step(self) -> None:
+        if not self.step_ratio > 0:
+            raise ValueError(f"expected step_ratio > 0, got {self.step_ratio}")
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`."""
+        attack = PGD(steps=1, step=Fraction(self.step_ratio * self.threat.eps))
+        logits = model(attack.perturb(model, x, y, self.threat, generator)).float()
+        return F.cross_entropy(logits, y), logits
+
+
+@chz.chz
+class TRADES(Recipe):
+    """Clean cross-entropy + β · KL between clean and adversarial predictions (Zhang et al., 2019, eq. 5)."""
+
+    beta: float = chz.field(default=6.0, doc="weight of the KL term, >= 0")
+    attack: GradientAttack = chz.field(
+        default_factory=lambda: PGD(steps=7, step=Fraction(2 / 255), loss="kl"),
+        blueprint_unspecified=PGD,
+        doc="attack that makes the training images; it raises the KL divergence in the paper",
+    )
+    threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball it moves in")
+
+    @chz.validate
+    def _beta(self) -> None:
+        if not self.beta >= 0:
+            raise ValueError(f"expected beta >= 0, got {self.beta}")
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`."""
+        adversarial = self.attack.perturb(model, x, y, self.threat, generator)
+        logits, attacked = model(x).float(), model(adversarial).float()
+        distance = kl_divergence(attacked, logits.softmax(1)).mean()
+        return F.cross_entropy(logits, y) + self.beta * distance, attacked
+
+
+RECIPES: dict[str, Recipe] = {
+    "standard": Standard(),
+    "pgd": PGDTraining(),
+    "trades": TRADES(),
+    "fast": FastTraining(),
+}
+"""Recipes by name, with the defaults of their class."""
+
+
+def train(
+    model: nn.Module,
+    images: Images,
+    recipe: Recipe,
+    epochs: int,
+    *,
+    seed: int,
+    deadline: float | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochLog], None] | None = None,
+) -> list[EpochLog]:
+    """Train ``model`` in place and leave it in eval mode.
+
+    The result depends on the arguments and the number of threads alone: torch's global generators, which dropout
+    draws from, are seeded inside and put back afterwards. A last batch of a single image is left out, since batch
+    normalisation needs two.
+
+    Args:
+        model: network from images in [0,1] to logits; its ``Normalize`` layers are fitted to ``images``.
+        images: training images, at least 2; they may lie on another device than the model.
+        recipe: loss, optimiser and augmentation (none where ``recipe.augment`` is None).
+        epochs: passes over the images, >= 0.
+        seed: of the batches, the augmentation, the attacks and dropout, in [0, 2**63).
+        deadline: ``time.monotonic()`` value after which training stops.
+        checkpoint: file that is written after each epoch and, where it exists, gone on from: the result is the same
+            to the bit as without interruption.
+        on_epoch: called after each epoch with its figures.
+
+    Returns:
+        The figures of all epochs, those before an interruption too.
+
+    Raises:
+        TrainingDiverged: the loss became NaN or infinite.
+        TimeLimit: the deadline passed.
+        UserError: the checkpoint is damaged or belongs to another training.
+        ValueError: fewer than 2 images or a negative number of epochs.
+    """
+    if len(images) < 2 or epochs < 0:
+        raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
+    device = next(model.parameters()).device
+    model.to(memory_format=torch.channels_last)
+    with _reproducible(device, seed_from(seed, "layers")):
+        run = _Run(model, images, recipe, device, seed)
+        identity = digest(
+            recipe, epochs, seed, len(images), [(k, list(v.shape)) for k, v in model.state_dict().items()]
+        )
+        if checkpoint is not None and checkpoint.exists():
+            run.restore(checkpoint, identity)
+        else:
+            fit_normalization(model, images.x)
+        model.train()
+        try:
+            for epoch in range(len(run.logs), epochs):
+                log = run.epoch(epoch, recipe.lr_at(epoch, epochs), deadline)
+                if checkpoint is not None:
+                    run.save(checkpoint, identity)
+                if on_epoch is not None:
+                    on_epoch(log)
+        finally:
+            model.eval()
+    return run.logs
+
+
+@contextlib.contextmanager
+def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch's global generators, choose deterministic convolutions, and put everything back on leaving."""
+    cuda = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(cuda),
+        torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled,
+            benchmark=False,
+            deterministic=True,
+            allow_tf32=torch.backends.cudnn.allow_tf32,
+        ),
+    ):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+class _Run:
+    """One training under way: everything that a checkpoint must hold."""
+
+    def __init__(self, model: nn.Module, images: Images, recipe: Recipe, device: torch.device, seed: int) -> None:
+        self.model = model
+        self.images = images
+        self.recipe = recipe
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(self.parameters, recipe)
+        self.logs: list[EpochLog] = []
+
+    def epoch(self, number: int, lr: float, deadline: float | None) -> EpochLog:
+        """One pass over the images."""
+        started = time.monotonic()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        totals = torch.zeros(2, device=self.device)  # loss and errors, summed where they arise: no waiting per step
+        seen = steps = 0
+        for x, y in batches(self.images, self.recipe.batch_size, self.generator, self.recipe.augment):
+            if len(y) < 2:
+                continue
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeLimit(f"time limit reached in epoch {number + 1} of training")
+            totals += self._step(x, y)
+            seen, steps = seen + len(y), steps + 1
+            if steps % _LOOK_EVERY == 0:
+                _check(totals, number)
+        _check(totals, number)
+        loss, error = (totals / seen).tolist()
+        self.logs.append(EpochLog(number + 1, loss, error, lr, round(time.monotonic() - started, 3)))
+        return self.logs[-1]
+
+    def _step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One step of SGD; loss and errors summed over the batch, float32 ``(2,)``."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            loss, logits = self.recipe.loss(self.model, x, y, self.generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimizer.step()
+        return torch.stack((loss.detach() * len(y), (logits.argmax(1) != y).sum()))
+
+    def save(self, path: Path, identity: str) -> None:
+        """Write everything that going on needs."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, parameter in enumerate(self.parameters):
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{index}"] = momentum
+        tensors["generator"] = self.generator.get_state()
+        tensors["layers"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["layers.cuda"] = torch.cuda.get_rng_state(self.device)
+        write_tensors(path, tensors, {"training": identity, "logs": [dataclasses.asdict(log) for log in self.logs]})
+
+    def restore(self, path: Path, identity: str) -> None:
+        """Go on where a checkpoint stopped."""
+        tensors, info = read_tensors(path)
+        if info.get("training") != identity:
+            raise UserError(
+                f"{path} belongs to another training (network, recipe, epochs, seed or images differ): "
+                "delete it or name another file"
+            )
+        self.logs = [EpochLog(**log) for log in info["logs"]]
+        weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        self.model.load_state_dict(weights)
+        for index, parameter in enumerate(self.parameters):
+            if f"momentum.{index}" in tensors:
+                buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{index}"]).detach()
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        self.generator.set_state(tensors["generator"])
+        torch.set_rng_state(tensors["layers"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["layers.cuda"], self.device)
+
+
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
+    """SGD whose weight decay spares biases and normalisation layers (vectors) where the recipe says so."""
+    spared = [] if recipe.decay_bn else [p for p in parameters if p.ndim < 2]
+    rest = parameters if recipe.decay_bn else [p for p in parameters if p.ndim >= 2]
+    groups: list[dict[str, Any]] = [
+        {"params": rest, "weight_decay": recipe.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        fused=True,
+    )
+
+
+def _check(totals: Tensor, epoch: int) -> None:
+    if not bool(totals.isfinite().all()):
+        raise TrainingDiverged(f"the training loss became NaN or infinite in epoch {epoch + 1}; try a smaller lr")
