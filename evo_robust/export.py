@@ -1,0 +1,328 @@
+"""Command: take networks out of a run. ``python -m evo_robust.export run=DIR pick=knee|INDEX|best:OBJECTIVE``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import chz
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from evo_robust.cli import command, parse
+from evo_robust.data import cache_folder
+from evo_robust.device import choose_device
+from evo_robust.evaluators.pool import PooledEvaluator
+from evo_robust.files import read_tensors, write_tensors
+from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
+from evo_robust.indicators import pick
+from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
+from evo_robust.objectives.base import Context
+from evo_robust.parts import Part, UserError
+from evo_robust.record import Run, load_run
+from evo_robust.retraining import SETTINGS_FILE, load_result
+from evo_robust.train import evaluate_error
+
+ONNX_NAME = "model.onnx"
+_OURS = frozenset({FILE_NAME, WEIGHTS_NAME, CARD_NAME, ONNX_NAME})
+
+USAGE = """usage: python -m evo_robust.export run=DIR [pick=knee|INDEX|best:OBJECTIVE,…] [out=DIR] [weights=true|false]
+                                   [onnx=true|false] [device=auto|cpu|cuda]
+       python -m evo_robust.export --help      every key with its meaning
+
+DIR is the run folder of a search, or the folder of a network that evo_robust.retrain trained."""
+
+
+@chz.chz
+class Export(Part):
+    """Write chosen networks as genotype file, weights, model card (Python, torch alone) and ONNX."""
+
+    run: str = chz.field(doc="run folder of a search, or folder of a retrained network")
+    pick: str | None = chz.field(
+        default=None,
+        doc="which networks of the front: knee (when not given), INDEX or best:OBJECTIVE; several with commas",
+    )
+    out: str | None = chz.field(
+        default=None, doc="folder to write, one inside it for each of several picks; RUN/export/PICK when not given"
+    )
+    weights: bool = chz.field(default=True, doc="write weights and model card too; a search's are trained again")
+    onnx: bool | None = chz.field(default=None, doc="write ONNX too; where its packages are installed, when not given")
+    device: str = chz.field(default="auto", doc="where weights are trained again: auto (as the search), cpu, cuda …")
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A network on its way out.
+
+    Attributes:
+        genotype: the network and what is known of it.
+        folder: where it goes.
+        model: with weights, in eval mode on the CPU; None where no weights are wanted.
+        notes: sentences on how the weights came about.
+    """
+
+    genotype: Genotype
+    folder: Path
+    model: nn.Module | None = None
+    notes: tuple[str, ...] = ()
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    if not argv:
+        print(USAGE)
+        return 0
+    options = parse(Export, argv, "export")
+    onnx = _wants_onnx(options)
+    console = Console(highlight=False, soft_wrap=True)
+    for exported in _prepared(options, console):
+        names = write(exported, onnx=onnx)
+        console.print(f"wrote {exported.folder}: {', '.join(names)}")
+        if exported.model is not None and not onnx and options.onnx is None:
+            console.print("ONNX was left out: it needs pip install 'evo_robust[export]'", markup=False)
+        if "retrained" not in exported.genotype.provenance:
+            console.print(f"next: python -m evo_robust.retrain genotype={exported.folder / FILE_NAME} recipe=pgd")
+    return 0
+
+
+def _wants_onnx(options: Export) -> bool:
+    """Whether ONNX is written.
+
+    Raises:
+        UserError: it was asked for and its packages are missing, or without weights.
+    """
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if options.onnx and missing:
+        raise UserError(f"onnx=true needs {' and '.join(missing)}: pip install 'evo_robust[export]'")
+    if options.onnx and not options.weights:
+        raise UserError("onnx=true needs the weights: expected weights=true")
+    return options.weights and (options.onnx is None or options.onnx) and not missing
+
+
+def _prepared(options: Export, console: Console) -> list[Exported]:
+    """What is to be written, without weights of a search: those come when all folders are known to be free."""
+    source = Path(options.run)
+    if (source / SETTINGS_FILE).is_file():
+        if options.pick is not None:
+            raise UserError(f"{source} holds one retrained network: expected no pick, got pick={options.pick}")
+        folder = Path(options.out) if options.out else source / "export"
+        check_target(folder)
+        return [retrained(source, folder, weights=options.weights)]
+    run = load_run(source)
+    specs = [text.strip() for text in (options.pick or "knee").split(",")]
+    rows = [run.front[pick(spec, run)] for spec in specs]
+    folders = _folders(options, specs)
+    for folder in folders:
+        check_target(folder)
+    console.print(_table(run, specs, rows))
+    found = [
+        Exported(genotype_of(run, row, spec), folder) for spec, row, folder in zip(specs, rows, folders, strict=True)
+    ]
+    if not options.weights:
+        return found
+    return [_with_weights(run, row, e, options.device, console) for row, e in zip(rows, found, strict=True)]
+
+
+def _folders(options: Export, specs: list[str]) -> list[Path]:
+    labels = [re.sub(r"\W+", "-", spec) if not spec.isdecimal() else f"front-{spec}" for spec in specs]
+    if len(set(labels)) < len(labels):
+        raise UserError(f"expected different picks, got pick={options.pick}")
+    if options.out and len(specs) == 1:
+        return [Path(options.out)]
+    parent = Path(options.out) if options.out else Path(options.run) / "export"
+    return [parent / label for label in labels]
+
+
+def check_target(folder: Path) -> None:
+    """Refuse a folder that holds anything but an earlier export.
+
+    Raises:
+        UserError: naming what is there.
+    """
+    if folder.is_dir():
+        foreign = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)
+        if foreign:
+            raise UserError(f"{folder} holds other files ({', '.join(foreign[:3])}): expected a new or exported folder")
+    elif folder.exists():
+        raise UserError(f"{folder} is a file: expected a folder to write")
+
+
+def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "") -> Genotype:
+    """Genotype of a ledger row, with its figures and origin."""
+    problem = run.problem
+    origin = {
+        "problem": run.info.get("problem"),
+        "scale": run.info.get("scale"),
+        "run": run.folder.resolve().name,
+        "evaluation": row["id"],
+        "pick": spec or None,
+        "seed": problem.seed,
+        "fingerprint": row["fingerprint"],
+        "versions": run.info.get("versions", {}),
+    }
+    return Genotype(
+        space=problem.space,
+        architecture=problem.space.from_text(row["architecture"]),
+        data=problem.data.name,
+        n_classes=problem.data.n_classes,
+        in_shape=problem.data.in_shape,
+        objectives=row["objectives"],
+        units={o.name: o.unit for o in problem.objectives if o.unit},
+        figures=row.get("figures", {}),
+        provenance={key: value for key, value in origin.items() if value is not None},
+    )
+
+
+def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto") -> nn.Module:
+    """The network of a ledger row with the weights it had in the search, in eval mode.
+
+    A candidate's weights come from the problem's seed and its architecture alone, so they are trained again rather
+    than kept for every candidate.
+
+    Raises:
+        UserError: the evaluator cannot give weights, or the device is absent.
+    """
+    problem = run.problem
+    if not isinstance(problem.evaluator, PooledEvaluator):
+        raise UserError(f"{type(problem.evaluator).__name__} gives no weights: expected weights=false")
+    context = Context(
+        space=problem.space,
+        data=problem.data,
+        seed=problem.seed,
+        device=_device(run, device),
+        workers=1,
+        cache=cache_folder(),
+        folder=run.folder,
+    )
+    return problem.evaluator.obtain(context, problem.space.from_text(row["architecture"]))[0]
+
+
+def _device(run: Run, device: str) -> str:
+    """The device asked for; ``auto`` is the kind of the search, where that is at hand."""
+    wanted = run.info.get("device", "auto") if device == "auto" else device
+    try:
+        return choose_device(wanted)
+    except UserError:
+        if device != "auto":
+            raise
+        return choose_device("auto")
+
+
+def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: str, console: Console) -> Exported:
+    """The same with its weights, and how they compare with the record."""
+    console.print(f"training evaluation {row['id']} again, as in the search …")
+    model = rebuild(run, row, device)
+    images = run.problem.data.load().val.to(next(model.parameters()).device)
+    notes = [f"trained as in the search: {_recipe(run)}"]
+    error = evaluate_error(model, images)
+    notes.append(f"clean error on the {len(images)} validation images: {error:.4f}")
+    recorded = row["objectives"].get("clean_error")
+    if recorded is not None and abs(recorded - error) > 1e-9:
+        notes.append(
+            f"the search recorded {recorded:.4f}: on another machine, or with other versions, weights come out alike "
+            "but not the same"
+        )
+    for note in notes[1:]:
+        console.print(f"  {note}")
+    return dataclasses.replace(exported, model=model.cpu().eval(), notes=tuple(notes))
+
+
+def _recipe(run: Run) -> str:
+    """The evaluator in words: its class and its budget."""
+    evaluator = run.problem.evaluator
+    words = [f"{name}={getattr(evaluator, name)}" for name in ("epochs", "seed") if hasattr(evaluator, name)]
+    recipe = getattr(evaluator, "recipe", None)
+    words += [f"recipe={type(recipe).__name__}"] if recipe is not None else []
+    return f"{type(evaluator).__name__}({', '.join(words)}) on {run.problem.data.name}"
+
+
+def retrained(source: Path, folder: Path, *, weights: bool = True) -> Exported:
+    """The network of a retraining's folder.
+
+    Raises:
+        UserError: it is not finished, is a reference network without genotype, or is damaged.
+    """
+    result = load_result(source)
+    if not (source / FILE_NAME).is_file():
+        raise UserError(f"{source} holds a reference network, which has no genotype to export")
+    genotype = load_genotype(source)
+    genotype = dataclasses.replace(genotype, provenance={**genotype.provenance, "retrained": result.summary()})
+    if not weights:
+        return Exported(genotype, folder)
+    model = genotype.build()
+    tensors, _ = read_tensors(source / WEIGHTS_NAME)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{source / WEIGHTS_NAME} does not fit the network of {source / FILE_NAME}") from None
+    return Exported(genotype, folder, model.eval(), tuple(result.sentences()))
+
+
+def write(exported: Exported, *, onnx: bool) -> list[str]:
+    """Write a network's folder, whole or not at all; the names of its files."""
+    folder = exported.folder
+    check_target(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (folder.with_name(f".{folder.name}.{kind}.{os.getpid()}") for kind in ("new", "old"))
+    try:
+        new.mkdir()
+        save_genotype(exported.genotype, new / FILE_NAME)
+        if exported.model is not None:
+            write_tensors(new / WEIGHTS_NAME, exported.model.state_dict())
+            card = model_card(exported.genotype, exported.model, exported.notes)
+            (new / CARD_NAME).write_text(card, encoding="utf-8")
+            if onnx:
+                write_onnx(exported.model, exported.genotype.in_shape, new / ONNX_NAME)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return sorted(p.name for p in folder.iterdir())
+
+
+def write_onnx(model: nn.Module, in_shape: tuple[int, int, int], path: Path) -> None:
+    """Write ``model`` as ONNX: input ``images (n, *in_shape)`` in [0,1], output ``logits (n, n_classes)``, any n."""
+    with warnings.catch_warnings():
+        # the exporter and the libraries below it warn about their own internals
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (probe(in_shape),),
+            path,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _table(run: Run, specs: list[str], rows: list[dict[str, Any]]) -> Table:
+    """What was picked."""
+    table = Table()
+    for title in ("pick", "evaluation", *run.objectives):
+        table.add_column(title, justify="left" if title == "pick" else "right")
+    table.add_column("architecture", overflow="fold")
+    for spec, row in zip(specs, rows, strict=True):
+        values = [f"{v:,.0f}" if v >= 1000 else f"{v:.4g}" for v in (row["objectives"][n] for n in run.objectives)]
+        table.add_row(spec, str(row["id"]), *values, Text(row["architecture"]))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,361 @@
+"""Command: train a found network from scratch. ``python -m evo_robust.retrain genotype=FILE recipe=pgd``."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import chz
+import torch
+from rich.console import Console
+from torch import nn
+
+from evo_robust import zoo
+from evo_robust.attacks.base import Attack, Norm
+from evo_robust.attacks.curve import check_strengths, robust_curve
+from evo_robust.attacks.gradient import PGD
+from evo_robust.cli import HelpRequested, command, make, split
+from evo_robust.data import DATA_SETS, DataSet
+from evo_robust.device import choose_device
+from evo_robust.files import write_tensors
+from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
+from evo_robust.images import Images
+from evo_robust.objectives.cost import count_flops, count_params
+from evo_robust.parts import Fraction, Part, UserError, changed, digest, dotted, nearest, seed_from, subclasses
+from evo_robust.plotting.robustness import draw_curve, draw_training
+from evo_robust.progress import duration
+from evo_robust.record import FolderLock, library_versions, write_csv, write_json
+from evo_robust.retraining import RESULT_FILE, SETTINGS_FILE, Result, load_result, read_settings
+from evo_robust.spaces.base import Architecture, SearchSpace
+from evo_robust.train import RECIPES, EpochLog, PGDTraining, Recipe, TrainingDiverged, train
+
+WEIGHTS_FILE = "model.safetensors"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+Say = Callable[[str], None]
+
+USAGE = """usage: python -m evo_robust.retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10] [epochs=120]
+                 [decoder=final|search] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
+       python -m evo_robust.retrain network=resnet-18 data=cifar10 …    a reference network instead
+       python -m evo_robust.retrain genotype=FILE --help                every key with its type, default and meaning
+
+FILE is a genotype.json that evo_robust.export wrote."""
+
+
+@chz.chz
+class RetrainOptions(Part):
+    """What the command itself takes; all other keys belong to the training."""
+
+    genotype: str | None = chz.field(default=None, doc="genotype file, or a folder that holds a genotype.json")
+    network: str | None = chz.field(default=None, doc="name of a reference network instead, such as resnet-18")
+    decoder: Literal["final", "search"] = chz.field(
+        default="final",
+        doc="final: the space's networks for training after the search (deeper, wider); search: as searched",
+    )
+    out: str | None = chz.field(default=None, doc="folder to write; runs/retrain-RECIPE-DATA-KEY when not given")
+    device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
+
+
+@chz.chz
+class Retraining(Part):
+    """How one network is trained from scratch and judged on the test images."""
+
+    network: str | None = chz.field(default=None, doc="reference network by name; None for a found one")
+    space: SearchSpace | None = chz.field(default=None, doc="space of the found network, from its genotype")
+    architecture: str | None = chz.field(default=None, doc="notation of the found network, from its genotype")
+    data: DataSet = chz.field(doc="the images; by name (cifar10) or class; the genotype's when not given")
+    recipe: Recipe = chz.field(
+        default_factory=PGDTraining,
+        blueprint_unspecified=PGDTraining,
+        doc="how it is trained; by name (pgd, standard, …) or class; RoCo-NAS's own is standard",
+    )
+    epochs: int = chz.field(default=120, doc="passes over the training images; >= 1")
+    train_on: Literal["all", "train"] = chz.field(
+        default="all",
+        doc="all: training and validation images, since nothing is chosen any more; train: without validation",
+    )
+    attack: Attack = chz.field(default_factory=PGD, blueprint_unspecified=PGD, doc="attack of the robustness curve")
+    eps: tuple[Fraction, ...] = chz.field(
+        default=(Fraction(0.03), Fraction(8 / 255), Fraction(0.10), Fraction(0.17), Fraction(0.25)),
+        doc="strengths of the curve, ascending, each > 0, in units of the pixel range 0..1",
+    )
+    norm: Norm = chz.field(default="linf", doc="norm of the curve's ball: linf or l2")
+    seed: int = chz.field(default=0, doc="seed of weights, batches and attacks; >= 0")
+
+    @chz.validate
+    def _sensible(self) -> None:
+        check_strengths(self.eps)
+        if self.epochs < 1:
+            raise ValueError(f"expected epochs >= 1, got {self.epochs}")
+        if self.seed < 0:
+            raise ValueError(f"expected seed >= 0, got {self.seed}")
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights that depend on seed and network alone, on the CPU."""
+        seed = seed_from(self.seed, self.network or self.architecture)
+        # modules draw their initial weights from torch's global generator
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self.space is None:
+                return zoo.build(str(self.network), self.data.n_classes, self.data.in_shape)
+            return self.space.build(self.parsed(), self.data.n_classes, self.data.in_shape)
+
+    def parsed(self) -> Architecture:
+        """The architecture, read from its notation."""
+        if self.space is None or self.architecture is None:
+            raise ValueError("expected a found network, got a reference network")
+        return self.space.from_text(self.architecture)
+
+    def images(self, device: str) -> tuple[Images, Images]:
+        """Training and test images on a device."""
+        splits = self.data.load()
+        chosen = splits.train
+        if self.train_on == "all":
+            x, y = (torch.cat(pair) for pair in ((chosen.x, splits.val.x), (chosen.y, splits.val.y)))
+            chosen = Images(x, y)
+        return chosen.to(device), splits.test.to(device)
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    given = split(argv or [])
+    if not given or set(given) == {"--help"}:
+        print(USAGE)
+        return 0
+    own = {k: v for k, v in given.items() if k in chz.chz_fields(RetrainOptions)}
+    rest = {k: v for k, v in given.items() if k not in own}
+    options = make(RetrainOptions, own, {}, "retrain")
+    settings, genotype = settings_from(options, rest)
+    console = Console(highlight=False, soft_wrap=True)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
+    recipe = rest.get("recipe", "pgd").lower()
+    key = digest(settings.network or settings.architecture, length=6)
+    folder = Path(options.out or f"runs/retrain-{recipe}-{settings.data.name}-{key}")
+    line = "python -m evo_robust.retrain " + shlex.join(argv or [])
+    result = retrain(settings, folder, genotype=genotype, device=options.device, command=line, say=say)
+    console.print(result.table())
+    for path in sorted(folder.glob("*.png")):
+        say(f"wrote {path}")
+    if genotype is not None:
+        say(f"next: python -m evo_robust.export run={folder}")
+    return 0
+
+
+def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Retraining, Genotype | None]:
+    """Settings of the command line over those of the genotype, and the genotype.
+
+    Raises:
+        UserError: neither or both of genotype and network, or an unknown key, part or value.
+        HelpRequested: ``--help`` was given.
+    """
+    if (options.genotype is None) == (options.network is None):
+        raise UserError("expected genotype=FILE or network=NAME" + (", got both" if options.genotype else ""))
+    given = dict(given)
+    for key in ("space", "architecture"):
+        if key in given:
+            raise UserError(f"{key} comes from the genotype file, got {key}={given[key]}")
+    base: dict[str, Any] = {}
+    genotype = None
+    if options.genotype is not None:
+        genotype = load_genotype(options.genotype)
+        space = genotype.space if options.decoder == "search" else genotype.space.for_final_training()
+        base |= {**_under("space", space), "architecture": genotype.text}
+        given.setdefault("data", genotype.data)
+    else:
+        base["network"] = options.network
+    given.setdefault("recipe", "pgd")
+    _name_to_class("data", DATA_SETS, DataSet, given, base)
+    _name_to_preset("recipe", RECIPES, Recipe, given, base)
+    try:
+        return make(Retraining, given, base, "retrain"), genotype
+    except HelpRequested as text:
+        raise HelpRequested(f"{_options_help()}\n{text}") from None
+
+
+def _options_help() -> str:
+    try:
+        make(RetrainOptions, {"--help": ""}, {}, "retrain")
+    except HelpRequested as text:
+        return str(text)
+    return ""
+
+
+def _under(key: str, part: Part) -> dict[str, Any]:
+    """The values of a part, dotted under ``key``, as defaults of a blueprint."""
+    values = chz.beta_to_blueprint_values(part)
+    return {key: type(part), **{f"{key}.{k}": v for k, v in values.items()}}
+
+
+def _name_to_class(
+    key: str, known: Mapping[str, type], base_class: type[Part], given: dict[str, str], base: dict[str, Any]
+) -> None:
+    """Take ``key``'s lower-case name out of ``given`` and put its class into ``base``; class names are left to chz."""
+    name = given.get(key)
+    if name is None or name in subclasses(base_class):
+        return
+    if name not in known:
+        raise UserError(f"{key}={name}: unknown; {nearest(name, [*known, *subclasses(base_class)])}")
+    del given[key]
+    base[key] = known[name]
+
+
+def _name_to_preset(
+    key: str, known: Mapping[str, Part], base_class: type[Part], given: dict[str, str], base: dict[str, Any]
+) -> None:
+    """Take the name of a preset out of ``given`` and put its values into ``base``."""
+    name = given[key]
+    _name_to_class(key, {k: type(v) for k, v in known.items()}, base_class, given, base)
+    if key in base:
+        base |= _under(key, known[name])
+
+
+def retrain(
+    settings: Retraining,
+    folder: Path,
+    *,
+    genotype: Genotype | None = None,
+    device: str = "auto",
+    command: str = "",
+    say: Say = lambda _: None,
+) -> Result:
+    """Train a network and judge it, in a folder; an interrupted training goes on where it stopped.
+
+    Args:
+        settings: what is trained and how.
+        folder: made when absent, continued when it holds the same training.
+        genotype: the found network, for its figures and origin; None for a reference network.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
+        command: the command line, for the record.
+        say: takes lines of progress.
+
+    Raises:
+        UserError: a device, data or folder that cannot be used, or a damaged checkpoint.
+    """
+    device = choose_device(device)
+    settings.data.load()  # missing data and impossible networks are said before a folder is made
+    model = settings.build()
+    identity = {**dotted(settings, identity=True), "device": device.partition(":")[0]}
+    _check_folder(folder, identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        if (folder / RESULT_FILE).exists():
+            say(f"{folder} is finished already")
+            return load_result(folder)
+        entry = {"schema": 1, "identity": identity, "values": dotted(settings)}
+        write_json(folder / SETTINGS_FILE, {**entry, "command": command, "versions": library_versions()})
+        if genotype is not None:
+            save_genotype(_final(settings, genotype), folder / FILE_NAME)
+        result = _run(settings, model, folder, device, say)
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+        return result
+
+
+def _check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder of something else."""
+    if not (folder / SETTINGS_FILE).exists():
+        others = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.is_dir() else []
+        if others or folder.is_file():
+            raise UserError(f"{folder} holds other files: expected a new, empty or retraining folder as out=")
+        return
+    differences = changed(read_settings(folder)["identity"], identity)
+    if differences:
+        shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
+        raise UserError(f"{folder} holds another retraining: {shown}. Choose another out=, or the same settings")
+
+
+def _final(settings: Retraining, genotype: Genotype) -> Genotype:
+    """The genotype as it is trained: with the space and data of the retraining."""
+    data, space = settings.data, settings.space or genotype.space
+    return dataclasses.replace(genotype, space=space, data=data.name, n_classes=data.n_classes, in_shape=data.in_shape)
+
+
+def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say: Say) -> Result:
+    """Train, judge and write everything."""
+    images, test = settings.images(device)
+    params, flops = count_params(model), count_flops(model, settings.data.in_shape, "thop")
+    say(f"training {params:,} parameters on {len(images):,} images of {settings.data.name} into {folder}")
+    model = model.to(device)
+    began = time.monotonic()
+    logs = _trained(settings, model, images, folder, say)
+    trained = time.monotonic() - began
+    write_tensors(folder / WEIGHTS_FILE, model.state_dict())
+    say(f"attacking {len(test):,} test images at {len(settings.eps)} strengths")
+    generator = torch.Generator(device).manual_seed(seed_from(settings.seed, "judgement"))
+    curve = robust_curve(model, test, settings.attack, settings.eps, settings.norm, generator=generator)
+    result = Result(
+        network=settings.network or str(settings.architecture),
+        data=settings.data.name,
+        recipe=type(settings.recipe).__name__,
+        epochs=settings.epochs,
+        n_train=len(images),
+        n_test=curve.n,
+        n_classes=settings.data.n_classes,
+        params=params,
+        flops=flops,
+        attack=_words(settings.attack),
+        norm=settings.norm,
+        clean_error=curve.clean_error,
+        eps=curve.eps,
+        error=curve.error,
+        seconds={"training": round(trained, 2), "attack": round(curve.seconds, 2)},
+    )
+    _write(result, logs, folder)
+    return result
+
+
+def _words(attack: Attack) -> str:
+    """``PGD-20`` for an attack with steps, else its class."""
+    steps = getattr(attack, "steps", None)
+    return type(attack).__name__ + (f"-{steps}" if steps else "")
+
+
+def _trained(settings: Retraining, model: nn.Module, images: Images, folder: Path, say: Say) -> list[EpochLog]:
+    began, fresh = time.monotonic(), 0
+
+    def on_epoch(log: EpochLog) -> None:
+        nonlocal fresh
+        fresh += 1
+        left = (time.monotonic() - began) / fresh * (settings.epochs - log.epoch)
+        say(
+            f"epoch {log.epoch:>3}/{settings.epochs}  loss {log.loss:.4f}  training error {100 * log.train_error:.1f} %"
+            f"  left {duration(left)}"
+        )
+
+    checkpoint = folder / CHECKPOINT_FILE
+    if checkpoint.exists():
+        say(f"going on from {checkpoint}")
+    try:
+        return train(
+            model,
+            images,
+            settings.recipe.for_data(settings.data),
+            settings.epochs,
+            seed=seed_from(settings.seed, settings.network or settings.architecture),
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
+    except TrainingDiverged as error:
+        raise UserError(str(error)) from None
+
+
+def _write(result: Result, logs: list[EpochLog], folder: Path) -> None:
+    """Tables and pictures; the result itself last, since it marks the training as finished."""
+    names = [field.name for field in dataclasses.fields(EpochLog)]
+    write_csv(folder / "training.csv", names, [[getattr(log, name) for name in names] for log in logs])
+    rows = [[f"{eps:.6g}", f"{error:.6g}", f"{1 - error:.6g}"] for eps, error in result.points()]
+    write_csv(folder / "curve.csv", ["eps", "error", "accuracy"], rows)
+    draw_curve(folder / "curve.png", result)
+    draw_training(folder / "training.png", result, logs)
+    write_json(folder / RESULT_FILE, {"schema": 1, **dataclasses.asdict(result)})
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))
