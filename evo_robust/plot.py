@@ -1,0 +1,208 @@
+"""Command: pictures and tables of a run, of a run beside its random baseline, or of several runs over each other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import chz
+from rich.console import Console
+
+from evo_robust import cli
+from evo_robust.parts import UserError
+from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
+from evo_robust.plotting.style import Quantity
+from evo_robust.plotting.view import COSTS, View, names_of, view_of
+from evo_robust.record import load_run
+
+
+@chz.chz
+class PlotCommand:
+    """Draw a run: python -m evo_robust.plot run=DIR [baseline=DIR], or run=DIR,DIR to lay runs over each other."""
+
+    run: tuple[str, ...] = chz.field(doc="run folder; several, separated by commas, are laid over each other")
+    baseline: str | None = chz.field(default=None, doc="run folder of a random search of equal budget, beside the run")
+    out: str | None = chz.field(default=None, doc="folder for the pictures; the (first) run folder when not given")
+    tolerance: float = chz.field(
+        default=0.02, doc="largest relative difference of two networks' FLOPs to count as equal; in [0, 1)"
+    )
+
+    @chz.validate
+    def _sound(self) -> None:
+        if not self.run or not all(self.run):
+            raise ValueError("expected run=DIR or run=DIR,DIR, got an empty name")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"expected tolerance in [0, 1), got {self.tolerance}")
+        if self.baseline is not None and len(self.run) > 1:
+            raise ValueError("expected one run beside a baseline; lay several over each other without baseline=")
+
+
+def draw_run(folder: str | Path, out: str | Path | None = None) -> list[Path]:
+    """Draw all pictures of a run folder into it (or into ``out``); the files written.
+
+    Raises:
+        UserError: no run folder, or no successful evaluation in it.
+    """
+    return _draw_view(view_of(load_run(folder)), Path(out or folder))
+
+
+def draw_baseline(folder: str | Path, baseline: str | Path, out: str | Path | None = None) -> list[Path]:
+    """Draw a run's front and hypervolume beside those of a baseline, with the numbers as CSV; the files written.
+
+    Raises:
+        UserError: a folder cannot be drawn, or the runs have no objective in common.
+    """
+    views = _views([folder, baseline])
+    return _draw_baseline(views, tables.common_objectives(views), Path(out or folder))
+
+
+def draw_comparison(
+    folders: Sequence[str | Path], out: str | Path | None = None, tolerance: float = 0.02
+) -> list[Path]:
+    """Lay two or more runs over each other: fronts, hypervolume, the paper's tables; the files written.
+
+    Raises:
+        UserError: a folder cannot be drawn, the runs have no objective in common, or one holds no FLOPs.
+    """
+    views = _views(folders)
+    return _draw_comparison(views, tables.common_objectives(views), Path(out or folders[0]), tolerance)
+
+
+def _views(folders: Sequence[str | Path]) -> list[View]:
+    paths = [Path(folder) for folder in folders]
+    runs = [load_run(path) for path in paths]
+    return [view_of(run, name) for run, name in zip(runs, names_of(paths), strict=True)]
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[Path]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out} cannot be made a folder: {error.strerror}") from error
+    if not os.access(out, os.W_OK):
+        raise UserError(f"{out} cannot be written to: give another folder as out=")
+    yield out
+
+
+def _draw_view(view: View, out: Path) -> list[Path]:
+    with _writing(out):
+        files = [out / "front.png", out / "hypervolume.png", out / "networks.png"]
+        fronts.draw_front(view, files[0])
+        progress.draw_hypervolume(view, files[1])
+        networks.draw_networks(view, files[2])
+        if view.F.shape[1] > 1:
+            files.append(out / "parallel.png")
+            fronts.draw_parallel(view, files[-1])
+        if found := size.correlations(view):
+            files += [out / "size.png", out / "size.csv"]
+            size.draw_size(view, found, files[-2])
+            size.write_sizes(found, files[-1])
+    return files
+
+
+def _draw_baseline(views: list[View], names: list[str], out: Path) -> list[Path]:
+    n, m = (view.n_asked for view in views)
+    budget = f"{n} evaluations each" if n == m else f"{n} against {m} evaluations"
+    with _writing(out):
+        files = [out / f"baseline_{name}" for name in ("front.png", "hypervolume.png", "hypervolume.csv", "table.csv")]
+        compare.draw_fronts(views, names, files[0], f"Does the search beat chance? {budget}")
+        compare.draw_hypervolumes(views, names, files[1])
+        compare.write_hypervolumes(views, names, files[2])
+        compare.write_standings(compare.standings(views, names), files[3])
+    return files
+
+
+def _draw_comparison(views: list[View], names: list[str], out: Path, tolerance: float) -> list[Path]:
+    columns = tables.common_columns(views)
+    top = tables.top_tables(views, columns)
+    pairs = tables.equal_flops_pairs(views, tolerance)
+    shown = _read_columns(views, names, columns)
+    with _writing(out):
+        files = [out / f"compare_{name}" for name in ("fronts.png", "hypervolume.png", "top.png", "hypervolume.csv",
+                                                      "table.csv", "top.csv", "pairs.csv")]  # fmt: skip
+        compare.draw_fronts(views, names, files[0], "Fronts of several searches on one scale")
+        compare.draw_hypervolumes(views, names, files[1])
+        compare.draw_top(top, shown, files[2])
+        compare.write_hypervolumes(views, names, files[3])
+        compare.write_standings(compare.standings(views, names), files[4])
+        tables.write_top(top, columns, files[5])
+        tables.write_pairs(pairs, columns, files[6])
+    return files
+
+
+def _read_columns(views: list[View], names: list[str], columns: list[str]) -> list[Quantity]:
+    """The columns that people read: common objectives, then costs; the CSV files hold all."""
+    return compare.shown_columns(views, [*names, *(n for n in COSTS if n in columns and n not in names)])
+
+
+def _notes(views: list[View], names: list[str], *, baseline: bool) -> Iterator[str]:
+    """What a reader of a comparison must know."""
+    datas = {view.name: view.run.problem.data.name for view in views}
+    if len(set(datas.values())) > 1:
+        yield "different data: " + ", ".join(f"{run} on {data}" for run, data in datas.items())
+    left_out = [n for view in views for n in view.run.objectives if n not in names]
+    if left_out:
+        yield f"not in both runs, left out: {', '.join(dict.fromkeys(left_out))}"
+    budgets = {view.name: view.n_asked for view in views}
+    if len(set(budgets.values())) > 1:
+        yield "unequal budgets: " + ", ".join(f"{run} {n} evaluations" for run, n in budgets.items())
+    algorithm = type(views[-1].run.problem.algorithm).__name__
+    if baseline and not algorithm.startswith("Random"):
+        yield f"the baseline {views[-1].name} was made by {algorithm}, not by a random search"
+
+
+def _show_run(console: Console, command: PlotCommand) -> list[Path]:
+    view = view_of(load_run(command.run[0]))
+    files = _draw_view(view, Path(command.out or command.run[0]))
+    console.print(terminal.front_table(view))
+    if found := size.correlations(view):
+        console.print(terminal.size_table(found))
+    else:
+        console.print("no parameter counts in the record: size.png is left out")
+    return files
+
+
+def _show_several(console: Console, command: PlotCommand) -> list[Path]:
+    beside = command.baseline is not None
+    folders = [*command.run, command.baseline] if command.baseline is not None else list(command.run)
+    views = _views(folders)
+    names = tables.common_objectives(views)
+    out = Path(command.out or folders[0])
+    files = _draw_baseline(views, names, out) if beside else _draw_comparison(views, names, out, command.tolerance)
+    for text in _notes(views, names, baseline=beside):
+        console.print(f"note: {text}", markup=False)
+    console.print(terminal.standings_table(compare.standings(views, names), compare.shown_columns(views, names)))
+    if not beside:
+        columns = tables.common_columns(views)
+        shown = _read_columns(views, names, columns)
+        console.print(terminal.top_table(tables.top_tables(views, columns), shown))
+        pairs = tables.equal_flops_pairs(views, command.tolerance)
+        if pairs:
+            console.print(terminal.pairs_table(pairs, shown))
+        else:
+            console.print(f"no two networks of the fronts have FLOPs within {command.tolerance:.3g} of each other")
+    return files
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command with ``argv``; the exit status."""
+    command = cli.parse(PlotCommand, argv or [], "plot")
+    # a pipe has no width: wide enough that no figure is folded
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    files = []
+    if command.baseline is not None or len(command.run) > 1:
+        files += _show_several(console, command)
+    if len(command.run) == 1:
+        files += _show_run(console, command)
+    for path in files:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

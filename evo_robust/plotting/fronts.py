@@ -1,0 +1,188 @@
+"""The front of one run: in two objectives at a time, in three dimensions, and as parallel coordinates."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evo_robust.plotting.style import EVALUATED, FRONT, INK, KNEE, Quantity, note, picture
+from evo_robust.plotting.view import COSTS, View
+
+MAX_NUMBERED = 30
+"""Larger fronts show only the numbers of the networks that stand out."""
+
+
+def draw_front(view: View, path: Path) -> None:
+    """All evaluated networks faint, the front numbered as in ``front.csv``, its best compromise marked."""
+    m = view.F.shape[1]
+    if m == 1:
+        _draw_best_so_far(view, path)
+    elif m == 2:
+        with picture(path) as figure:
+            axes = figure.add_subplot()
+            _panel(axes, view, *objective_pairs(view)[0])
+            axes.set_title("Pareto front: networks that none beats in both objectives", fontsize=12)
+            axes.legend(loc="upper right")
+            note(figure, view.summary())
+    else:
+        _draw_panels(view, path)
+
+
+def objective_pairs(view: View) -> list[tuple[int, int]]:
+    """Pairs of objectives (x, y), a cost always on x, pairs with a cost first."""
+    names = view.run.objectives
+    pairs = []
+    for i, j in itertools.combinations(range(len(names)), 2):
+        pairs.append((j, i) if names[j] in COSTS and names[i] not in COSTS else (i, j))
+    return sorted(pairs, key=lambda p: names[p[0]] not in COSTS)
+
+
+def _draw_panels(view: View, path: Path) -> None:
+    pairs = objective_pairs(view)
+    three = view.F.shape[1] == 3
+    n = len(pairs) + three
+    columns = 2 if n <= 4 else 3 if n <= 6 else 4
+    rows = math.ceil(n / columns)
+    with picture(path, width=max(9.0, 4.2 * columns), height=3.9 * rows + 0.6) as figure:
+        for k, pair in enumerate(pairs):
+            axes = figure.add_subplot(rows, columns, k + 1)
+            _panel(axes, view, *pair)
+        if three:
+            _space(figure, (rows, columns, n), view)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=3)
+        title = f"Pareto front in {view.F.shape[1]} objectives: networks that none beats in all of them"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+        note(figure, view.summary() + "; a number is the same network in every panel")
+
+
+def _panel(axes: Axes, view: View, jx: int, jy: int) -> None:
+    shown = view.quantities()
+    qx, qy = shown[jx], shown[jy]
+    x, y = qx.shown(view.F[:, jx]), qy.shown(view.F[:, jy])
+    qx.dress(axes, "x")
+    qy.dress(axes, "y")
+    _cloud(axes, view, x, y)
+    if view.F.shape[1] == 2:
+        order = np.argsort(x[view.front], kind="stable")
+        axes.step(x[view.front][order], y[view.front][order], where="post", color=FRONT, lw=1.5, alpha=0.6, zorder=2)
+    axes.margins(0.08)
+    better(axes)
+
+
+def _cloud(axes: Any, view: View, *columns: np.ndarray) -> None:
+    """Evaluated points, the front and its knee, in two or three dimensions, with the front's numbers."""
+    front, k = view.front, view.front[view.knee]
+    axes.scatter(*columns, s=16, color=EVALUATED, alpha=0.55, lw=0, zorder=1, label="evaluated")
+    size = 110 if len(front) <= MAX_NUMBERED else 36
+    on_front = [c[front] for c in columns]
+    axes.scatter(*on_front, s=size, color=FRONT, edgecolor="white", lw=0.8, zorder=3, label="Pareto front")
+    knee = [c[k : k + 1] for c in columns]
+    axes.scatter(*knee, s=2 * size, color=KNEE, edgecolor="white", lw=0.8, zorder=4, label="best compromise")
+    numbered = range(len(front)) if len(front) <= MAX_NUMBERED else sorted(view.roles())
+    for i in numbered:
+        place = [float(c[front[i]]) for c in columns]
+        axes.text(*place, str(i), color="white", fontsize=7, ha="center", va="center", zorder=5, clip_on=False)
+
+
+def _space(figure: Figure, place: tuple[int, int, int], view: View) -> None:
+    """The three objectives in space, a line from each network of the front down to the floor."""
+    axes = figure.add_subplot(*place, projection="3d")
+    order = sorted(range(3), key=lambda j: view.run.objectives[j] not in COSTS)
+    shown = view.quantities()
+    # three-dimensional axes of matplotlib cannot be logarithmic: draw the logarithm and write the value
+    columns = [_log_or_plain(shown[j], view.F[:, j]) for j in order]
+    _cloud(axes, view, *columns)
+    floor = columns[2].min()
+    for i in view.front:
+        x, y, z = (float(c[i]) for c in columns)
+        axes.plot([x, x], [y, y], [floor, z], color=FRONT, lw=0.6, alpha=0.5)
+    for j, which in zip(order, "xyz", strict=True):
+        getattr(axes, f"set_{which}label")(shown[j].label, fontsize=8)
+        axis = getattr(axes, f"{which}axis")
+        axis.set_tick_params(labelsize=7, pad=0)
+        if shown[j].log:
+            axis.set_major_formatter(lambda v, _: f"{10**v:.2g}")
+    axes.view_init(elev=22, azim=45)
+    axes.set_box_aspect(None, zoom=0.85)
+
+
+def _log_or_plain(shown: Quantity, values: np.ndarray) -> np.ndarray:
+    return np.log10(shown.shown(values)) if shown.log else shown.shown(values)
+
+
+def better(axes: Axes) -> None:
+    """An arrow to where both objectives are small; that corner is empty, since nothing beats the front."""
+    arrow = {"arrowstyle": "-|>", "color": "#777777", "lw": 1.2}
+    axes.annotate("better", (0.015, 0.02), (0.09, 0.11), "axes fraction", "axes fraction", arrow,
+                  color="#777777", fontsize=9, va="center")  # fmt: skip
+
+
+def _draw_best_so_far(view: View, path: Path) -> None:
+    shown = view.quantities()[0]
+    values = shown.shown(view.F[:, 0])
+    with picture(path) as figure:
+        axes = figure.add_subplot()
+        axes.scatter(view.asked, values, s=16, color=EVALUATED, lw=0, label="evaluated")
+        axes.step(view.asked, np.minimum.accumulate(values), where="post", color=FRONT, lw=2, label="best so far")
+        i = view.front[view.knee]
+        axes.scatter(view.asked[i], values[i], s=120, color=KNEE, zorder=3, label="best")
+        axes.set_xlabel("evaluations")
+        shown.dress(axes, "y")
+        axes.set_title("One objective: the best network so far", fontsize=12)
+        axes.legend(loc="upper right")
+        note(figure, view.summary())
+
+
+def draw_parallel(view: View, path: Path) -> None:
+    """One line per network of the front across all objectives, low is good everywhere."""
+    shown = view.quantities()
+    scaled = np.column_stack([_unit(q, view.F[:, j], view.F[view.front, j]) for j, q in enumerate(shown)])
+    m = len(shown)
+    with picture(path, width=max(8.0, 2.2 * m), height=5.2) as figure:
+        axes = figure.add_subplot()
+        axes.set_axis_off()
+        roles = view.roles()
+        for i, line in enumerate(scaled):
+            marked = i in roles
+            colour = KNEE if i == view.knee else FRONT
+            axes.plot(range(m), line, color=colour, lw=2.6 if marked else 1.0, alpha=1.0 if marked else 0.35,
+                      marker="o", ms=5 if marked else 3, zorder=3 if marked else 2)  # fmt: skip
+        for j, q in enumerate(shown):
+            _upright(axes, j, q, view.F[view.front, j])
+        _name_lines(axes, roles, scaled, view.knee)
+        axes.set_xlim(-0.35, m - 1 + 0.9)
+        axes.set_ylim(-0.24, 1.08)
+        axes.set_title("What each network of the front trades: one line per network, lower is better", fontsize=12)
+        note(figure, view.summary())
+
+
+def _unit(shown: Quantity, every: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The front's values as heights in [0, 1] between its best and worst; 0 where all are equal."""
+    values = np.log(values) if shown.log else values
+    width = float(np.ptp(values))
+    return (values - values.min()) / width if width > 0 else np.zeros_like(values)
+
+
+def _upright(axes: Axes, j: int, shown: Quantity, values: np.ndarray) -> None:
+    axes.plot([j, j], [0, 1], color=INK, lw=1, zorder=1)
+    axes.text(j, 1.03, shown.text(values.max()), ha="center", va="bottom", fontsize=9)
+    axes.text(j, -0.04, shown.text(values.min()), ha="center", va="top", fontsize=9)
+    axes.text(j, -0.13, shown.label + ("\nlog scale" if shown.log else ""), ha="center", va="top", fontweight="bold")
+
+
+def _name_lines(axes: Axes, roles: dict[int, str], scaled: np.ndarray, knee: int) -> None:
+    """Names at the right end of the lines that stand out, moved apart where they would touch."""
+    m, lowest = scaled.shape[1], -1.0
+    for i in sorted(roles, key=lambda i: scaled[i, -1]):
+        y = max(float(scaled[i, -1]), lowest + 0.07)
+        lowest = y
+        colour = KNEE if i == knee else FRONT
+        text = f"#{i} {roles[i]}".replace(", ", ",\n") if len(roles[i]) > 24 else f"#{i} {roles[i]}"
+        axes.text(m - 1 + 0.06, y, text, color=colour, fontsize=8.5, va="center")

@@ -1,0 +1,114 @@
+"""Is it just size? How each objective goes with the number of parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from scipy import stats
+
+from evo_robust.plotting.style import EVALUATED, FRONT, Quantity, note, picture, quantity
+from evo_robust.plotting.view import View
+from evo_robust.record import write_csv
+
+SIGNIFICANT = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlation:
+    """How one objective goes with the parameter count over n networks.
+
+    Attributes:
+        objective: its name.
+        n: number of networks.
+        spearman: rank correlation in [-1, 1]; NaN where it is not defined (fewer than 3 networks, or no spread).
+        spearman_p: p value in [0, 1], as if the networks were independent.
+        pearson: linear correlation in [-1, 1] of the values as recorded.
+        pearson_p: p value in [0, 1].
+    """
+
+    objective: str
+    n: int
+    spearman: float = math.nan
+    spearman_p: float = math.nan
+    pearson: float = math.nan
+    pearson_p: float = math.nan
+
+    @property
+    def verdict(self) -> str:
+        """The answer in words, by the rank correlation."""
+        if math.isnan(self.spearman):
+            return "cannot be told: no spread"
+        if self.spearman_p > SIGNIFICANT:
+            return "no clear relation to size"
+        strength = abs(self.spearman)
+        how = "almost only size" if strength >= 0.9 else "mostly size" if strength >= 0.7 else "partly size"
+        return how if strength >= 0.3 else "hardly size"
+
+
+def correlation(objective: str, values: np.ndarray, params: np.ndarray) -> Correlation:
+    """Spearman and Pearson correlation of two columns ``(n,)``; rows where either is NaN do not count."""
+    known = np.isfinite(values) & np.isfinite(params)
+    x, y = np.asarray(params, dtype=float)[known], np.asarray(values, dtype=float)[known]
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return Correlation(objective, len(x))
+    # scaled first: Pearson's test warns of lost precision where values are nearly equal compared with their size
+    x, y = x / np.abs(x).max(), y / np.abs(y).max()
+    rank, line = stats.spearmanr(x, y), stats.pearsonr(x, y)
+    return Correlation(
+        objective, len(x), *(float(v) for v in (rank.statistic, rank.pvalue, line.statistic, line.pvalue))
+    )
+
+
+def correlations(view: View) -> list[Correlation]:
+    """One per objective other than the parameter count itself, over all usable evaluations.
+
+    Empty when the record holds no parameter counts.
+    """
+    params = view.column("params")
+    if not np.isfinite(params).any():
+        return []
+    return [correlation(name, view.column(name), params) for name in view.run.objectives if name != "params"]
+
+
+def write_sizes(found: list[Correlation], path: Path) -> None:
+    """The correlations as CSV; empty cells where one is not defined."""
+    header = [field.name for field in dataclasses.fields(Correlation)]
+    rows = [["" if isinstance(v, float) and math.isnan(v) else v for v in dataclasses.astuple(c)] for c in found]
+    write_csv(path, [*header, "verdict"], [[*row, c.verdict] for row, c in zip(rows, found, strict=True)])
+
+
+def draw_size(view: View, found: list[Correlation], path: Path) -> None:
+    """Each objective against the parameter count, with its correlation."""
+    params = quantity("params", "", view.column("params"))
+    shown = {q.name: q for q in view.quantities()}
+    columns = min(len(found), 3)
+    rows = math.ceil(len(found) / columns)
+    with picture(path, width=max(8.0, 4.0 * columns), height=3.9 * rows + 0.6) as figure:
+        for k, c in enumerate(found):
+            _panel(figure.add_subplot(rows, columns, k + 1), view, params, shown[c.objective], c)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+        figure.suptitle("Is it just size? Objectives against the number of parameters", x=0.01, ha="left", fontsize=12)
+        note(figure, "ρ: Spearman, r: Pearson. A search's networks are no independent sample: read p as a hint.")
+
+
+def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: Correlation) -> None:
+    x, y = params.shown(view.column("params")), shown.shown(view.column(c.objective))
+    params.dress(axes, "x")
+    shown.dress(axes, "y")
+    axes.scatter(x, y, s=18, color=EVALUATED, alpha=0.7, lw=0, label="evaluated")
+    axes.scatter(x[view.front], y[view.front], s=42, color=FRONT, edgecolor="white", lw=0.8, label="Pareto front")
+    axes.margins(0.08)
+    figures = ""
+    if not math.isnan(c.spearman):
+        figures = f"\nρ = {c.spearman:+.2f} ({_p(c.spearman_p)}), r = {c.pearson:+.2f} ({_p(c.pearson_p)})"
+    axes.set_title(f"{shown.words}: {c.verdict}", fontsize=11, pad=22)
+    axes.text(0, 1.02, figures.strip(), transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")
+
+
+def _p(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"

@@ -1,0 +1,83 @@
+"""Tables for a terminal: the front, and what compares runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from evo_robust.plotting.compare import Standing
+from evo_robust.plotting.size import Correlation
+from evo_robust.plotting.style import Quantity, quantity
+from evo_robust.plotting.tables import Pair, Top, pair_sides
+from evo_robust.plotting.view import COSTS, View
+
+
+def front_table(view: View) -> Table:
+    """The front: index, objectives, costs, what stands out, architecture."""
+    costs = [name for name in COSTS if name not in view.run.objectives]
+    shown = view.quantities() + [quantity(n, view.unit(n), view.column(n)) for n in costs]
+    table = _table(f"Front of {view.name}: {view.summary()}", ["index"], shown)
+    table.add_column("stands out", overflow="fold")
+    table.add_column("architecture", overflow="ellipsis", no_wrap=True, max_width=40)
+    roles = view.roles()
+    for i, position in enumerate(view.front):
+        values = [q.number(float(view.column(q.name)[position])) for q in shown]
+        table.add_row(str(i), *values, roles.get(i, ""), view.rows[position]["architecture"].replace("[", r"\["))
+    return table
+
+
+def size_table(found: Sequence[Correlation]) -> Table:
+    """Is it just size? One line per objective."""
+    table = _table("Is it just size? Correlation with the number of parameters", ["objective"], [])
+    for name in ("networks", "Spearman", "p", "Pearson", "p"):
+        table.add_column(name, justify="right")
+    table.add_column("in words")
+    for c in found:
+        values = (f"{c.spearman:+.2f}", f"{c.spearman_p:.2g}", f"{c.pearson:+.2f}", f"{c.pearson_p:.2g}")
+        table.add_row(c.objective, str(c.n), *(v.replace("+nan", "–").replace("nan", "–") for v in values), c.verdict)
+    return table
+
+
+def standings_table(found: Sequence[Standing], shown: Sequence[Quantity]) -> Table:
+    """How far each run came, and with how much."""
+    table = _table("Side by side (hypervolume on common columns, 1 = everything)", ["run"], [])
+    budget = min(s.evaluations for s in found)
+    for name in ("evaluations", "front", "hypervolume", f"after {budget}", "of its front beaten"):
+        table.add_column(name, justify="right")
+    for q in shown:
+        table.add_column(f"lowest {q.label}", justify="right")
+    for s in found:
+        values = [q.number(s.best[q.name]) for q in shown]
+        table.add_row(s.run, str(s.evaluations), str(s.front), f"{s.hypervolume:.4f}", f"{s.at_equal_budget:.4f}",
+                      f"{s.dominated:.0%}", *values)  # fmt: skip
+    return table
+
+
+def top_table(tables: Sequence[Top], shown: Sequence[Quantity]) -> Table:
+    """Means of the networks with the fewest FLOPs (Tables III and IV)."""
+    table = _table("Means of the N networks of each front with the fewest FLOPs", ["top", "run", "networks"], shown)
+    for number, t in enumerate(tables):
+        last = number + 1 == len(tables) or tables[number + 1].n != t.n
+        table.add_row(str(t.n), t.run, str(t.networks), *(q.number(t.means[q.name]) for q in shown), end_section=last)
+    return table
+
+
+def pairs_table(pairs: Sequence[Pair], shown: Sequence[Quantity]) -> Table:
+    """Networks of nearly equal FLOPs side by side (Table V)."""
+    names = [q.name for q in shown]
+    table = _table("Networks of nearly equal FLOPs", ["pair", "run", "index"], shown)
+    for number, pair in enumerate(pairs, 1):
+        for k, (run, index, _, figures) in enumerate(pair_sides(pair, names)):
+            values = [q.number(figures[q.name]) for q in shown]
+            table.add_row(str(number) if k == 0 else "", run, str(index), *values, end_section=k == 1)
+    return table
+
+
+def _table(title: str, first: Sequence[str], shown: Sequence[Quantity]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in first:
+        table.add_column(name, justify="left" if name == "run" else "right")
+    for q in shown:
+        table.add_column(q.label, justify="right")
+    return table

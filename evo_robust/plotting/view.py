@@ -1,0 +1,146 @@
+"""A run as pictures see it: columns of figures, the front's place in them, and what they are called."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evo_robust.indicators import knee, objective_matrix
+from evo_robust.objectives.cost import Flops
+from evo_robust.parts import UserError
+from evo_robust.plotting.style import Quantity, quantity
+from evo_robust.record import Run
+
+COSTS = ("flops", "params")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The usable evaluations of one run, in order of evaluation.
+
+    Attributes:
+        name: what the run is called in legends.
+        run: the run.
+        rows: evaluations with figures, n of them.
+        F: objectives ``(n, m)``.
+        asked: evaluations asked for ``(n,)`` when each row came, failures counted.
+        front: position in ``rows`` of each network of the run's front, in its order.
+        knee: index of the best compromise on the front.
+    """
+
+    name: str
+    run: Run
+    rows: list[dict[str, Any]]
+    F: np.ndarray
+    asked: np.ndarray
+    front: np.ndarray
+    knee: int
+
+    @property
+    def n_asked(self) -> int:
+        """Evaluations asked for, failures counted: the budget."""
+        return len(self.run.evaluations)
+
+    def column(self, name: str) -> np.ndarray:
+        """Values ``(n,)`` of an objective or a recorded figure, NaN where a row has none."""
+        return np.array([row_figures(row).get(name, np.nan) for row in self.rows])
+
+    def quantities(self) -> list[Quantity]:
+        """How each objective is shown."""
+        return [quantity(n, self.unit(n), self.F[:, j]) for j, n in enumerate(self.run.objectives)]
+
+    def unit(self, name: str) -> str:
+        """Unit of an objective or figure: the counting rule where there is one, empty where nothing is known."""
+        objective = next((o for o in self.run.problem.objectives if o.name == name), None)
+        if objective is None:
+            # evaluators record the FLOPs of every network under the default rule
+            return Flops().rule if name == "flops" else ""
+        return str(getattr(objective, "rule", objective.unit))
+
+    def best(self) -> list[int]:
+        """Index on the front of the best network in each objective; a tie goes to the best compromise."""
+        F = self.F[self.front]
+        ties = [np.flatnonzero(F[:, j] == F[:, j].min()) for j in range(F.shape[1])]
+        return [int(tie[knee(F[tie])]) for tie in ties]
+
+    def roles(self) -> dict[int, str]:
+        """What stands out on the front, by index: the knee first, then the best of each objective."""
+        roles = {self.knee: ["best compromise"]} if self.F.shape[1] > 1 else {}
+        for shown, index in zip(self.quantities(), self.best(), strict=True):
+            roles.setdefault(index, []).append(f"lowest {shown.words}")
+        return {index: ", ".join(words) for index, words in roles.items()}
+
+    def summary(self) -> str:
+        """How much was evaluated, such as ``120 networks evaluated, 3 without figures, 14 on the front``."""
+        parts = [f"{self.n_asked} networks evaluated"]
+        if self.n_asked > len(self.rows):
+            parts.append(f"{self.n_asked - len(self.rows)} failed, rejected or outside the constraints")
+        return ", ".join([*parts, f"{len(self.front)} on the front"])
+
+
+def view_of(run: Run, name: str | None = None) -> View:
+    """The view of a run.
+
+    Raises:
+        UserError: it has no successful evaluation.
+    """
+    if not run.front:
+        raise UserError(f"{run.folder}: nothing to draw, {_why_empty(run)}")
+    # one fingerprint only: figures of another budget or supernet version are not comparable with the front's
+    fingerprint = run.front[0]["fingerprint"]
+    rows = [row for row in run.ok() if row["fingerprint"] == fingerprint]
+    place = {row["id"]: i for i, row in enumerate(rows)}
+    order = {row["id"]: i + 1 for i, row in enumerate(run.evaluations)}
+    F = objective_matrix(rows, run.objectives)
+    front = np.array([place[row["id"]] for row in run.front])
+    asked = np.array([order[row["id"]] for row in rows])
+    return View(name or folder_name(run.folder), run, rows, F, asked, front, knee(F[front]))
+
+
+def _why_empty(run: Run) -> str:
+    if not run.evaluations:
+        return "no candidate has been evaluated yet; the command that began this run goes on with it"
+    reason = next((row["error"] for row in run.evaluations if row.get("error")), None)
+    return f"none of {len(run.evaluations)} evaluations succeeded" + (f"; the first reason: {reason}" if reason else "")
+
+
+def row_figures(row: Mapping[str, Any]) -> dict[str, float]:
+    """All numbers of a row by column name: objectives, then figures, a curve's values as ``name.key``."""
+    numbers: dict[str, float] = dict(row["objectives"])
+    for name, value in row.get("figures", {}).items():
+        for key, number in _flat(name, value):
+            numbers.setdefault(key, number)
+    return numbers
+
+
+def _flat(name: str, value: Any) -> list[tuple[str, float]]:
+    if isinstance(value, bool):
+        return []
+    if isinstance(value, (int, float)):
+        return [(name, float(value))]
+    if isinstance(value, Mapping):
+        return [pair for key, inner in value.items() for pair in _flat(f"{name}.{key}", inner)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [pair for key, inner in enumerate(value) for pair in _flat(f"{name}.{key}", inner)]
+    return []
+
+
+def folder_name(folder: Path) -> str:
+    """Last part of a folder's path, also of ``.``."""
+    return folder.resolve().name or str(folder)
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """A short, different name for each run: its folder's name, with the parents' where two are equal."""
+    paths = [folder.resolve().parts for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise UserError("expected different runs, got the same folder twice")
+    for depth in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-depth:]) for parts in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
