@@ -54,16 +54,19 @@ def decode_phase(bits: bytes) -> PhaseGraph | None:
     is never redundant in an active phase: the last node of a connection always stands between input and output, so
     no other bit can stand for the edge input → output; in an inactive phase it is ignored.
     """
+    before = connected_nodes(bits)
+    return PhaseGraph(canonical_inputs(before), bool(bits[-1])) if before else None
+
+
+def connected_nodes(bits: bytes) -> tuple[tuple[int, ...], ...]:
+    """Predecessors of each node that has a connection, numbered from 0 in the order of the bits."""
     nodes = 1
     while n_bits(nodes) < len(bits):
         nodes += 1
-    before: list[list[int]] = [[j for j in range(i) if bits[i * (i - 1) // 2 + j]] for i in range(nodes)]
+    before = [[j for j in range(i) if bits[i * (i - 1) // 2 + j]] for i in range(nodes)]
     used = sorted({v for i, sources in enumerate(before) if sources for v in (i, *sources)})
-    if not used:
-        return None
     rank = {v: r for r, v in enumerate(used)}
-    inputs = canonical_inputs([[rank[j] for j in before[v]] for v in used])
-    return PhaseGraph(inputs, bool(bits[-1]))
+    return tuple(tuple(rank[j] for j in before[v]) for v in used)
 
 
 def encode_phase(graph: PhaseGraph | None, nodes: int) -> list[int]:
