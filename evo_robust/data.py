@@ -15,7 +15,8 @@ import chz
 import numpy as np
 import torch
 
-from evo_robust.images import Augment, Images, Splits, batches
+from evo_robust.image_folders import LAYOUT, class_names, decoded
+from evo_robust.images import Augment, Images, Splits, batches, stratified_order
 from evo_robust.parts import WHERE, Part, UserError
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     "DataSet",
     "Digits",
     "FashionMNIST",
+    "ImageNet",
     "Images",
     "Splits",
+    "TinyImageNet",
     "batches",
     "cache_folder",
     "data_folder",
@@ -38,8 +41,8 @@ __all__ = [
 Arrays = tuple[np.ndarray, np.ndarray]
 """Images uint8 ``(n, c, h, w)`` and labels ``(n,)``."""
 
-# What reading a missing or damaged file raises, in numpy, gzip, pickle, scipy and torchvision.
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error)
+# What reading a missing or damaged file raises, in torchvision, scipy and here.
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError)
 
 
 def cache_folder() -> Path:
@@ -51,25 +54,6 @@ def data_folder(root: str | None = None) -> Path:
     """Folder that data sets lie in: ``root``, else ``EVO_ROBUST_DATA``, else ``data`` in the cache folder."""
     named = root or os.environ.get("EVO_ROBUST_DATA")
     return Path(named).expanduser().absolute() if named else cache_folder() / "data"
-
-
-def stratified_order(y: np.ndarray, seed: int) -> np.ndarray:
-    """Random order of the labels' positions in which every beginning has the class proportions of the whole.
-
-    Args:
-        y: labels ``(n,)``.
-        seed: of the order within and between classes.
-
-    Returns:
-        int64 ``(n,)``, a permutation.
-    """
-    rng = np.random.default_rng(seed)
-    place = np.empty(len(y))
-    for label in np.unique(y):
-        members = rng.permutation(np.flatnonzero(y == label))
-        # member k of a class comes at the fraction (k + u)/n of the way, so classes advance side by side
-        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
-    return np.argsort(place, kind="stable")
 
 
 @chz.chz
@@ -303,7 +287,7 @@ class MNIST(Published):
     default_augment = Augment(crop_padding=2, flip=False)
     title = "MNIST"
     folder = "MNIST/raw"
-    advice = "the four official idx files (train-images-idx3-ubyte and so on), gzipped or not"
+    advice = "the four official idx files (train-images-idx3-ubyte and so on; plain or .gz)"
 
     @property
     def _files(self) -> list[tuple[str, str | None]]:
@@ -331,14 +315,17 @@ def read_idx(path: Path) -> np.ndarray:
     """Array of uint8 in an idx file, or in the same file gzipped (``path`` with ``.gz``).
 
     Raises:
-        OSError: there is neither file, or the gzipped one is damaged.
-        ValueError: the file is no idx file of bytes, or its length is not what it says itself.
+        OSError: there is neither file.
+        ValueError: the file is no idx file of bytes, is torn, or its length is not what it says itself.
     """
     if path.exists():
         content = path.read_bytes()
     else:
-        with gzip.open(path.with_name(path.name + ".gz")) as packed:
-            content = packed.read()
+        packed = path.with_name(path.name + ".gz")
+        try:
+            content = gzip.decompress(packed.read_bytes())
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{packed.name} is damaged: {error}") from None
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path.name} is damaged: expected an idx file of bytes")
     header = 4 + 4 * content[3]
@@ -348,7 +335,75 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 
+@chz.chz
+class ImageFolders(DataSet):
+    """Image files in ``train/CLASS/`` and ``val/CLASS/``; the published validation images serve as test images.
+
+    They are decoded once, at ``size``, into the cache folder. Torchvision fetches none of
+    them, so ``download`` has no effect.
+    """
+
+    title: ClassVar[str]
+    folder: ClassVar[str]
+    published_classes: ClassVar[int]
+
+    size: int = chz.field(default=64, doc="height and width that images are scaled and cut to, >= 8")
+
+    @chz.validate
+    def _size(self) -> None:
+        if self.size < 8:
+            raise ValueError(f"expected size >= 8, got {self.size}")
+
+    @property
+    def n_classes(self) -> int:  # type: ignore[override]
+        """Number of class folders (subsets of the classes are welcome); the published number before there are any."""
+        return len(class_names(self._place(data_folder(self.root)))) or self.published_classes
+
+    @property
+    def in_shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        """Channels, height and width."""
+        return (3, self.size, self.size)
+
+    @property
+    def default_augment(self) -> Augment:  # type: ignore[override]
+        """Shifts by up to an eighth of the size, and mirror images."""
+        return Augment(crop_padding=self.size // 8)
+
+    def _place(self, root: Path) -> Path:
+        return root / self.folder if (root / self.folder).is_dir() or not (root / "train").is_dir() else root
+
+    def _read(self, root: Path) -> tuple[Images, Images]:
+        place = self._place(root)
+        if not place.is_dir():
+            raise UserError(
+                f"{self.title}: no such folder as {place}. Put the unpacked images there:\n{LAYOUT}\n"
+                f"or name the folder that holds {self.folder} with data.root=FOLDER or EVO_ROBUST_DATA."
+            )
+        return decoded(place, self.size, self.split_seed, cache_folder())
+
+
+@chz.chz
+class TinyImageNet(ImageFolders):
+    """Tiny ImageNet: 100,000 + 10,000 colour images of 64×64 pixels, 200 classes (Stanford CS231n)."""
+
+    title = "Tiny ImageNet"
+    folder = "tiny-imagenet-200"
+    published_classes = 200
+
+
+@chz.chz
+class ImageNet(ImageFolders):
+    """ImageNet (ILSVRC 2012): 1.28 million + 50,000 colour images, 1000 classes (Russakovsky et al. 2015)."""
+
+    title = "ImageNet"
+    folder = "imagenet"
+    published_classes = 1000
+
+    size: int = chz.field(default=224, doc="height and width that images are scaled and cut to, >= 8")
+
+
 DATA_SETS: dict[str, type[DataSet]] = {
-    kind.__name__.lower(): kind for kind in (Digits, MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN)
+    kind.__name__.lower(): kind
+    for kind in (Digits, MNIST, FashionMNIST, CIFAR10, CIFAR100, SVHN, TinyImageNet, ImageNet)
 }
 """Data sets by name in lower case."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 import chz
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -106,6 +107,25 @@ class Augment(Part):
         image = torch.arange(n, device=device)[:, None] * (h + 2 * pad)
         pixels = (image + rows)[:, :, None] * (w + 2 * pad) + (left + columns)[:, None, :]
         return padded.index_select(0, pixels.reshape(-1)).view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def stratified_order(y: np.ndarray, seed: int) -> np.ndarray:
+    """Random order of the labels' positions in which every beginning has the class proportions of the whole.
+
+    Args:
+        y: labels ``(n,)``.
+        seed: of the order within and between classes.
+
+    Returns:
+        int64 ``(n,)``, a permutation.
+    """
+    rng = np.random.default_rng(seed)
+    place = np.empty(len(y))
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        # member k of a class comes at the fraction (k + u)/n of the way, so classes advance side by side
+        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(place, kind="stable")
 
 
 def _within(start: Tensor, length: int, size: int) -> Tensor:
