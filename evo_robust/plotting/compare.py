@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from matplotlib.axes import Axes
 
 from evo_robust.indicators import nondominated
 from evo_robust.plotting.fronts import better
-from evo_robust.plotting.progress import curves, draw_curve, reference_note
-from evo_robust.plotting.style import MARKERS, RUNS, Quantity, note, picture, quantity
+from evo_robust.plotting.progress import curves, draw_curve, reference_note, zoom
+from evo_robust.plotting.style import MARKERS, RUNS, Quantity, grid, heading, note, picture, quantity
 from evo_robust.plotting.tables import TOP, Top
 from evo_robust.plotting.view import COSTS, View
 from evo_robust.record import write_csv
@@ -37,28 +36,27 @@ def draw_fronts(views: Sequence[View], names: Sequence[str], path: Path, title: 
         return
     pairs = [(b, a) if b.name in COSTS and a.name not in COSTS else (a, b) for a, b in itertools.combinations(shown, 2)]
     pairs.sort(key=lambda pair: pair[0].name not in COSTS)
-    columns = min(len(pairs), 2 if len(pairs) <= 2 else 3)
-    rows = math.ceil(len(pairs) / columns)
-    size = (8.0, 5.5) if len(pairs) == 1 else (4.4 * columns, 3.9 * rows + 0.6)
+    rows, columns = grid(len(pairs))
+    size = (8.0, 5.5) if len(pairs) == 1 else (max(8.0, 3.6 * columns), 3.7 * rows + 0.6)
     with picture(path, *size) as figure:
         for k, (qx, qy) in enumerate(pairs):
-            _overlay(figure.add_subplot(rows, columns, k + 1), views, qx, qy, two=len(names) == 2)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(views))
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-        note(figure, "; ".join(f"{view.name}: {view.summary()}" for view in views))
+            _overlay(figure.add_subplot(rows, columns, k + 1), views, qx, qy)
+        heading(figure, title)
+        summaries = "; ".join(f"{view.name}: {view.summary()}" for view in views)
+        note(figure, f"{summaries}. Lines: what each search reached in the two objectives of a panel.")
 
 
-def _overlay(axes: Axes, views: Sequence[View], qx: Quantity, qy: Quantity, two: bool) -> None:
+def _overlay(axes: Axes, views: Sequence[View], qx: Quantity, qy: Quantity) -> None:
     qx.dress(axes, "x")
     qy.dress(axes, "y")
     for view, colour, marker in zip(views, itertools.cycle(RUNS), itertools.cycle(MARKERS), strict=False):
         x, y = qx.shown(view.column(qx.name)), qy.shown(view.column(qy.name))
         axes.scatter(x, y, s=12, color=colour, alpha=0.2, lw=0, marker=marker, zorder=1)
-        front = view.front[np.argsort(x[view.front], kind="stable")]
-        if two:  # of the columns compared; a run that minimised more has networks behind this line
-            line = front[nondominated(np.column_stack([x[front], y[front]]))]
-            axes.step(x[line], y[line], where="post", color=colour, lw=1.5, alpha=0.7, zorder=2)
+        # what the search reached in these two alone; networks behind the line are on the front for another objective
+        edge = nondominated(np.column_stack([x, y]))
+        edge = edge[np.lexsort((-y[edge], x[edge]))]
+        axes.step(x[edge], y[edge], where="post", color=colour, lw=1.8, alpha=0.8, zorder=2)
+        front = view.front
         axes.scatter(x[front], y[front], s=60, color=colour, edgecolor="white", lw=0.8, marker=marker,
                      zorder=3, label=f"front of {view.name}")  # fmt: skip
     axes.margins(0.08)
@@ -82,8 +80,10 @@ def draw_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) -
     """Hypervolume over evaluations, one normalisation and reference point for all runs."""
     with picture(path, height=4.8) as figure:
         axes = figure.add_subplot()
-        for view, curve, colour in zip(views, curves(views, names), itertools.cycle(RUNS), strict=False):
-            draw_curve(axes, view, curve, colour, view.name)
+        volumes = curves(views, names)
+        for view, curve, colour in zip(views, volumes, itertools.cycle(RUNS), strict=False):
+            draw_curve(axes, view, curve, colour)
+        zoom(axes, views, volumes)
         axes.legend(loc="lower right")
         axes.set_title("Which search gets further with the same number of evaluations?", fontsize=12)
         note(figure, reference_note(names, len(views)))
@@ -102,9 +102,8 @@ def write_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) 
 def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path) -> None:
     """Mean figures of the networks with the fewest FLOPs, a panel per figure: Figs. 3 and 4 of RoCo-NAS."""
     runs = list(dict.fromkeys(t.run for t in tables))
-    columns = min(len(shown), 3)
-    rows = math.ceil(len(shown) / columns)
-    with picture(path, max(8.0, 4.0 * columns), 3.4 * rows + 0.7) as figure:
+    rows, columns = grid(len(shown))
+    with picture(path, max(8.0, 3.5 * columns), 3.2 * rows + 0.7) as figure:
         for k, q in enumerate(shown):
             axes = figure.add_subplot(rows, columns, k + 1)
             for r, run in enumerate(runs):
@@ -113,10 +112,7 @@ def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path) -> No
             axes.set_title(q.label)
             axes.grid(axis="x", visible=False)
             axes.margins(y=0.12)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(runs))
-        title = "The networks with the fewest FLOPs: means (lower is better)"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+        heading(figure, "The networks with the fewest FLOPs: means (lower is better)")
         short = [f"{t.run} has only {t.networks}" for t in tables if t.networks < t.n == max(TOP)]
         note(figure, "Top-N: the N networks of a front with the fewest FLOPs. " + "; ".join(short))
 
@@ -126,7 +122,8 @@ def _bars(axes: Axes, tables: Sequence[Top], q: Quantity, r: int, n_runs: int) -
     x = np.arange(len(tables)) + (r - (n_runs - 1) / 2) * width
     heights = [float(t.means[q.name]) for t in tables]
     bars = axes.bar(x, q.shown(np.array(heights)), width * 0.94, color=RUNS[r % len(RUNS)], label=tables[0].run)
-    axes.bar_label(bars, [q.number(h) for h in heights], fontsize=7, padding=1)
+    upright = 90 if n_runs > 2 else 0
+    axes.bar_label(bars, [q.number(h) for h in heights], fontsize=7, padding=2, rotation=upright)
 
 
 @dataclasses.dataclass(frozen=True)

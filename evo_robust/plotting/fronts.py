@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
-from evo_robust.plotting.style import EVALUATED, FRONT, INK, KNEE, Quantity, note, picture
+from evo_robust.plotting.style import EVALUATED, FRONT, INK, KNEE, Quantity, grid, heading, note, picture, plain
 from evo_robust.plotting.view import COSTS, View
 
 MAX_NUMBERED = 30
@@ -27,8 +27,7 @@ def draw_front(view: View, path: Path) -> None:
         with picture(path) as figure:
             axes = figure.add_subplot()
             _panel(axes, view, *objective_pairs(view)[0])
-            axes.set_title("Pareto front: networks that none beats in both objectives", fontsize=12)
-            axes.legend(loc="upper right")
+            heading(figure, "Pareto front: no other network is as good in both objectives")
             note(figure, view.summary())
     else:
         _draw_panels(view, path)
@@ -47,18 +46,14 @@ def _draw_panels(view: View, path: Path) -> None:
     pairs = objective_pairs(view)
     three = view.F.shape[1] == 3
     n = len(pairs) + three
-    columns = 2 if n <= 4 else 3 if n <= 6 else 4
-    rows = math.ceil(n / columns)
-    with picture(path, width=max(9.0, 4.2 * columns), height=3.9 * rows + 0.6) as figure:
+    rows, columns = grid(n)
+    with picture(path, width=max(8.5, 3.8 * columns), height=3.7 * rows + 0.6) as figure:
         for k, pair in enumerate(pairs):
             axes = figure.add_subplot(rows, columns, k + 1)
             _panel(axes, view, *pair)
         if three:
             _space(figure, (rows, columns, n), view)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=3)
-        title = f"Pareto front in {view.F.shape[1]} objectives: networks that none beats in all of them"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+        heading(figure, f"Pareto front in {view.F.shape[1]} objectives: no other network is as good in all of them")
         note(figure, view.summary() + "; a number is the same network in every panel")
 
 
@@ -80,20 +75,20 @@ def _cloud(axes: Any, view: View, *columns: np.ndarray) -> None:
     """Evaluated points, the front and its knee, in two or three dimensions, with the front's numbers."""
     front, k = view.front, view.front[view.knee]
     axes.scatter(*columns, s=16, color=EVALUATED, alpha=0.55, lw=0, zorder=1, label="evaluated")
-    size = 110 if len(front) <= MAX_NUMBERED else 36
-    on_front = [c[front] for c in columns]
-    axes.scatter(*on_front, s=size, color=FRONT, edgecolor="white", lw=0.8, zorder=3, label="Pareto front")
-    knee = [c[k : k + 1] for c in columns]
-    axes.scatter(*knee, s=2 * size, color=KNEE, edgecolor="white", lw=0.8, zorder=4, label="best compromise")
-    numbered = range(len(front)) if len(front) <= MAX_NUMBERED else sorted(view.roles())
+    numbered = list(range(len(front))) if len(front) <= MAX_NUMBERED else sorted(view.roles())
+    edge = {"edgecolor": "white", "lw": 0.8}
+    if len(numbered) < len(front):
+        axes.scatter(*(c[front] for c in columns), s=30, color=FRONT, zorder=2.5, **edge)
+    axes.scatter(*(c[front[numbered]] for c in columns), s=110, color=FRONT, zorder=3, label="Pareto front", **edge)
+    axes.scatter(*(c[k : k + 1] for c in columns), s=150, color=KNEE, zorder=4, label="best compromise", **edge)
     for i in numbered:
         place = [float(c[front[i]]) for c in columns]
-        axes.text(*place, str(i), color="white", fontsize=7, ha="center", va="center", zorder=5, clip_on=False)
+        axes.text(*place, str(i), color="white", fontsize=7, ha="center", va="center_baseline", zorder=5)
 
 
 def _space(figure: Figure, place: tuple[int, int, int], view: View) -> None:
     """The three objectives in space, a line from each network of the front down to the floor."""
-    axes = figure.add_subplot(*place, projection="3d")
+    axes = figure.add_subplot(*place, projection="3d", computed_zorder=False)
     order = sorted(range(3), key=lambda j: view.run.objectives[j] not in COSTS)
     shown = view.quantities()
     # three-dimensional axes of matplotlib cannot be logarithmic: draw the logarithm and write the value
@@ -108,8 +103,11 @@ def _space(figure: Figure, place: tuple[int, int, int], view: View) -> None:
         axis = getattr(axes, f"{which}axis")
         axis.set_tick_params(labelsize=7, pad=0)
         if shown[j].log:
-            axis.set_major_formatter(lambda v, _: f"{10**v:.2g}")
-    axes.view_init(elev=22, azim=45)
+            axis.set_major_locator(MultipleLocator(1))
+            axis.set_major_formatter(lambda v, _: plain(10**v))
+    # the corner where all are small is the nearest one
+    axes.view_init(elev=20, azim=-135)
+    axes.set_title("all three at once: better is near and low", fontsize=10)
     axes.set_box_aspect(None, zoom=0.85)
 
 
@@ -118,7 +116,11 @@ def _log_or_plain(shown: Quantity, values: np.ndarray) -> np.ndarray:
 
 
 def better(axes: Axes) -> None:
-    """An arrow to where both objectives are small; that corner is empty, since nothing beats the front."""
+    """An arrow to where both objectives are small, where that corner is empty."""
+    points = np.concatenate([np.asarray(c.get_offsets()) for c in axes.collections])
+    place = axes.transAxes.inverted().transform(axes.transData.transform(points))
+    if (place < (0.24, 0.16)).all(axis=1).any():
+        return
     arrow = {"arrowstyle": "-|>", "color": "#777777", "lw": 1.2}
     axes.annotate("better", (0.015, 0.02), (0.09, 0.11), "axes fraction", "axes fraction", arrow,
                   color="#777777", fontsize=9, va="center")  # fmt: skip

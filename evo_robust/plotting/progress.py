@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from evo_robust.indicators import hypervolume_curve, ideal_and_nadir
-from evo_robust.plotting.style import FRONT, note, picture
+from evo_robust.plotting.style import FRONT, note, picture, words
 from evo_robust.plotting.view import View
 
 
@@ -29,31 +29,42 @@ def draw_hypervolume(view: View, path: Path) -> None:
     with picture(path, height=4.8) as figure:
         axes = figure.add_subplot()
         draw_curve(axes, view, curve, FRONT)
+        zoom(axes, [view], [curve])
         for boundary in _generation_starts(view):
             axes.axvline(boundary, color="#dddddd", lw=0.8, zorder=0)
+        axes.legend(loc="lower right")
         axes.set_title("Progress: the share of objective space that the front covers", fontsize=12)
         note(figure, f"{view.summary()}; grey lines: generations. {reference_note(view.run.objectives)}")
 
 
-def draw_curve(axes: Axes, view: View, curve: np.ndarray, colour: str, label: str | None = None) -> None:
+def draw_curve(axes: Axes, view: View, curve: np.ndarray, colour: str) -> None:
     """One run's curve as steps over the evaluations asked for, from nothing to the end of its budget."""
     x = np.concatenate([[0], view.asked, [view.n_asked]])
     y = np.concatenate([[0.0], curve, curve[-1:]])
-    axes.step(x, y, where="post", color=colour, lw=2, label=label)
+    axes.step(x, y, where="post", color=colour, lw=2, label=f"{view.name}: {y[-1]:.3f} after {view.n_asked}")
     axes.plot(x[-1], y[-1], "o", color=colour)
-    axes.annotate(f"{y[-1]:.3f}", (x[-1], y[-1]), (4, -12), textcoords="offset points", color=colour, ha="right")
     axes.set_xlabel("evaluations")
     axes.set_ylabel("hypervolume (1 = everything)")
-    axes.set_ylim(0, 1.0)
     axes.set_xlim(left=0)
     axes.grid(axis="x", visible=False)
+
+
+def zoom(axes: Axes, views: Sequence[View], volumes: Sequence[np.ndarray]) -> None:
+    """Show the heights that matter: from where the runs stood after a twentieth of their evaluations to their best."""
+    early = [
+        v[np.flatnonzero(view.asked >= min(0.05 * view.n_asked, view.asked[-1]))[0]]
+        for view, v in zip(views, volumes, strict=True)
+    ]
+    low, high = float(min(early)), float(max(v[-1] for v in volumes))
+    room = max(0.15 * (high - low), 0.01)
+    axes.set_ylim(max(0.0, low - room), high + room)
 
 
 def reference_note(names: Sequence[str], n_runs: int = 1) -> str:
     """What the hypervolume is measured in."""
     where = "all runs" if n_runs > 1 else "the run"
-    words = ", ".join(name.replace("_", " ") for name in names)
-    return f"Share of the box from the best to a tenth beyond the worst of {where}: {words}."
+    what = ", ".join(words(name) for name in names)
+    return f"Share of the box from the best to a tenth beyond the worst of {where}: {what}."
 
 
 def _generation_starts(view: View) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy import stats
 
-from evo_robust.plotting.style import EVALUATED, FRONT, Quantity, note, picture, quantity
+from evo_robust.plotting.style import EVALUATED, FRONT, Quantity, grid, heading, note, picture, quantity
 from evo_robust.plotting.view import View
 from evo_robust.record import write_csv
 
@@ -85,14 +85,11 @@ def draw_size(view: View, found: list[Correlation], path: Path) -> None:
     """Each objective against the parameter count, with its correlation."""
     params = quantity("params", "", view.column("params"))
     shown = {q.name: q for q in view.quantities()}
-    columns = min(len(found), 3)
-    rows = math.ceil(len(found) / columns)
-    with picture(path, width=max(8.0, 4.0 * columns), height=3.9 * rows + 0.6) as figure:
+    rows, columns = grid(len(found))
+    with picture(path, width=max(8.0, 3.5 * columns), height=3.7 * rows + 0.6) as figure:
         for k, c in enumerate(found):
             _panel(figure.add_subplot(rows, columns, k + 1), view, params, shown[c.objective], c)
-        handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=2)
-        figure.suptitle("Is it just size? Objectives against the number of parameters", x=0.01, ha="left", fontsize=12)
+        heading(figure, "Is it just size? Objectives against the number of parameters")
         note(figure, "ρ: Spearman, r: Pearson. A search's networks are no independent sample: read p as a hint.")
 
 
@@ -105,7 +102,9 @@ def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: Correla
     axes.margins(0.08)
     figures = ""
     if not math.isnan(c.spearman):
-        figures = f"\nρ = {c.spearman:+.2f} ({_p(c.spearman_p)}), r = {c.pearson:+.2f} ({_p(c.pearson_p)})"
+        figures = f"\nρ = {c.spearman:+.2f} ({_p(c.spearman_p)}), r = {c.pearson:+.2f} ({_p(c.pearson_p)})".replace(
+            "-", "−"
+        )
     axes.set_title(f"{shown.words}: {c.verdict}", fontsize=11, pad=22)
     axes.text(0, 1.02, figures.strip(), transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")
 

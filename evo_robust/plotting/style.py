@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,8 +76,7 @@ class Quantity:
     @property
     def words(self) -> str:
         """The name in words, such as ``clean error`` or ``FLOPs``."""
-        special = {"flops": "FLOPs", "params": "parameters"}
-        return special.get(self.name, self.name.replace("_", " "))
+        return words(self.name)
 
     @property
     def label(self) -> str:
@@ -109,11 +110,27 @@ class Quantity:
         axis = getattr(axes, f"{which}axis")
         if self.log and which != "z":
             getattr(axes, f"set_{which}scale")("log")
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+            axis.set_major_locator(LogLocator(subs=(1,), numticks=9))
+            axis.set_major_formatter(FuncFormatter(plain))
             axis.set_minor_formatter(NullFormatter())
-            axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         elif not self.log:
-            axis.set_major_locator(MaxNLocator(6))
+            axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+
+
+def plain(value: float, _: object = None) -> str:
+    """A tick's value without exponent, such as ``0.5`` or ``1,000``."""
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
+def words(name: str) -> str:
+    """A column's name in words."""
+    return {"flops": "FLOPs", "params": "parameters"}.get(name, name.replace("_", " "))
+
+
+def grid(n: int) -> tuple[int, int]:
+    """Rows and columns for ``n`` panels, at most three side by side."""
+    columns = 2 if n in (2, 4) else min(n, 3)
+    return math.ceil(n / columns), columns
 
 
 def is_share(name: str, unit: str) -> bool:
@@ -136,6 +153,19 @@ def quantity(name: str, unit: str, values: np.ndarray) -> Quantity:
     return Quantity(name, unit, log, factor, suffix)
 
 
+def heading(figure: Figure, title: str) -> None:
+    """A title over all panels, and below it the legend of the first panel, clear of both."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    columns = max(1, int(figure.get_figwidth() * 10 / (max(map(len, labels)) + 7)))
+    lines = math.ceil(len(labels) / columns)
+    # the empty lines of the title keep the room that the legend then takes
+    figure.suptitle(title + "\n" * lines + " ", x=0.01, ha="left", fontsize=12)
+    below = 1 - 0.26 / figure.get_figheight()
+    place: Any = {"loc": "upper left", "bbox_to_anchor": (0.002, below), "ncols": columns, "borderaxespad": 0}
+    figure.legend(handles, labels, **place)
+
+
 def note(figure: Figure, text: str) -> None:
-    """One line of small print under a picture."""
-    figure.supxlabel(text, fontsize=8, color="#666666", x=0.01, ha="left")
+    """Small print under a picture, wrapped to its width."""
+    text = textwrap.fill(text, int(figure.get_figwidth() * 16))
+    figure.supxlabel(text, fontsize=8, color="#666666", x=0.01, ha="left", multialignment="left")
