@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -51,15 +51,17 @@ class Slots:
 
     def take(self, kept: Tensor) -> Slots:
         """The slots at those positions."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Slots(**{name: None if v is None else v[kept] for name, v in values.items()})
+        kept_values: dict[str, Any] = {name: None if v is None else v[kept] for name, v in vars(self).items()}
+        return Slots(**kept_values)
 
     def join(self, new: Slots) -> Slots:
         """These slots and the new ones; images without memory yet have a memory of zero."""
         if self.memory is not None:
             new.memory = torch.zeros_like(new.delta)
-        pairs = {f.name: (getattr(self, f.name), getattr(new, f.name)) for f in dataclasses.fields(self)}
-        return Slots(**{name: None if a is None else torch.cat((a, b)) for name, (a, b) in pairs.items()})
+        joined: dict[str, Any] = {
+            name: None if v is None else torch.cat((v, getattr(new, name))) for name, v in vars(self).items()
+        }
+        return Slots(**joined)
 
 
 @dataclasses.dataclass

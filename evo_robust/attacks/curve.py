@@ -1,0 +1,171 @@
+"""Robustness at many strengths in one pass: clean images first, then ascending strengths on survivors only."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from evo_robust.attacks.base import Attack, Norm, Threat
+from evo_robust.attacks.cascade import Cascade, Found
+from evo_robust.attacks.fast import Precision, for_attack
+from evo_robust.attacks.gradient import GradientAttack
+from evo_robust.attacks.inference import classes, correct_mask, eval_mode, undisturbed
+from evo_robust.images import Images
+from evo_robust.parts import Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """How a network fares at ascending strengths.
+
+    Attributes:
+        eps: the strengths, in units of the pixel range 0..1.
+        error: fraction of all images that are misclassified at each strength, without attack or by it.
+        clean_error: fraction misclassified without attack.
+        n: number of images.
+        seconds: wall-clock time.
+        level: index of the smallest strength that breaks each image, ``(n,)``: -1 where none is needed, k = len(eps)
+            where none suffices.
+        losses: cross-entropy at the last iterate of every strength, ``(k, n)`` in nats; None unless ``keep_going``.
+        images: adversarial images if asked for, in [0,1]: ``(n, c, h, w)``, for each image what broke it at its
+            smallest strength, the last iterate of an unbroken one, the image itself where misclassified without
+            attack; ``(k, n, c, h, w)``, the last iterates of every strength, with ``keep_going``.
+    """
+
+    eps: tuple[float, ...]
+    error: tuple[float, ...]
+    clean_error: float
+    n: int
+    seconds: float
+    level: Tensor
+    losses: Tensor | None = None
+    images: Tensor | None = None
+
+
+def check_strengths(eps: Sequence[float]) -> tuple[float, ...]:
+    """The strengths as floats.
+
+    Raises:
+        ValueError: there are none, or they are not finite, positive, distinct and ascending.
+    """
+    values = tuple(float(e) for e in eps)
+    if not values or not all(math.isfinite(e) and e > 0 for e in values):
+        raise ValueError(f"expected at least one eps, each > 0 (such as 8/255), got {values}")
+    if any(a >= b for a, b in zip(values, values[1:], strict=False)):
+        raise ValueError(f"expected distinct eps in ascending order, got {values}")
+    return values
+
+
+def robust_curve(
+    model: nn.Module,
+    images: Images,
+    attack: Attack,
+    eps: Sequence[float],
+    norm: Norm = "linf",
+    *,
+    generator: torch.Generator,
+    batch_size: int | None = None,
+    precision: Precision = "float32",
+    keep_going: bool = False,
+    keep_images: bool = False,
+) -> Curve:
+    """Error of ``model`` in eval mode under one attack at many strengths.
+
+    An image broken at a strength is broken at every larger one, whose ball holds its adversarial image too; the
+    figures are therefore at least as strong as those of one attack per strength. A fast copy of the model crafts, the
+    model itself has the last word on every image. Model, mode, statistics and gradients stay as they were.
+
+    Args:
+        model: network from images in [0,1] to logits, on the images' device.
+        images: what to attack.
+        attack: a gradient attack advances many images at many strengths together; any other runs strength by strength.
+        eps: strengths, ascending, in units of the pixel range 0..1.
+        norm: of the ball.
+        generator: source of the random starts; an image's start does not depend on the batch size.
+        batch_size: images that advance together; 128 on a CPU, 1024 elsewhere when not given.
+        precision: of the crafting copy, see :func:`evo_robust.attacks.fast.for_attack`; float32 is repeatable,
+            ``auto`` measures and may choose otherwise next time.
+        keep_going: attack every image, misclassified ones too, to the last step of every strength, for its losses.
+        keep_images: return the adversarial images.
+
+    Raises:
+        ValueError: strengths that are not positive, distinct and ascending; no images; a batch size below 1;
+            ``keep_going`` for an attack that is no gradient attack.
+    """
+    values, began = check_strengths(eps), time.perf_counter()
+    if keep_going and not isinstance(attack, GradientAttack):
+        raise ValueError(f"expected a gradient attack for keep_going=True, got {type(attack).__name__}")
+    if batch_size is None:
+        batch_size = 128 if images.x.device.type == "cpu" else 1024
+    correct = correct_mask(model, images, batch_size)
+    indices = torch.arange(len(images), device=images.y.device)
+    indices = indices if keep_going else indices[correct]
+    with torch.no_grad(), eval_mode(model), undisturbed(model):
+        if isinstance(attack, GradientAttack):
+            crafter = for_attack(model, images.floats(slice(batch_size)), precision)
+            cascade = Cascade(
+                attack,
+                crafter,
+                values,
+                norm,
+                generator,
+                batch_size=batch_size,
+                confirm=model,
+                keep_going=keep_going,
+                images=keep_images,
+            )
+            found = cascade.run_on(lambda part: (images.floats(part), images.y[part]), indices, len(images))
+        else:
+            found = _strength_by_strength(model, images, attack, values, norm, generator, indices, batch_size)
+    level = torch.where(correct, found.level, -1)
+    errors = [(level < k).double().mean().item() for k in range(len(values) + 1)]
+    adversarial = found.images
+    if keep_images and not keep_going:
+        adversarial = _with_unattacked(images, found.images, correct)
+    return Curve(
+        eps=values,
+        error=tuple(errors[1:]),
+        clean_error=errors[0],
+        n=len(images),
+        seconds=time.perf_counter() - began,
+        level=level,
+        losses=found.losses,
+        images=adversarial if keep_images else None,
+    )
+
+
+def _with_unattacked(images: Images, found: Tensor | None, correct: Tensor) -> Tensor:
+    """Adversarial images of all, with the image itself where it was misclassified without attack."""
+    result = images.floats()
+    if found is not None:
+        result[correct] = found[correct]
+    return result
+
+
+def _strength_by_strength(
+    model: nn.Module,
+    images: Images,
+    attack: Attack,
+    eps: tuple[float, ...],
+    norm: Norm,
+    generator: torch.Generator,
+    indices: Tensor,
+    batch_size: int,
+) -> Found:
+    """Any attack on the survivors of each strength, smallest first."""
+    level = torch.zeros(len(images), dtype=torch.long, device=indices.device)
+    level[indices], found = len(eps), images.floats()
+    for k, strength in enumerate(eps):
+        threat = Threat(norm=norm, eps=Fraction(strength))
+        for part in indices.split(batch_size):
+            x, y = images.floats(part), images.y[part]
+            adversarial = attack.perturb(model, x, y, threat, generator)
+            found[part] = adversarial
+            level[part[classes(model(adversarial)) != y]] = k
+        indices = indices[level[indices] > k]
+    return Found(level, images=found)

@@ -1,0 +1,99 @@
+"""Fast copies of a network for crafting adversarial images: folded batch normalisation, bfloat16."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+Precision = Literal["float32", "bf16", "auto"]
+
+
+class _Crafter(nn.Module):
+    """A network behind a change of number format and memory layout; logits come back in float32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network.to(dtype).to(memory_format=torch.channels_last)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(n, n_classes)`` in float32 of images ``(n, c, h, w)``."""
+        logits: Tensor = self.network(x.to(dtype=self.dtype, memory_format=torch.channels_last))
+        return logits.float()
+
+
+def for_attack(model: nn.Module, sample: Tensor, precision: Precision = "float32") -> nn.Module:
+    """A copy of ``model`` in eval mode that is fast to differentiate with respect to its images.
+
+    Parameters need no gradient, memory is channels-last, and batch normalisation that follows a convolution is folded
+    into it where the graph can be traced and the folded network gives the same logits on ``sample``. What the copy
+    finds has to be confirmed by ``model``: rounding differs.
+
+    Args:
+        model: network from images in [0,1] to logits; it is not touched.
+        sample: images ``(n, c, h, w)`` like those to attack, n >= 1.
+        precision: ``float32``, the same choice in every run; ``bf16``; ``auto`` takes the faster of the two on
+            ``sample``, measured, so that it may differ from run to run (bfloat16 is no gain for depthwise
+            convolutions on most CPUs).
+    """
+    plain = copy.deepcopy(model).eval().requires_grad_(False)
+    network = fold_batch_norm(plain, sample)
+    if precision == "float32":
+        return _Crafter(network, torch.float32)
+    if precision == "bf16":
+        return _Crafter(network, torch.bfloat16)
+    choices = [_Crafter(copy.deepcopy(network), dtype) for dtype in (torch.float32, torch.bfloat16)]
+    return min(choices, key=lambda choice: _seconds(choice, sample))
+
+
+def fold_batch_norm(network: nn.Module, sample: Tensor) -> nn.Module:
+    """``network`` (in eval mode) with each batch norm folded into the convolution that alone feeds it.
+
+    Networks that cannot be traced, and those whose folded form does not give the same logits on ``sample`` within
+    rounding, are returned as they are.
+    """
+    try:
+        graph = fx.symbolic_trace(network)
+    except Exception:  # tracing runs the network's own code on proxies: anything may come out of it
+        return network
+    modules = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        feeder = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None
+        if not isinstance(feeder, fx.Node) or feeder.op != "call_module" or len(feeder.users) > 1:
+            continue
+        conv, norm = modules[str(feeder.target)], modules[str(node.target)]
+        used_once = sum(n.target in (feeder.target, node.target) for n in graph.graph.nodes) == 2
+        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_mean is not None and used_once:
+            graph.set_submodule(str(feeder.target), fuse_conv_bn_eval(conv, norm))
+            node.replace_all_uses_with(feeder)
+            graph.graph.erase_node(node)
+    graph.recompile()
+    graph.delete_all_unused_submodules()
+    folded = graph.eval().requires_grad_(False)
+    return folded if _same_logits(network, folded, sample) else network
+
+
+@torch.no_grad()
+def _same_logits(one: nn.Module, other: nn.Module, sample: Tensor) -> bool:
+    """Whether two networks agree within float32 rounding."""
+    expected, got = one(sample), other(sample)
+    scale = expected.abs().amax().item()
+    return torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * max(scale, 1e-6))
+
+
+def _seconds(network: nn.Module, sample: Tensor, repeats: int = 3) -> float:
+    """Shortest time of one attack step (forward and back to the image)."""
+    times = []
+    for _ in range(repeats + 1):  # the first one warms up
+        began = time.perf_counter()
+        with torch.enable_grad():
+            x = sample.detach().clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(network(x).sum(), x)
+        gradient.flatten()[0].item()  # waits for a device
+        times.append(time.perf_counter() - began)
+    return min(times[1:])
