@@ -29,7 +29,7 @@ from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotyp
 from evo_robust.indicators import pick
 from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.objectives.base import Context
-from evo_robust.parts import Part, UserError
+from evo_robust.parts import Part, UserError, dotted
 from evo_robust.record import Run, load_run
 from evo_robust.retraining import SETTINGS_FILE, load_result
 from evo_robust.train import evaluate_error
@@ -169,6 +169,7 @@ def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "") -> Genotype:
         "evaluation": row["id"],
         "pick": spec or None,
         "seed": problem.seed,
+        "adversarial_set": _adversarial_set(run),
         "fingerprint": row["fingerprint"],
         "versions": run.info.get("versions", {}),
     }
@@ -183,6 +184,12 @@ def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "") -> Genotype:
         figures=row.get("figures", {}),
         provenance={key: value for key, value in origin.items() if value is not None},
     )
+
+
+def _adversarial_set(run: Run) -> dict[str, Any] | None:
+    """Settings of the adversarial set that the search used, so that a retraining can be judged on its test part."""
+    used = (getattr(objective, "adversarial_set", None) for objective in run.problem.objectives)
+    return next((dotted(part) for part in used if part is not None), None)
 
 
 def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto") -> nn.Module:

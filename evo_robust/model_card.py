@@ -156,13 +156,13 @@ def _description(genotype: Genotype, model: nn.Module, notes: Sequence[str]) -> 
         "",
         *_section("Input", _input_lines(genotype, model)),
         *_section(
-            "Output", [f"logits of {genotype.n_classes} classes, in the order of {genotype.data}'s labels from 0"]
+            "Output", [f"logits of {genotype.n_classes} classes, in the order of the labels of {genotype.data}, from 0"]
         ),
         *_section("Architecture", [genotype.text]),
         *_section("Weights", notes),
         *_section("Objectives of the search (all minimised)", _objective_lines(genotype)),
         *_section("Further figures of the search", _table(genotype.figures)),
-        *_section("Origin", _table({k: v for k, v in origin.items() if k != "versions"})),
+        *_section("Origin", _table({k: v for k, v in origin.items() if k not in ("versions", "retrained")})),
         *_section("Versions", _table(origin.get("versions", {}))),
     ]
     text = "\n".join(sections).strip()

@@ -11,22 +11,36 @@ from pathlib import Path
 from typing import Any, Literal
 
 import chz
+import joblib
 import torch
 from rich.console import Console
 from torch import nn
 
 from evo_robust import zoo
+from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.attacks.base import Attack, Norm
 from evo_robust.attacks.curve import check_strengths, robust_curve
 from evo_robust.attacks.gradient import PGD
+from evo_robust.attacks.inference import clean_error
 from evo_robust.cli import HelpRequested, command, make, split
-from evo_robust.data import DATA_SETS, DataSet
+from evo_robust.data import DATA_SETS, DataSet, cache_folder
 from evo_robust.device import choose_device
 from evo_robust.files import write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.images import Images
 from evo_robust.objectives.cost import count_flops, count_params
-from evo_robust.parts import Fraction, Part, UserError, changed, digest, dotted, nearest, seed_from, subclasses
+from evo_robust.parts import (
+    Fraction,
+    Part,
+    UserError,
+    changed,
+    digest,
+    dotted,
+    from_dotted,
+    nearest,
+    seed_from,
+    subclasses,
+)
 from evo_robust.plotting.robustness import draw_curve, draw_training
 from evo_robust.progress import duration
 from evo_robust.record import FolderLock, library_versions, write_csv, write_json
@@ -38,8 +52,8 @@ WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
 Say = Callable[[str], None]
 
-USAGE = """usage: python -m evo_robust.retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10] [epochs=120]
-                 [decoder=final|search] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
+USAGE = """usage: python -m evo_robust.retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10]
+                 [epochs=120] [decoder=final|search] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
        python -m evo_robust.retrain network=resnet-18 data=cifar10 …    a reference network instead
        python -m evo_robust.retrain genotype=FILE --help                every key with its type, default and meaning
 
@@ -84,6 +98,10 @@ class Retraining(Part):
         doc="strengths of the curve, ascending, each > 0, in units of the pixel range 0..1",
     )
     norm: Norm = chz.field(default="linf", doc="norm of the curve's ball: linf or l2")
+    adversarial_set: AdversarialSet | None = chz.field(
+        default=None,
+        doc="judge on an adversarial set made of test images, too: search (that of the search) or AdversarialSet",
+    )
     seed: int = chz.field(default=0, doc="seed of weights, batches and attacks; >= 0")
 
     @chz.validate
@@ -172,12 +190,23 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
     else:
         base["network"] = options.network
     given.setdefault("recipe", "pgd")
+    if given.get("adversarial_set") == "search":
+        del given["adversarial_set"]
+        base |= _under("adversarial_set", _searched_set(genotype))
     _name_to_class("data", DATA_SETS, DataSet, given, base)
     _name_to_preset("recipe", RECIPES, Recipe, given, base)
     try:
         return make(Retraining, given, base, "retrain"), genotype
     except HelpRequested as text:
         raise HelpRequested(f"{_options_help()}\n{text}") from None
+
+
+def _searched_set(genotype: Genotype | None) -> AdversarialSet:
+    """Settings of the adversarial set that the genotype was searched with."""
+    values = genotype.provenance.get("adversarial_set") if genotype else None
+    if not isinstance(values, dict):
+        raise UserError("adversarial_set=search: the genotype names none; expected adversarial_set=AdversarialSet")
+    return from_dotted(AdversarialSet, values)
 
 
 def _options_help() -> str:
@@ -241,7 +270,10 @@ def retrain(
     """
     device = choose_device(device)
     settings.data.load()  # missing data and impossible networks are said before a folder is made
-    model = settings.build()
+    try:
+        model = settings.build()
+    except ValueError as error:
+        raise UserError(str(error)) from None
     identity = {**dotted(settings, identity=True), "device": device.partition(":")[0]}
     _check_folder(folder, identity)
     folder.mkdir(parents=True, exist_ok=True)
@@ -261,8 +293,8 @@ def retrain(
 def _check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse a folder of something else."""
     if not (folder / SETTINGS_FILE).exists():
-        others = [p.name for p in folder.iterdir() if not p.name.startswith(".")] if folder.is_dir() else []
-        if others or folder.is_file():
+        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+        if folder.is_file() or any(name != "lock" and not name.startswith(".") for name in names):
             raise UserError(f"{folder} holds other files: expected a new, empty or retraining folder as out=")
         return
     differences = changed(read_settings(folder)["identity"], identity)
@@ -305,10 +337,19 @@ def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say:
         clean_error=curve.clean_error,
         eps=curve.eps,
         error=curve.error,
+        adversarial=_on_adversarial_set(settings, model, device, say),
         seconds={"training": round(trained, 2), "attack": round(curve.seconds, 2)},
     )
     _write(result, logs, folder)
     return result
+
+
+def _on_adversarial_set(settings: Retraining, model: nn.Module, device: str, say: Say) -> dict[str, float] | None:
+    """Error on the adversarial set's test part and its size; None where none is asked for."""
+    if settings.adversarial_set is None:
+        return None
+    made = settings.adversarial_set.build_or_load(settings.data, cache_folder(), device, joblib.cpu_count(), say)
+    return {"error": clean_error(model, made.judge.to(device)), "n": len(made.judge)}
 
 
 def _words(attack: Attack) -> str:

@@ -35,6 +35,7 @@ class Result:
         clean_error: fraction of the test images that is misclassified.
         eps: strengths of the curve, ascending, in units of the pixel range 0..1.
         error: fraction misclassified at each strength.
+        adversarial: error on and size of the adversarial set's test part; None where it was not asked for.
         seconds: time of training (of the last process) and attack.
     """
 
@@ -52,6 +53,7 @@ class Result:
     clean_error: float
     eps: tuple[float, ...]
     error: tuple[float, ...]
+    adversarial: dict[str, float] | None
     seconds: dict[str, float]
 
     def points(self) -> list[tuple[float, float]]:
@@ -72,11 +74,26 @@ class Result:
         for eps, error in self.points():
             row = (f"{self.attack}, {self.norm}", f"{eps:.4g}", f"{255 * eps:.3g}") if eps else ("none", "", "")
             table.add_row(*row, f"{100 * (1 - error):.2f} %")
+        if self.adversarial:
+            accuracy = f"{100 * (1 - self.adversarial['error']):.2f} % of {self.adversarial['n']:,}"
+            table.add_row("adversarial set", "", "", accuracy)
         return table
 
     def summary(self) -> dict[str, Any]:
         """JSON values for a genotype's provenance."""
-        keys = ("recipe", "epochs", "data", "n_train", "n_test", "params", "flops", "attack", "norm", "clean_error")
+        keys = (
+            "recipe",
+            "epochs",
+            "data",
+            "n_train",
+            "n_test",
+            "params",
+            "flops",
+            "attack",
+            "norm",
+            "clean_error",
+            "adversarial",
+        )
         return {**{key: getattr(self, key) for key in keys}, "eps": list(self.eps), "error": list(self.error)}
 
     def sentences(self) -> list[str]:
@@ -85,6 +102,9 @@ class Result:
         for eps, error in self.points():
             attack = f"{self.attack}, {self.norm}, eps {eps:.4g}" if eps else "not attacked"
             lines.append(f"  {100 * (1 - error):6.2f} %  {attack}")
+        if self.adversarial:
+            share, n = 100 * (1 - self.adversarial["error"]), self.adversarial["n"]
+            lines.append(f"  {share:6.2f} %  on the {n:,} images of the adversarial set made of test images")
         return lines
 
 

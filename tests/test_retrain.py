@@ -1,0 +1,258 @@
+"""Retraining on real digits: settings, results, resume after SIGKILL, and every message."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import chz
+import numpy as np
+import pytest
+import torch
+
+from evo_robust import export
+from evo_robust.attacks.gradient import PGD
+from evo_robust.attacks.inference import clean_error
+from evo_robust.data import CIFAR10, Digits
+from evo_robust.files import read_tensors
+from evo_robust.genotype import Genotype, load_genotype, save_genotype
+from evo_robust.parts import UserError, dotted
+from evo_robust.record import FolderLock
+from evo_robust.retrain import Retraining, RetrainOptions, main, retrain, settings_from
+from evo_robust.retraining import load_result
+from evo_robust.spaces import NSGAPhases
+from evo_robust.train import TRADES, PGDTraining, Standard
+
+SPACE = NSGAPhases(phases=2, nodes=3, channels=4, dense_channels=8)
+TINY = {
+    "recipe": "standard",
+    "recipe.lr": "0.1",
+    "recipe.batch_size": "32",
+    "epochs": "3",
+    "data.train_limit": "300",
+    "data.test_limit": "80",
+    "attack.steps": "3",
+    "eps": "8/255,0.1,0.25",
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A genotype file."""
+    architecture = SPACE.decode(SPACE.sample(np.random.default_rng(2)))
+    path = tmp_path / "found" / "genotype.json"
+    path.parent.mkdir()
+    save_genotype(Genotype(SPACE, architecture, "digits", 10, (1, 8, 8), provenance={"problem": "roco"}), path)
+    return path
+
+
+def arguments(file: Path, out: Path, **other: str) -> list[str]:
+    return [f"genotype={file}", f"out={out}", "device=cpu", *(f"{k}={v}" for k, v in {**TINY, **other}.items())]
+
+
+def settings(file: Path, **given: str) -> Retraining:
+    return settings_from(RetrainOptions(genotype=str(file)), given)[0]
+
+
+def figures(folder: Path) -> tuple[object, ...]:
+    """What must not depend on interruption or clock."""
+    result = dataclasses.replace(load_result(folder), seconds={})
+    weights = {name: t.tolist() for name, t in read_tensors(folder / "model.safetensors")[0].items()}
+    with (folder / "training.csv").open(newline="") as rows:
+        logs = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(rows)]
+    return result, weights, logs, (folder / "curve.csv").read_text()
+
+
+def test_the_command_line_goes_over_preset_genotype_and_defaults(file: Path) -> None:
+    plain = settings(file)
+    assert isinstance(plain.recipe, PGDTraining) and plain.epochs == 120 and plain.recipe.batch_size == 128
+    assert isinstance(plain.data, Digits) and plain.space == chz.replace(SPACE, decoder="dense")
+    searched, _ = settings_from(RetrainOptions(genotype=str(file), decoder="search"), {"space.channels": "32"})
+    assert searched.space == chz.replace(SPACE, channels=32)
+    other = settings(file, **{"recipe": "TRADES", "recipe.beta": "1", "data": "cifar10", "data.train_limit": "1000"})
+    assert isinstance(other.recipe, TRADES) and other.recipe.beta == 1
+    assert other.data == CIFAR10(train_limit=1000)
+    assert isinstance(settings(file, recipe="standard", **{"recipe.lr": "0.5"}).recipe, Standard)
+    assert settings(file, eps="8/255,0.5").eps == (8 / 255, 0.5)
+    assert settings_from(RetrainOptions(network="lenet"), {"data": "digits"})[0].build()(
+        torch.zeros(2, 1, 8, 8)
+    ).shape == (
+        2,
+        10,
+    )
+
+
+def test_a_retraining_leaves_weights_tables_pictures_and_figures_that_agree(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(arguments(file, out)) == 0
+    said = capsys.readouterr().out
+    assert "epoch   3/3" in said and "accuracy on 80 test images" in said
+    visible = sorted(p.name for p in out.iterdir() if not p.name.startswith("."))
+    assert visible == [
+        "curve.csv",
+        "curve.png",
+        "genotype.json",
+        "model.safetensors",
+        "result.json",
+        "retrain.json",
+        "training.csv",
+        "training.png",
+    ]
+    result = load_result(out)
+    assert result.n_train == 300 and result.n_test == 80 and result.error[0] >= result.clean_error
+    assert list(result.error) == sorted(result.error)
+    found = load_genotype(out)
+    assert found.space == chz.replace(SPACE, decoder="dense") and found.provenance["problem"] == "roco"
+    model = found.build()
+    model.load_state_dict(read_tensors(out / "model.safetensors")[0])
+    assert clean_error(model, Digits(train_limit=300, test_limit=80).load().test) == result.clean_error
+    assert sum(p.numel() for p in model.parameters()) == result.params
+    with (out / "curve.csv").open(newline="") as rows:
+        table = [(float(r["eps"]), float(r["accuracy"])) for r in csv.DictReader(rows)]
+    assert table[0] == pytest.approx((0, 1 - result.clean_error)) and len(table) == 4
+
+    before = figures(out)
+    assert main(arguments(file, out)) == 0
+    assert "finished already" in capsys.readouterr().out
+    assert figures(out) == before
+
+    assert main(arguments(file, out, epochs="4")) == 2
+    assert "epochs: 3 → 4" in capsys.readouterr().err
+    assert figures(out) == before
+
+    assert export.main([f"run={out}", "onnx=false"]) == 0
+    card = (out / "export" / "model.py").read_text()
+    assert "trained from scratch: Standard, 3 epochs on 300 images of digits" in card
+    check = subprocess.run([sys.executable, "-I", str(out / "export" / "model.py")], capture_output=True, text=True)
+    assert check.returncode == 0, check.stderr
+
+
+def test_killed_in_the_middle_the_same_command_ends_with_the_same_figures(file: Path, tmp_path: Path) -> None:
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    longer = {"epochs": "12", "recipe": "pgd", "recipe.attack.steps": "2"}
+    command = [sys.executable, "-m", "evo_robust.retrain", *arguments(file, torn, **longer)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch   2/12"):
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    assert (torn / "checkpoint.safetensors").exists() and not (torn / "result.json").exists()
+    with pytest.raises(UserError, match="is not finished"):
+        load_result(torn)
+    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "going on from" in resumed and "epoch   2/12" not in resumed and "epoch  12/12" in resumed
+    command = [sys.executable, "-m", "evo_robust.retrain", *arguments(file, whole, **longer)]
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert figures(torn) == figures(whole)
+    assert not (torn / "checkpoint.safetensors").exists()
+
+
+def test_a_damaged_checkpoint_is_named_and_refused(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    given = settings(file, **TINY)
+    identity = {**dotted(given, identity=True), "device": "cpu"}
+    (out / "retrain.json").write_text(json.dumps({"schema": 1, "identity": identity}))
+    (out / "checkpoint.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{broken}")
+    assert main(arguments(file, out)) == 2
+    assert f"{out / 'checkpoint.safetensors'} is damaged" in capsys.readouterr().err
+    (out / "retrain.json").write_text("{")
+    assert main(arguments(file, out)) == 2
+    assert f"{out / 'retrain.json'} is damaged" in capsys.readouterr().err
+
+
+def test_a_folder_in_use_or_of_something_else_is_left_alone(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with FolderLock(out):
+        assert main(arguments(file, out)) == 2
+    assert "is in use" in capsys.readouterr().err
+    (out / "thesis.tex").write_text("mine")
+    assert main(arguments(file, out)) == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert [p.name for p in out.iterdir() if not p.name.startswith(".")] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"recipe": "pgdd"}, "did you mean 'pgd'"),
+        ({"recipe.lrr": "1"}, "unknown key 'recipe.lrr'"),
+        ({"recipe.lr": "-1"}, "expected lr > 0"),
+        ({"recipe.lr": "1e30", "recipe.clip": "None"}, "NaN or infinite"),
+        ({"data": "cifar"}, "did you mean 'cifar10'"),
+        ({"data": "mnist", "data.root": "/nowhere", "data.download": "false"}, "/nowhere"),
+        ({"epochs": "0"}, "expected epochs >= 1"),
+        ({"eps": "0"}, "each > 0"),
+        ({"eps": "0.2,0.1"}, "ascending order"),
+        ({"space": "NSGAPhases"}, "space comes from the genotype"),
+        ({"adversarial_set": "search"}, "the genotype names none"),
+        ({"decoder": "big"}, "decoder=big"),
+        ({"device": "tpu"}, "expected auto, cpu"),
+        ({"network": "lenet"}, "got both"),
+    ],
+)
+def test_bad_input_is_one_message(
+    file: Path, tmp_path: Path, given: dict[str, str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    line = [a for a in arguments(file, out) if a.partition("=")[0] not in given]
+    if "data" in given:
+        line = [a for a in line if not a.startswith("data.")]
+    assert main([*line, *(f"{k}={v}" for k, v in given.items())]) == 2
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error
+    assert not (out / "result.json").exists()
+    if "clip" not in str(given):  # a diverging training is known only once it has begun
+        assert not out.exists()
+
+
+def test_without_arguments_usage_and_with_help_every_key(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "genotype=FILE" in capsys.readouterr().out
+    assert main([f"genotype={file}", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(key in text for key in ("decoder", "recipe.lr", "data.train_limit", "space.dense_channels", "eps"))
+
+
+def test_a_retraining_is_judged_on_the_adversarial_set_of_its_search(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVO_ROBUST_CACHE", str(tmp_path / "cache"))
+    made = settings(
+        file,
+        **{
+            "adversarial_set": "AdversarialSet",
+            "adversarial_set.victims": "lenet",
+            "adversarial_set.epochs": "1",
+            "adversarial_set.norms": "l0",
+            "adversarial_set.l0_levels": "5",
+            "adversarial_set.sources": "20",
+            "adversarial_set.optimiser.max_iter": "3",
+        },
+    ).adversarial_set
+    assert made is not None
+    genotype = dataclasses.replace(load_genotype(file), provenance={"adversarial_set": dotted(made)})
+    save_genotype(genotype, file)
+    given = settings(file, **{**TINY, "epochs": "1", "adversarial_set": "search"})
+    assert given.adversarial_set == made and given.attack == PGD(steps=3)
+    result = retrain(given, tmp_path / "out", genotype=genotype, device="cpu")
+    assert result.adversarial is not None and result.adversarial["n"] > 0
+    assert 0 <= result.adversarial["error"] <= 1
+    assert load_result(tmp_path / "out") == result
