@@ -31,7 +31,7 @@ from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.objectives.base import Context
 from evo_robust.parts import Part, UserError, dotted
 from evo_robust.record import Run, load_run
-from evo_robust.retraining import SETTINGS_FILE, load_result
+from evo_robust.retraining import SETTINGS_FILE, load_result, read_settings
 from evo_robust.train import evaluate_error
 
 ONNX_NAME = "model.onnx"
@@ -265,7 +265,9 @@ def retrained(source: Path, folder: Path, *, weights: bool = True) -> Exported:
     if not (source / FILE_NAME).is_file():
         raise UserError(f"{source} holds a reference network, which has no genotype to export")
     genotype = load_genotype(source)
-    genotype = dataclasses.replace(genotype, provenance={**genotype.provenance, "retrained": result.summary()})
+    # the versions that count are those that trained the weights, no longer those of the search
+    training = {"retrained": result.summary(), "versions": read_settings(source).get("versions", {})}
+    genotype = dataclasses.replace(genotype, provenance={**genotype.provenance, **training})
     if not weights:
         return Exported(genotype, folder)
     model = genotype.build()
