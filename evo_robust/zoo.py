@@ -15,7 +15,7 @@ Every network takes images in [0,1] of any size from 8×8 up and normalises insi
 Blocks and layers are torchvision's. Up to 64×64 pixels residual and dense networks begin with one 3×3 convolution of
 stride 1 (the usual stem for CIFAR); above, with torchvision's 7×7 stem. Poolings of VGG-16 that would leave nothing of
 a small image are left out (two on 8×8 digits).
-``width`` multiplies the channels, for images that need no more.
+``width`` multiplies the channels, for images that need no more; LeNet, small as it is, is never narrowed.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _is_small(in_shape: Shape) -> bool:
 def _lenet(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
     """LeNet-5; images below 32 pixels are padded as far as it takes to keep their size."""
     channels, *sides = in_shape
-    a, b, c, d = (_scaled(n, width) for n in (6, 16, 120, 84))
+    a, b, c, d = (_scaled(n, max(1.0, width)) for n in (6, 16, 120, 84))
     # 28×28 digits are padded to the 32×32 of the original; the second convolution shrinks unless the image is tiny
     first, second = (0 if min(sides) >= 32 else 2), (0 if min(sides) >= 28 else 2)
     # 10×10 before the last pooling, so 5×5 after it, on 28×28 and 32×32 images alike

@@ -1,0 +1,46 @@
+"""Error on adversarial images made for other networks (RoCo-NAS, third objective)."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import ClassVar
+
+import chz
+
+from evo_robust.adversarial_images import Samples
+from evo_robust.adversarial_set import AdversarialSet, load
+from evo_robust.attacks.inference import predictions
+from evo_robust.objectives.base import Candidate, Context, Objective
+
+
+@chz.chz
+class TransferError(Objective):
+    """Fraction in [0,1] of the search's adversarial images that the candidate misclassifies.
+
+    Records the fractions by norm and level, and the number of images ``n``.
+    """
+
+    unit: ClassVar[str] = "fraction"
+
+    adversarial_set: AdversarialSet = chz.field(
+        default_factory=AdversarialSet, blueprint_unspecified=AdversarialSet, doc="the images and how they are made"
+    )
+
+    def prepare(self, context: Context) -> None:
+        """Build the adversarial set, or find it in the cache."""
+        self.adversarial_set.build_or_load(context.data, context.cache, context.device, context.workers, context.say)
+
+    def measure(self, candidate: Candidate) -> float:
+        """Error on the search's samples."""
+        context = candidate.context
+        samples = _search_samples(self.adversarial_set.folder(context.data, context.cache), context.device)
+        wrong = predictions(candidate.network(), samples.images) != samples.images.y
+        candidate.figures[self.name] = {**samples.rates(wrong), "n": len(samples)}
+        return wrong.double().mean().item()
+
+
+@functools.lru_cache(maxsize=4)
+def _search_samples(folder: Path, device: str) -> Samples:
+    """The search's samples on a device, read once per process."""
+    return load(folder).search_samples.to(device)
