@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
-import gzip
-import math
 import os
-import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +12,7 @@ import chz
 import numpy as np
 import torch
 
+from evo_robust.idx import read_idx
 from evo_robust.image_folders import LAYOUT, class_names, decoded
 from evo_robust.images import Augment, Images, Splits, batches, stratified_order
 from evo_robust.parts import WHERE, Part, UserError
@@ -309,30 +307,6 @@ class FashionMNIST(MNIST):
     default_augment = Augment(crop_padding=2)
     title = "Fashion-MNIST"
     folder = "FashionMNIST/raw"
-
-
-def read_idx(path: Path) -> np.ndarray:
-    """Array of uint8 in an idx file, or in the same file gzipped (``path`` with ``.gz``).
-
-    Raises:
-        OSError: there is neither file.
-        ValueError: the file is no idx file of bytes, is torn, or its length is not what it says itself.
-    """
-    if path.exists():
-        content = path.read_bytes()
-    else:
-        packed = path.with_name(path.name + ".gz")
-        try:
-            content = gzip.decompress(packed.read_bytes())
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{packed.name} is damaged: {error}") from None
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path.name} is damaged: expected an idx file of bytes")
-    header = 4 + 4 * content[3]
-    shape = tuple(np.frombuffer(content[4:header], dtype=">u4").tolist())
-    if len(content) != header + math.prod(shape):
-        raise ValueError(f"{path.name} is damaged: expected {header + math.prod(shape)} bytes, got {len(content)}")
-    return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 
 @chz.chz

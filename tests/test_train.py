@@ -1,0 +1,404 @@
+"""Recipes and the training loop, on real digits."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chz
+import pytest
+import torch
+from torch import Tensor, nn
+
+from evo_robust.attacks.base import Threat
+from evo_robust.attacks.gradient import PGD
+from evo_robust.attacks.inference import correct_mask
+from evo_robust.data import Augment, Digits, Images
+from evo_robust.parts import Fraction, UserError
+from evo_robust.spaces.ops import Normalize
+from evo_robust.train import (
+    RECIPES,
+    TRADES,
+    FastTraining,
+    PGDTraining,
+    Recipe,
+    Standard,
+    TimeLimit,
+    TrainingDiverged,
+    evaluate_error,
+    train,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> object:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def network(seed: int = 0, dropout: float = 0.0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            Normalize(1),
+            nn.Conv2d(1, 16, 3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(128, 10),
+        )
+
+
+def digits(limit: int | None = None) -> tuple[Images, Images]:
+    splits = Digits(train_limit=limit).load()
+    return splits.train, splits.val
+
+
+def same(one: nn.Module, two: nn.Module) -> bool:
+    a, b = one.state_dict(), two.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def robust_error(model: nn.Module, images: Images, eps: float) -> float:
+    threat = Threat(eps=Fraction(eps))
+    adversarial = PGD(steps=10).perturb(model, images.floats(), images.y, threat, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return (model(adversarial).argmax(1) != images.y).double().mean().item()
+
+
+# --- what training achieves
+
+
+def test_digits_are_learned_in_seconds() -> None:
+    images, val = digits()
+    model = network()
+    logs = train(model, images, Standard(lr=0.1).for_data(Digits()), 12, seed=0)
+    assert evaluate_error(model, val) < 0.1
+    assert not model.training
+    assert [log.epoch for log in logs] == list(range(1, 13))
+    assert logs[-1].loss < logs[0].loss and logs[-1].train_error < 0.15
+    normalize = model[0]
+    assert isinstance(normalize, Normalize)
+    assert normalize.mean.item() == pytest.approx(images.floats().mean().item(), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def robust_errors() -> dict[str, float]:
+    torch.set_num_threads(1)
+    splits = Digits().load()
+    threat = Threat(eps=Fraction(0.15))
+    recipes: dict[str, Recipe] = {
+        "standard": Standard(lr=0.1),
+        "pgd": PGDTraining(lr=0.1, threat=threat, attack=PGD(steps=4)),
+        "trades": TRADES(lr=0.1, threat=threat, attack=PGD(steps=4, loss="kl")),
+        "fast": FastTraining(lr=0.1, threat=threat),
+    }
+    errors = {}
+    for name, recipe in recipes.items():
+        model = network()
+        train(model, splits.train, recipe, 8, seed=0)
+        assert evaluate_error(model, splits.val) < 0.15, name
+        errors[name] = robust_error(model, splits.val, 0.15)
+    return errors
+
+
+@pytest.mark.parametrize("name", ["pgd", "trades", "fast"])
+def test_adversarial_training_makes_robust(name: str, robust_errors: dict[str, float]) -> None:
+    assert robust_errors[name] < robust_errors["standard"] - 0.1, robust_errors
+
+
+def test_recipes_by_name() -> None:
+    assert {name: type(recipe) for name, recipe in RECIPES.items()} == {
+        "standard": Standard, "pgd": PGDTraining, "trades": TRADES, "fast": FastTraining,
+    }  # fmt: skip
+    pgd = RECIPES["pgd"]
+    assert isinstance(pgd, PGDTraining)
+    assert pgd.attack.budget(pgd.threat.eps).steps == 7
+    assert (pgd.threat.eps, pgd.attack.budget(pgd.threat.eps).step) == pytest.approx((8 / 255, 2 / 255))
+
+
+def test_parts_of_a_recipe_are_overridden_by_dotted_names() -> None:
+    recipe = chz.Blueprint(PGDTraining).make_from_argv(
+        ["attack.steps=3", "threat.eps=4/255", "augment=Augment", "augment.flip=False", "lr=0.1"]
+    )
+    assert recipe == PGDTraining(
+        attack=PGD(steps=3), threat=Threat(eps=Fraction(4 / 255)), augment=Augment(flip=False), lr=0.1
+    )
+
+
+# --- losses
+
+
+def test_losses_are_those_of_the_papers() -> None:
+    images, _ = digits(40)
+    x, y = images.floats(), images.y
+    model = network().train()
+    model[2].momentum = model[5].momentum = 0.0  # type: ignore[assignment]
+    threat, attack = Threat(eps=Fraction(0.1)), PGD(steps=2, loss="kl")
+
+    def draw() -> torch.Generator:
+        return torch.Generator().manual_seed(4)
+
+    adversarial = attack.perturb(model, x, y, threat, draw())
+    p, q = model(x).log_softmax(1), model(adversarial).log_softmax(1)
+    truth = torch.arange(len(y)), y
+    loss, logits = TRADES(beta=3.0, threat=threat, attack=attack).loss(model, x, y, draw())
+    expected = -p[truth].mean() + 3.0 * (p.exp() * (p - q)).sum(1).mean()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(logits.log_softmax(1), q)
+
+    loss, _ = PGDTraining(threat=threat, attack=attack).loss(model, x, y, draw())
+    torch.testing.assert_close(loss, -q[truth].mean())
+    loss, _ = Standard().loss(model, x, y, draw())
+    torch.testing.assert_close(loss, -p[truth].mean())
+
+
+def test_learning_rates() -> None:
+    cosine = Standard(lr=0.4)
+    assert [cosine.lr_at(e, 4) for e in range(4)] == pytest.approx([0.4, 0.2 + math.sqrt(0.02), 0.2, 0.2 - 0.02**0.5])
+    warm = Standard(lr=0.3, lr_end=0.1, warmup=2)
+    assert [warm.lr_at(e, 4) for e in range(4)] == pytest.approx([0.1, 0.2, 0.3, 0.2])
+    step = Standard(lr=1.0, schedule="step", milestones=(2, 3))
+    assert [step.lr_at(e, 5) for e in range(5)] == pytest.approx([1.0, 1.0, 0.1, 0.01, 0.01])
+    assert Standard(lr=0.2, schedule="constant").lr_at(7, 9) == 0.2
+    images, _ = digits(60)
+    logs = train(network(), images, Standard(lr=0.4, clip=None), 4, seed=0)
+    assert [log.lr for log in logs] == [cosine.lr_at(e, 4) for e in range(4)]
+
+
+def test_weight_decay_spares_batch_norm_where_asked() -> None:
+    images, _ = digits(60)
+
+    def length_of_bn(decay_bn: bool) -> float:
+        model = network()
+        train(model, images, Standard(weight_decay=0.5, decay_bn=decay_bn, lr=0.1), 6, seed=0)
+        return float(model[2].weight.detach().norm())
+
+    assert length_of_bn(True) < 0.8 * length_of_bn(False)
+
+
+def test_gradient_is_clipped() -> None:
+    images, _ = digits(60)
+    model = network()
+    start = [p.detach().clone() for p in model.parameters()]
+    # one step without momentum or decay moves by lr · clip at most
+    recipe = Standard(lr=1.0, schedule="constant", momentum=0.0, weight_decay=0.0, clip=0.01, batch_size=48)
+    train(model, images, recipe, 1, seed=0)
+    moved = torch.cat([(p.detach() - q).flatten() for p, q in zip(model.parameters(), start, strict=True)]).norm()
+    assert float(moved) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_bfloat16_learns_too() -> None:
+    images, val = digits()
+    model = network()
+    train(model, images, Standard(lr=0.1, precision="bf16"), 4, seed=0)
+    assert evaluate_error(model, val) < 0.1
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_a_single_last_image_is_left_out() -> None:
+    images, _ = digits()
+    model = nn.Sequential(Normalize(1), nn.Conv2d(1, 4, 8), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10))
+    logs = train(model, images.take(slice(33)), Standard(batch_size=32), 1, seed=0)
+    assert math.isfinite(logs[0].loss)
+    with pytest.raises(ValueError, match="at least 2 images"):
+        train(model, images.take(slice(1)), Standard(), 1, seed=0)
+
+
+# --- repeatable and resumable
+
+
+def test_the_result_depends_on_the_seed_alone() -> None:
+    images, _ = digits(200)
+    recipe = PGDTraining(attack=PGD(steps=2), augment=Augment(crop_padding=1, cutout=2))
+
+    def trained(seed: int, state: int) -> nn.Module:
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        model = network(dropout=0.3)
+        train(model, images, recipe, 2, seed=seed)
+        assert torch.equal(before, torch.get_rng_state()), "torch's own generator is as it was"
+        return model
+
+    assert same(trained(1, state=5), trained(1, state=6))
+    assert not same(trained(1, state=5), trained(2, state=5))
+
+
+class Stop(Exception):
+    """Ends a training from outside."""
+
+
+@pytest.mark.parametrize("recipe", [Standard(decay_bn=False, warmup=1), PGDTraining(attack=PGD(steps=2))])
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_interrupted_equals_uninterrupted(recipe: Recipe, stop_after: int, tmp_path: Path) -> None:
+    images, _ = digits(200)
+    recipe = recipe.for_data(Digits())
+    whole = network(dropout=0.3)
+    logs = train(whole, images, recipe, 4, seed=3)
+
+    def stop(log: object) -> None:
+        if getattr(log, "epoch", 0) == stop_after:
+            raise Stop
+
+    file = tmp_path / "deep" / "checkpoint.safetensors"
+    with pytest.raises(Stop):
+        train(network(dropout=0.3), images, recipe, 4, seed=3, checkpoint=file, on_epoch=stop)
+    later: list[int] = []
+    resumed = network(seed=99, dropout=0.3)  # its weights come from the file
+    again = train(resumed, images, recipe, 4, seed=3, checkpoint=file, on_epoch=lambda log: later.append(log.epoch))
+    assert later == list(range(stop_after + 1, 5))
+    assert same(whole, resumed)
+    assert [(g.loss, g.train_error, g.lr) for g in again] == [(g.loss, g.train_error, g.lr) for g in logs]
+    done = network(seed=7, dropout=0.3)
+    assert len(train(done, images, recipe, 4, seed=3, checkpoint=file)) == 4 and same(whole, done)
+    assert [p.name for p in file.parent.iterdir()] == [file.name], "no temporary files stay"
+
+
+KILLED = """
+import sys, torch
+from pathlib import Path
+from evo_robust.data import Digits
+from evo_robust.train import Standard, train
+from tests.test_train import network
+
+torch.set_num_threads(1)
+model = network(dropout=0.3)
+train(model, Digits().load().train, Standard(), 500, seed=3, checkpoint=Path(sys.argv[1]),
+      on_epoch=lambda log: print(log.epoch, flush=True))
+"""
+
+
+def test_killed_at_any_moment_the_file_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.safetensors"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(file)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    )
+    assert process.stdout is not None
+    seen = [int(process.stdout.readline()) for _ in range(3)]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert seen == [1, 2, 3] and process.returncode == -signal.SIGKILL
+    images, recipe = Digits().load().train, Standard()
+
+    epochs = 0
+
+    def stop(log: object) -> None:
+        nonlocal epochs
+        epochs = getattr(log, "epoch", 0)
+        raise Stop
+
+    resumed, whole = network(dropout=0.3), network(dropout=0.3)
+    with pytest.raises(Stop):
+        train(resumed, images, recipe, 500, seed=3, checkpoint=file, on_epoch=stop)
+    assert epochs >= 4
+
+    def stop_there(log: object) -> None:
+        if getattr(log, "epoch", 0) == epochs:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(whole, images, recipe, 500, seed=3, on_epoch=stop_there)
+    assert same(whole, resumed)
+
+
+def test_a_damaged_or_foreign_checkpoint_is_named(tmp_path: Path) -> None:
+    images, _ = digits(60)
+    file = tmp_path / "checkpoint.safetensors"
+    train(network(), images, Standard(), 1, seed=0, checkpoint=file)
+    with pytest.raises(UserError, match=r"checkpoint\.safetensors belongs to another training"):
+        train(network(), images, Standard(lr=0.01), 1, seed=0, checkpoint=file)
+    with pytest.raises(UserError, match="belongs to another training"):
+        train(network(), images, Standard(), 2, seed=0, checkpoint=file)
+    with pytest.raises(UserError, match="belongs to another training"):
+        train(network(), digits(80)[0], Standard(), 1, seed=0, checkpoint=file)
+    content = file.read_bytes()
+    for wrong in (content[: len(content) // 2], content[:-9] + b"123456789", b"", b"no such thing"):
+        file.write_bytes(wrong)
+        with pytest.raises(UserError, match=r"checkpoint\.safetensors is damaged"):
+            train(network(), images, Standard(), 1, seed=0, checkpoint=file)
+
+
+# --- what goes wrong
+
+
+def test_divergence_is_reported() -> None:
+    images, _ = digits()
+    model = network()
+    with pytest.raises(TrainingDiverged, match="NaN or infinite in epoch"):
+        train(model, images, Standard(lr=1e9, clip=None, weight_decay=1.0), 10, seed=0)
+    assert not model.training
+
+
+class Broken(nn.Module):
+    """A network whose gradient, not its loss, becomes NaN at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1)) + (self.linear.weight.sum() * 0).sqrt()
+
+
+def test_a_last_step_to_nan_is_reported_too() -> None:
+    images, _ = digits(60)
+    with pytest.raises(TrainingDiverged):
+        train(Broken(), images, Standard(batch_size=64), 1, seed=0)
+
+
+def test_the_deadline_is_kept() -> None:
+    images, _ = digits()
+    model = network()
+    started = time.monotonic()
+    with pytest.raises(TimeLimit, match="time limit reached in epoch"):
+        train(model, images, Standard(), 10_000, seed=0, deadline=started + 0.3)
+    assert time.monotonic() - started < 3
+    assert not model.training
+
+
+def test_no_epochs_leave_the_weights() -> None:
+    images, _ = digits(60)
+    model = network()
+    assert train(model, images, Standard(), 0, seed=0) == []
+    assert torch.equal(model[1].weight, network()[1].weight) and not model.training
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"lr": 0.0}, {"lr_end": 1.0}, {"warmup": -1}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"batch_size": 1},
+        {"clip": 0.0}, {"milestones": (3, 2)}, {"milestones": (2,)}, {"momentum": 0.0, "nesterov": True},
+    ],
+)  # fmt: skip
+def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"expected {next(iter(wrong))}"):
+        Standard(**wrong)  # type: ignore[arg-type]
+
+
+def test_impossible_settings_of_adversarial_recipes_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected step_ratio > 0"):
+        FastTraining(step_ratio=0.0)
+    with pytest.raises(ValueError, match="expected beta >= 0"):
+        TRADES(beta=-1.0)
+    with pytest.raises(ValueError, match="expected eps > 0"):
+        PGDTraining(threat=Threat(eps=Fraction(0)))
+
+
+def test_what_is_judged_is_the_network_in_eval_mode() -> None:
+    images, val = digits(200)
+    model = network(dropout=0.5)
+    train(model, images, Standard(lr=0.1), 3, seed=0)
+    model.train()
+    error = evaluate_error(model, val)
+    assert model.training and error == 1 - correct_mask(model.eval(), val).double().mean().item()
