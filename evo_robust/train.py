@@ -83,7 +83,9 @@ class Recipe(Part, abc.ABC):
     precision: Literal["float32", "bf16"] = chz.field(
         default="float32", doc="bf16 computes forward and backward in bfloat16 where torch finds that safe"
     )
-    augment: Augment | None = chz.field(default=None, doc="random changes of images; the data set's own when not given")
+    augment: Augment | None = chz.field(
+        default=None, doc="random changes of images; the data set's own when not a single one is given"
+    )
 
     @chz.validate
     def _ranges(self) -> None:
