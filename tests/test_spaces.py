@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from evo_robust.spaces import InvalidArchitecture, NSGAPhases, SearchSpace
 from evo_robust.spaces.nsga_codec import (
@@ -161,6 +162,21 @@ def test_other_than_notations_are_refused(space: SearchSpace, text: str) -> None
 def test_foreign_architectures_are_refused(space: SearchSpace) -> None:
     with pytest.raises(InvalidArchitecture, match="expected"):
         space.encode(("another", "space"))
+
+
+@every_space
+@settings(quick, max_examples=2)
+@given(seed=seeds)
+def test_drawings_show_every_text_inside_the_picture(space: SearchSpace, seed: int) -> None:
+    figure = Figure(figsize=(10, 2.6))
+    space.draw(space.decode(space.sample(np.random.default_rng(seed))), figure)
+    figure.draw_without_rendering()
+    texts = [text for axes in figure.axes for text in axes.texts if text.get_text()]
+    assert texts
+    for text in texts:
+        box = text.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, text.get_text()
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text.get_text()
 
 
 # --- NSGA phases: identity ----------------------------------------------------------------------------------------
@@ -393,6 +409,26 @@ def test_networks_can_be_traced_and_exported(decoder: str) -> None:
     assert torch.equal(torch.fx.symbolic_trace(model)(x), expected)
     exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n", min=1)},))
     torch.testing.assert_close(exported.module()(x[:2]), expected[:2])
+
+
+def test_drawings_name_phases_channels_and_pools() -> None:
+    space = NSGAPhases(channels=8)
+    for one, channels in ((space, (8, 16, 32)), (space.for_final_training(), (128, 128, 128))):
+        figure = Figure(figsize=(10, 2.6))
+        one.draw(one.from_text(TABLE_V), figure)
+        texts = [text.get_text() for text in figure.axes[0].texts]
+        assert [text for text in texts if "channels" in text] == [f"{n} channels" for n in channels]
+        assert texts.count("max pool") == 2
+        assert [text for text in texts if text.isdigit()] == list("12") + list("123456") * 2
+
+
+def test_arrows_keep_clear_of_nodes() -> None:
+    from evo_robust.spaces import drawing
+
+    start, middle, end = np.array((0.0, 0.0)), np.array(((1.0, 0.0),)), np.array((2.0, 0.0))
+    bend = drawing._clear_bend(start, end, middle, [], 0.14)
+    assert np.linalg.norm(drawing._arc(start, end, bend) - middle, axis=1).min() > 0.14
+    assert drawing._clear_bend(start, end, np.zeros((0, 2)), [], 0.14) == 0
 
 
 def test_phase_graph_knows_its_outputs() -> None:
