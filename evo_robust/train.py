@@ -84,7 +84,7 @@ class Recipe(Part, abc.ABC):
         default="float32", doc="bf16 computes forward and backward in bfloat16 where torch finds that safe"
     )
     augment: Augment | None = chz.field(
-        default=None, doc="random changes of images; the data set's own when not a single one is given"
+        default=None, doc="random changes of images; all as the data set has them when none is given"
     )
 
     @chz.validate
