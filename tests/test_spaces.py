@@ -289,6 +289,8 @@ def test_notation_errors_say_where_and_what(text: str, message: str) -> None:
         ({"nodes": 1}, "nodes >= 2"),
         ({"channels": 0}, "channels >= 1"),
         ({"decoder": "dense", "dense_channels": 7}, "even number"),
+        ({"decoder": "dens"}, "expected decoder residual or dense, got 'dens'"),
+        ({"all_inactive": "drop"}, "expected all_inactive repair or refuse, got 'drop'"),
     ],
 )
 def test_impossible_spaces_are_refused(values: dict, message: str) -> None:  # type: ignore

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import chz
 import torch
@@ -39,6 +39,10 @@ class Flops(Objective):
         doc="thop (its default counting: BN and average pools too), macs (matrix products and convolutions alone) "
         "or nsga (NSGA-Net's: BN, ReLU and pools too)",
     )
+
+    @chz.validate
+    def _known_rule(self) -> None:
+        _check_rule(self.rule)
 
     def measure(self, candidate: Candidate) -> float:
         """MACs of the candidate's network."""
@@ -76,15 +80,19 @@ def count_flops(model: nn.Module, in_shape: Shape, rule: Rule = "thop") -> int:
     Raises:
         ValueError: unknown rule.
     """
+    _check_rule(rule)
     rules = {"thop": _count_thop, "macs": _count_macs, "nsga": _count_nsga}
-    if rule not in rules:
-        raise ValueError(f"expected rule thop, macs or nsga, got {rule!r}")
     # a copy takes hooks, buffers and modes, so that the model itself is never touched
     replica = copy.deepcopy(model).eval()
     reference = next(iter(replica.parameters()), torch.empty(0))
     image = torch.zeros(1, *in_shape, dtype=reference.dtype, device=reference.device)
     with torch.no_grad():
         return rules[rule](replica, image)
+
+
+def _check_rule(rule: str) -> None:
+    if rule not in get_args(Rule):
+        raise ValueError(f"expected rule thop, macs or nsga, got {rule!r}")
 
 
 def _count_thop(model: nn.Module, image: Tensor) -> int:

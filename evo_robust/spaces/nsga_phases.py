@@ -56,6 +56,12 @@ class NSGAPhases(SearchSpace):
         if self.dense_channels % 2:
             raise ValueError(f"expected an even number of dense_channels, got {self.dense_channels}")
 
+    @chz.validate
+    def _check_choices(self) -> None:
+        for name, choices in (("decoder", ("residual", "dense")), ("all_inactive", ("repair", "refuse"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"expected {name} {' or '.join(choices)}, got {getattr(self, name)!r}")
+
     @property
     def n_choices(self) -> np.ndarray:
         """All 2: a genome is the bits of all phases, ``phases``·(n(n−1)/2 + 1)."""
