@@ -23,7 +23,9 @@ from evo_robust.record import load_run
 class PlotCommand:
     """Draw a run: python -m evo_robust.plot run=DIR [baseline=DIR], or run=DIR,DIR to lay runs over each other."""
 
-    run: tuple[str, ...] = chz.field(doc="run folder; several, separated by commas, are laid over each other")
+    run: tuple[str, ...] = chz.field(
+        default=(), doc="run folder; several, separated by commas, are laid over each other"
+    )
     baseline: str | None = chz.field(default=None, doc="run folder of a random search of equal budget, beside the run")
     out: str | None = chz.field(default=None, doc="folder for the pictures; the (first) run folder when not given")
     tolerance: float = chz.field(
@@ -33,7 +35,7 @@ class PlotCommand:
     @chz.validate
     def _sound(self) -> None:
         if not self.run or not all(self.run):
-            raise ValueError("expected run=DIR or run=DIR,DIR, got an empty name")
+            raise ValueError("expected run=DIR, or run=DIR,DIR to lay runs over each other")
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"expected tolerance in [0, 1), got {self.tolerance}")
         if self.baseline is not None and len(self.run) > 1:

@@ -179,7 +179,7 @@ def test_smallest_runs_are_drawn(tmp_path, n, same):
     out = tmp_path / "pictures"
     assert {f.name for f in plot.draw_run(folder, out)} == RUN_FILES
     assert {p.name for p in out.iterdir()} == RUN_FILES
-    assert rows_of(out / "size.csv")[0]["spearman"] == ""  # two networks tell nothing
+    assert rows_of(out / "size.csv")[0]["spearman"] == ""  # so few networks tell nothing
 
 
 def test_large_front_names_only_what_stands_out(tmp_path):
@@ -226,15 +226,18 @@ def test_roles_name_the_ends_and_the_compromise(tmp_path):
 
 
 def test_correlation_with_size():
-    x = np.array([1.0, 2, 3, 4, 5, 50])
+    x = np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 500])
     falling = size.correlation("e", -(x**0.5), x)
-    assert falling.spearman == pytest.approx(-1) and -1 < falling.pearson < 0 and falling.n == 6
+    assert falling.spearman == pytest.approx(-1) and -1 < falling.pearson < 0 and falling.n == 11
     assert falling.verdict == "almost only size"
     assert size.correlation("e", 3 - 2 * x, x).pearson == pytest.approx(-1)
     noise = np.random.default_rng(0).random(40)
     assert size.correlation("e", noise, np.arange(40.0)).verdict == "no clear relation to size"
-    for flat in (size.correlation("e", np.ones(6), x), size.correlation("e", x[:2], x[:2])):
-        assert math.isnan(flat.spearman) and flat.verdict.startswith("cannot be told")
+    flat, few = size.correlation("e", np.ones(11), x), size.correlation("e", x[:3], x[:3])
+    assert math.isnan(flat.spearman) and flat.verdict == "cannot be told: no spread"
+    assert math.isnan(few.spearman) and few.verdict == "too few networks to tell"
+    holes = np.where(np.arange(11) == 3, np.nan, x)
+    assert size.correlation("e", holes, x).n == 10
 
 
 def test_how_quantities_read():
@@ -349,7 +352,7 @@ def test_bad_input_is_one_message_and_writes_nothing(tmp_path, capsys, pair):
     before = snapshot(tmp_path)
     out = f"out={tmp_path / 'new'}"
     cases = [
-        ([], "run"),
+        ([], "expected run=DIR"),
         ([f"run={tmp_path / 'nowhere'}", out], "is no run folder"),
         ([f"run={empty}", out], "is no run folder"),
         ([f"run={failed}", out], "none of 3 evaluations succeeded; the first reason: loss is NaN"),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from evo_robust.indicators import hypervolume_curve, ideal_and_nadir
 from evo_robust.plotting.style import FRONT, note, picture, words
@@ -46,6 +47,7 @@ def draw_curve(axes: Axes, view: View, curve: np.ndarray, colour: str) -> None:
     axes.set_xlabel("evaluations")
     axes.set_ylabel("hypervolume (1 = everything)")
     axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.grid(axis="x", visible=False)
 
 

@@ -15,6 +15,8 @@ from evo_robust.plotting.view import View
 from evo_robust.record import write_csv
 
 SIGNIFICANT = 0.05
+FEWEST = 10
+"""Fewer networks tell nothing: a perfect rank order of three has p = 1/3, and tests for large samples call it 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Correlation:
     Attributes:
         objective: its name.
         n: number of networks.
-        spearman: rank correlation in [-1, 1]; NaN where it is not defined (fewer than 3 networks, or no spread).
+        spearman: rank correlation in [-1, 1]; NaN where it is not defined (fewer than ten networks, or no spread).
         spearman_p: p value in [0, 1], as if the networks were independent.
         pearson: linear correlation in [-1, 1] of the values as recorded.
         pearson_p: p value in [0, 1].
@@ -40,6 +42,8 @@ class Correlation:
     @property
     def verdict(self) -> str:
         """The answer in words, by the rank correlation."""
+        if self.n < FEWEST:
+            return "too few networks to tell"
         if math.isnan(self.spearman):
             return "cannot be told: no spread"
         if self.spearman_p > SIGNIFICANT:
@@ -53,7 +57,7 @@ def correlation(objective: str, values: np.ndarray, params: np.ndarray) -> Corre
     """Spearman and Pearson correlation of two columns ``(n,)``; rows where either is NaN do not count."""
     known = np.isfinite(values) & np.isfinite(params)
     x, y = np.asarray(params, dtype=float)[known], np.asarray(values, dtype=float)[known]
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    if len(x) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return Correlation(objective, len(x))
     # scaled first: Pearson's test warns of lost precision where values are nearly equal compared with their size
     x, y = x / np.abs(x).max(), y / np.abs(y).max()

@@ -76,7 +76,7 @@ class View:
 
     def summary(self) -> str:
         """How much was evaluated, such as ``120 networks evaluated, 3 without figures, 14 on the front``."""
-        parts = [f"{self.n_asked} networks evaluated"]
+        parts = [f"{self.n_asked} network{'s' * (self.n_asked != 1)} evaluated"]
         if self.n_asked > len(self.rows):
             parts.append(f"{self.n_asked - len(self.rows)} failed, rejected or outside the constraints")
         return ", ".join([*parts, f"{len(self.front)} on the front"])
