@@ -1,1 +1,81 @@
-"""evo_robust."""
+"""Search neural networks that are accurate, hard to fool and cheap, all at once.
+
+A problem is a value made of the parts below; ``load`` finds one by name, ``search`` searches it.
+"""
+
+from evo_robust import zoo
+from evo_robust.adversarial_set import AdversarialSet
+from evo_robust.algorithms.evolution import NSGA2, NSGA3
+from evo_robust.algorithms.random import RandomSearch
+from evo_robust.attacks.base import Attack, Threat
+from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
+from evo_robust.attacks.level import CMAES, DE
+from evo_robust.data import (
+    CIFAR10,
+    CIFAR100,
+    MNIST,
+    SVHN,
+    Augment,
+    DataSet,
+    Digits,
+    FashionMNIST,
+    ImageNet,
+    TinyImageNet,
+)
+from evo_robust.evaluators.base import Evaluator
+from evo_robust.evaluators.from_scratch import FromScratch
+from evo_robust.objectives.base import Candidate, Constraint, Context, Objective
+from evo_robust.objectives.cost import Flops, Params
+from evo_robust.objectives.errors import CleanError, RobustError
+from evo_robust.objectives.transfer import TransferError
+from evo_robust.problem import Problem, load
+from evo_robust.search import search
+from evo_robust.spaces import NSGAPhases, SearchSpace
+from evo_robust.train import TRADES, FastTraining, PGDTraining, Recipe, Standard
+
+__all__ = [
+    "BIM",
+    "CIFAR10",
+    "CIFAR100",
+    "CMAES",
+    "DE",
+    "FGSM",
+    "MIFGSM",
+    "MNIST",
+    "NSGA2",
+    "NSGA3",
+    "PGD",
+    "SVHN",
+    "TRADES",
+    "AdversarialSet",
+    "Attack",
+    "Augment",
+    "Candidate",
+    "CleanError",
+    "Constraint",
+    "Context",
+    "DataSet",
+    "Digits",
+    "Evaluator",
+    "FashionMNIST",
+    "FastTraining",
+    "Flops",
+    "FromScratch",
+    "ImageNet",
+    "NSGAPhases",
+    "Objective",
+    "PGDTraining",
+    "Params",
+    "Problem",
+    "RandomSearch",
+    "Recipe",
+    "RobustError",
+    "SearchSpace",
+    "Standard",
+    "Threat",
+    "TinyImageNet",
+    "TransferError",
+    "load",
+    "search",
+    "zoo",
+]

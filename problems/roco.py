@@ -34,6 +34,20 @@ paper = Problem(
     space=NSGAPhases(phases=3, nodes=6, channels=16),
     data=CIFAR10(),
     objectives=(CleanError(), TransferError(adversarial_set=AdversarialSet()), Flops()),
-    evaluator=FromScratch(epochs=25, recipe=Standard(lr=0.025, momentum=0.9, weight_decay=3e-4, batch_size=128, clip=5.0)),
+    evaluator=FromScratch(
+        epochs=25, recipe=Standard(lr=0.025, momentum=0.9, weight_decay=3e-4, batch_size=128, clip=5.0)
+    ),
     algorithm=NSGA2(pop_size=40, n_gen=20),
+)
+
+DIGITS_SET = AdversarialSet(width=0.25, epochs=12, l0_levels=(1, 3, 5, 10), linf_levels=(16, 32, 48, 64), sources=120)
+
+demo = chz.replace(
+    paper,
+    space=NSGAPhases(phases=3, nodes=6, channels=8),
+    data=Digits(),
+    objectives=(CleanError(), TransferError(adversarial_set=DIGITS_SET), Flops()),
+    # 1,150 training images make few steps an epoch: smaller batches and a higher rate learn as much in six
+    evaluator=FromScratch(epochs=6, recipe=Standard(lr=0.1, batch_size=64)),
+    algorithm=NSGA2(pop_size=12, n_gen=6),
 )
