@@ -136,7 +136,8 @@ class Cascade:
         self.found = Found(torch.zeros(n, dtype=torch.long, device=indices.device))
         self.found.level[indices] = len(self.eps)
         for _ in range(self.restarts):
-            self._pass(fetch, indices)
+            if len(indices):
+                self._pass(fetch, indices)
             if not self.keep_going:
                 indices = indices[self.found.level[indices] > 0]
         return self.found
@@ -240,13 +241,13 @@ class Cascade:
             return
         old, new = slots.level[chosen], slots.level[chosen] + 1
         slots.level[chosen] = new
+        if slots.memory is not None:
+            slots.memory[chosen] = 0  # momentum of a smaller ball would lead the first steps astray
         if self.warm:
             slots.time[chosen] = 0
             slots.delta[chosen] *= (self.eps[new] / self.eps[old]).view(-1, 1, 1, 1)
             return
         slots.time[chosen] = -1
-        if slots.memory is not None:
-            slots.memory[chosen] = 0
         start = torch.zeros_like(slots.delta[chosen]) if slots.start is None else slots.start[chosen]
         slots.delta[chosen] = self._started(slots.x[chosen], start, new)
 

@@ -107,7 +107,8 @@ def robust_curve(
     indices = indices if keep_going else indices[correct]
     with torch.no_grad(), eval_mode(model), undisturbed(model):
         if isinstance(attack, GradientAttack):
-            crafter = for_attack(model, images.floats(slice(batch_size)), precision)
+            sample = images.floats(slice(batch_size if precision == "auto" else 16))
+            crafter = for_attack(model, sample, precision)
             cascade = Cascade(
                 attack,
                 crafter,

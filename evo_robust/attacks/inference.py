@@ -87,4 +87,4 @@ def correct_mask(model: nn.Module, images: Images, batch_size: int = 1000) -> Te
 
 def clean_error(model: nn.Module, images: Images, batch_size: int = 1000) -> float:
     """Fraction in [0, 1] of ``images`` that ``model`` in eval mode misclassifies."""
-    return 1.0 - correct_mask(model, images, batch_size).double().mean().item()
+    return correct_mask(model, images, batch_size).logical_not().double().mean().item()
