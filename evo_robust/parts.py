@@ -81,7 +81,7 @@ def from_dotted(base: type[P], values: Mapping[str, Any], class_name: str | None
     try:
         return blueprint.make()
     except chz.blueprint._entrypoint.EntrypointException as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(error).strip().partition("\n")[0]) from error
 
 
 def _typed(value: Any) -> str:

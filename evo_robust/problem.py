@@ -34,6 +34,9 @@ class Problem(Part):
     data: DataSet = chz.field(doc="the images")
     objectives: tuple[Objective, ...] = chz.field(doc="what is minimised, in this order; names must differ")
     constraints: tuple[Constraint, ...] = chz.field(default=(), doc="what must not exceed a limit")
+    recorded: tuple[Objective, ...] = chz.field(
+        default=(), doc="what is measured and recorded beside the objectives, for comparisons; not searched for"
+    )
     evaluator: Evaluator = chz.field(doc="how candidates get weights and figures")
     algorithm: Algorithm = chz.field(doc="how candidates are proposed")
     seed: int = chz.field(default=0, doc="all randomness of the search comes from it; >= 0")
@@ -42,7 +45,8 @@ class Problem(Part):
     def _sound(self) -> None:
         if not self.objectives:
             raise ValueError("expected at least one objective, got none (objectives is empty)")
-        for what, items in (("objective", self.objectives), ("constraint", self.constraints)):
+        measured = (*self.objectives, *self.recorded)
+        for what, items in (("objective", measured), ("constraint", self.constraints)):
             names = [item.name for item in items]
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
@@ -70,6 +74,7 @@ class Problem(Part):
             device=device,
             workers=workers,
             cache=cache_folder(),
+            recorded=self.recorded,
             folder=folder,
             say=say,
         )
@@ -197,7 +202,7 @@ def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]
 
     Named parts that the problem declares keep their settings; what ``base`` held is dropped from it.
     """
-    for name in ("objectives", "constraints"):
+    for name in ("objectives", "constraints", "recorded"):
         if any(key.startswith(f"{name}.") for key in given) and not base.get(name, True):
             del base[name]  # an empty tuple would hide the items that are given
         if name not in given:

@@ -82,7 +82,10 @@ class FolderLock:
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a search stands after a generation; hypervolume in [0,1], of the figures seen so far."""
+    """Where a search stands after a generation.
+
+    The hypervolume is the share of the box from zero to a tenth beyond the first generation's worst values.
+    """
 
     generation: int
     evaluations: int
@@ -217,7 +220,7 @@ class Record:
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
         self._past: dict[int, float] = {}
         self._progress: list[list[Any]] = []
-        self._fronts: list[np.ndarray] = []
+        self._scale: tuple[np.ndarray, np.ndarray] | None = None
         self._ledger: Any = None
         self.rows: list[dict[str, Any]] = []
         self.n_measured = 0
@@ -314,23 +317,23 @@ class Record:
         """
         os.fsync(self._ledger.fileno())
         front = front_of(self.rows, self.names)
-        self._fronts.append(objective_matrix(front, self.names))
         seconds = max(seconds, self._past.get(generation, 0.0))
-        self._progress.append([generation, len(self.rows), 0.0, len(front), round(seconds, 2)])
-        self._measure_fronts()
+        volume = self._hypervolume(objective_matrix(front, self.names))
+        self._progress.append([generation, len(self.rows), f"{volume:.6g}", len(front), round(seconds, 2)])
         header = ["generation", "evaluations", "hypervolume", "front", "seconds"]
         write_csv(self.folder / "progress.csv", header, self._progress)
         self._write_front(front)
-        return Progress(generation, len(self.rows), self._progress[-1][2], len(front), seconds)
+        return Progress(generation, len(self.rows), volume, len(front), seconds)
 
-    def _measure_fronts(self) -> None:
-        """Hypervolume of every generation's front in one scale, that of all figures so far, so that they compare."""
-        ok = objective_matrix([row for row in self.rows if _usable(row)], self.names)
-        if len(ok) == 0:
-            return
-        ideal, nadir = ideal_and_nadir(ok)
-        for row, front in zip(self._progress, self._fronts, strict=True):
-            row[2] = float(f"{hypervolume(front, ideal, nadir):.6g}") if len(front) else 0.0
+    def _hypervolume(self, front: np.ndarray) -> float:
+        """In the scale that the first generation with figures sets, so that a generation's value never changes."""
+        if len(front) == 0:
+            return 0.0
+        if self._scale is None:
+            ideal, nadir = ideal_and_nadir(objective_matrix([r for r in self.rows if _usable(r)], self.names))
+            # errors and costs cannot fall below zero; what can (a logarithm) gets room of its own width
+            self._scale = np.where(ideal >= 0, 0.0, ideal - (nadir - ideal)), nadir
+        return hypervolume(front, *self._scale)
 
     def past_seconds(self, generation: int) -> float:
         """Seconds that earlier runs had spent when ``generation`` ended, 0 if none got there."""
@@ -360,7 +363,8 @@ class Record:
 
 
 def _visible(folder: Path) -> Iterable[Path]:
-    return (p for p in folder.iterdir() if not p.name.startswith("."))
+    # a process killed before its first write leaves nothing but its locks
+    return (p for p in folder.iterdir() if not p.name.startswith(".") and p.name != "lock")
 
 
 def _past_seconds(path: Path) -> dict[int, float]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import chz
 from rich.console import Console
-from rich.table import Table
 
 from evo_robust.adapter import SearchFailed
 from evo_robust.cli import HelpRequested, command, make, split
 from evo_robust.parts import Part, UserError, nearest
 from evo_robust.plot import draw_run
+from evo_robust.plotting.terminal import front_table
+from evo_robust.plotting.view import view_of
 from evo_robust.problem import Problem, find, load, problem_files, scales, summary
 from evo_robust.progress import Printed
 from evo_robust.record import Run
@@ -98,7 +99,8 @@ def _search(options: RunOptions, problem: Problem, argv: list[str]) -> Run:
 def show(run: Run, options: RunOptions) -> None:
     """Print the front and draw the pictures."""
     console = Console(highlight=False)
-    console.print(front_table(run))
+    if run.front:
+        console.print(front_table(view_of(run)))
     failed = sum(row["status"] == "failed" for row in run.evaluations)
     rejected = sum(row["status"] == "rejected" for row in run.evaluations)
     if failed or rejected:
@@ -127,26 +129,9 @@ def help_text(own: dict[str, str], rest: dict[str, str]) -> str:
         load(own["problem"], own.get("scale", "demo"), rest)
     except HelpRequested as text:
         texts.append(str(text))
-    names = ", ".join(scales(own["problem"]))
+    names = ", ".join(sorted(scales(own["problem"])))
     return "\n".join([*texts, f"scales of {own['problem']}: {names}"])
 
 
-def front_table(run: Run) -> Table:
-    """The front, accuracy in percent where the objective is an error."""
-    table = Table(title=f"front: {len(run.front)} of {len(run.evaluations)} evaluated networks")
-    table.add_column("#", justify="right")
-    for name in run.objectives:
-        table.add_column(name, justify="right")
-    table.add_column("architecture", overflow="fold")
-    for index, row in enumerate(run.front):
-        values = [_figure(row["objectives"][name]) for name in run.objectives]
-        table.add_row(str(index), *values, row["architecture"], style=None)
-    return table
-
-
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(None))

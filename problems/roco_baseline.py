@@ -1,10 +1,17 @@
-"""Baseline of RoCo-NAS: the same search for accuracy and FLOPs alone, without adversarial images."""
+"""Baseline of RoCo-NAS: the same search for accuracy and FLOPs alone.
+
+The error on the adversarial set is measured and recorded, as in the paper's Table III, but not searched for.
+"""
 
 import chz
 
-from evo_robust import CleanError, Flops, load
+from evo_robust import Problem, load
 
-_objectives = (CleanError(), Flops())
 
-paper = chz.replace(load("roco", "paper"), objectives=_objectives)
-demo = chz.replace(load("roco", "demo"), objectives=_objectives)
+def _accuracy_and_flops(problem: Problem) -> Problem:
+    clean, transfer, flops = problem.objectives
+    return chz.replace(problem, objectives=(clean, flops), recorded=(transfer,))
+
+
+paper = _accuracy_and_flops(load("roco", "paper"))
+demo = _accuracy_and_flops(load("roco", "demo"))

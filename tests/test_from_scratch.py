@@ -69,7 +69,7 @@ def run(problem: Problem, folder: Path, workers: int = 1) -> Run:
 
 
 def figures(run: Run) -> list[str]:
-    keys = ("id", "generation", "genome", "architecture", "objectives", "constraints", "figures", "status", "seed")
+    keys = ("id", "generation", "genome", "architecture", "objectives", "constraints", "recorded", "figures", "status", "seed")
     return [json.dumps([row[k] for k in keys]) for row in run.evaluations]
 
 

@@ -32,6 +32,7 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     for key in ("workers", "algorithm.pop_size", "evaluator.epochs", "objectives.1.adversarial_set", "data.root"):
         assert key in text
+    text = " ".join(text.split())
     assert "training epochs per candidate" in text and "scales of roco: demo" in text
 
 
@@ -41,7 +42,7 @@ def test_searches_draws_and_resumes(
     monkeypatch.chdir(tmp_path)
     assert main([*SMALL, "out=run"]) == 0
     printed = capsys.readouterr().out
-    assert "generation   2/2" in printed and "front:" in printed and "wrote run/front.png" in printed
+    assert "generation   2/2" in printed and "Front of" in printed and "wrote run/front.png" in printed
     info = json.loads(Path("run/problem.json").read_text())
     assert info["problem"] == "roco_baseline" and info["values"]["algorithm.pop_size"] == 4
     assert info["command"].startswith("python -m evo_robust.run problem=roco_baseline")

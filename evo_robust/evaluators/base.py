@@ -25,6 +25,7 @@ class Evaluation:
         status: ``ok``; ``failed`` (exception, NaN, memory, time); ``rejected`` (a cheap constraint or gate said no).
         objectives: value by name, in declared order; dear ones are absent unless ``ok``.
         constraints: G by name (feasible where ≤ 0).
+        recorded: values of objectives that are measured but not searched for, by name.
         figures: extra figures by name, JSON values.
         seconds: wall-clock time it took.
         seed: the candidate's seed.
@@ -35,6 +36,7 @@ class Evaluation:
     status: Status
     objectives: dict[str, float] = dataclasses.field(default_factory=dict)
     constraints: dict[str, float] = dataclasses.field(default_factory=dict)
+    recorded: dict[str, float] = dataclasses.field(default_factory=dict)
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     seed: int = 0

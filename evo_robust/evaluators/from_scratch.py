@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import chz
-import torch
 from torch import nn
 
 from evo_robust.evaluators.pool import PooledEvaluator, build_candidate, candidate_seed, fixed_threads, splits_on
@@ -35,8 +34,7 @@ class FromScratch(PooledEvaluator):
         seed = candidate_seed(context, context.space.to_text(architecture))
         splits = splits_on(context.data, context.device)
         with fixed_threads(self.threads):
-            model = build_candidate(context, architecture, seed)
-            model = model.to(context.device, memory_format=torch.channels_last)
+            model = build_candidate(context, architecture, seed).to(context.device)
             recipe = self.recipe.for_data(context.data)
             logs = train(model, splits.train, recipe, self.epochs, seed=seed, deadline=deadline)
         return model.eval(), {"train_error": logs[-1].train_error} if logs else {}

@@ -92,7 +92,7 @@ class PoolSession(Session):
         objectives: tuple[Objective, ...],
         constraints: tuple[Constraint, ...],
     ) -> None:
-        for objective in (*objectives, *(c.of for c in constraints)):
+        for objective in (*objectives, *(c.of for c in constraints), *context.recorded):
             objective.prepare(context)
         self.workers = context.workers
         self.job = Job(evaluator, dataclasses.replace(context, say=silent), objectives, constraints)
@@ -103,6 +103,7 @@ class PoolSession(Session):
             context.data,
             list(objectives),
             list(constraints),
+            list(context.recorded),
             context.seed,
             torch.device(context.device).type,
         )
@@ -249,6 +250,7 @@ def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
         status=status,
         objectives=measured.objectives if status == "ok" else {},
         constraints=measured.constraints,
+        recorded=measured.recorded if status == "ok" else {},
         figures=figures,
         seconds=round(time.monotonic() - started, 3),
         seed=seed,
@@ -262,6 +264,7 @@ class _Measured:
 
     objectives: dict[str, float] = dataclasses.field(default_factory=dict)
     constraints: dict[str, float] = dataclasses.field(default_factory=dict)
+    recorded: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float) -> str | None:
@@ -278,8 +281,9 @@ def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float
     deadline = None if evaluator.time_limit is None else started + evaluator.time_limit
     candidate.model, figures = evaluator.obtain(context, candidate.architecture, deadline)
     candidate.figures.update(figures)
-    for objective in job.objectives:
-        measured.objectives[objective.name] = _finite(objective.name, objective.measure(candidate))
+    for objectives, values in ((job.objectives, measured.objectives), (context.recorded, measured.recorded)):
+        for objective in objectives:
+            values[objective.name] = _finite(objective.name, objective.measure(candidate))
     _constraints(job, candidate, measured, needs_weights=True)
     if deadline is not None and time.monotonic() > deadline:
         raise TimeLimit(f"took longer than evaluator.time_limit={evaluator.time_limit} s")

@@ -35,6 +35,7 @@ class Context:
         device: torch device name, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: how many candidates are evaluated at a time.
         cache: folder for things that later runs reuse (adversarial sets, resized images).
+        recorded: what is measured beside the objectives and kept in the record alone.
         folder: the run folder, for state that a resume needs; None when a search keeps no record.
         say: takes one line of progress text.
     """
@@ -45,6 +46,7 @@ class Context:
     device: str
     workers: int
     cache: Path
+    recorded: tuple[Objective, ...] = ()
     folder: Path | None = None
     say: Say = silent
 
@@ -91,7 +93,6 @@ class Candidate:
 class Objective(Part, abc.ABC):
     """A number to be minimised."""
 
-    unit: ClassVar[str] = ""
     needs_weights: ClassVar[bool] = True
 
     label: str | None = chz.field(default=None, doc="column name; the class's own name when not given")
@@ -103,6 +104,11 @@ class Objective(Part, abc.ABC):
             return self.label
         text = type(self).__name__
         return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(text))
+
+    @property
+    def unit(self) -> str:
+        """Unit of the value; ``fraction`` for errors."""
+        return "fraction"
 
     def prepare(self, context: Context) -> None:  # noqa: B027 (most objectives need nothing)
         """Build, once and in the main process, what all candidates share (cached files)."""

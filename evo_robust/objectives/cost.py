@@ -31,7 +31,6 @@ _POOLS = (
 class Flops(Objective):
     """Multiply-accumulates of one image's forward pass, under a named rule."""
 
-    unit: ClassVar[str] = "MACs"
     needs_weights: ClassVar[bool] = False
 
     rule: Rule = chz.field(
@@ -44,6 +43,11 @@ class Flops(Objective):
     def _known_rule(self) -> None:
         _check_rule(self.rule)
 
+    @property
+    def unit(self) -> str:
+        """Multiply-accumulates and what else the rule counts."""
+        return f"operations counted by {self.rule}"
+
     def measure(self, candidate: Candidate) -> float:
         """MACs of the candidate's network."""
         return float(count_flops(_network(candidate), candidate.context.data.in_shape, self.rule))
@@ -53,8 +57,12 @@ class Flops(Objective):
 class Params(Objective):
     """Number of parameters."""
 
-    unit: ClassVar[str] = "parameters"
     needs_weights: ClassVar[bool] = False
+
+    @property
+    def unit(self) -> str:
+        """Parameters."""
+        return "parameters"
 
     def measure(self, candidate: Candidate) -> float:
         """Parameters of the candidate's network."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import chz
 
@@ -26,8 +26,6 @@ def _limited(images: Images, limit: int | None) -> Images:
 class CleanError(Objective):
     """Fraction of validation images that are misclassified without attack."""
 
-    unit: ClassVar[str] = "fraction"
-
     limit: int | None = chz.field(default=None, doc="validation images used, >= 1; all when not given")
 
     @chz.validate
@@ -47,8 +45,6 @@ class RobustError(Objective):
     Every strength is recorded in the candidate's figures under the objective's name, with the list of those that were
     estimated instead of attacked.
     """
-
-    unit: ClassVar[str] = "fraction"
 
     attack: Attack = chz.field(default_factory=PGD, doc="how adversarial images are found")
     eps: tuple[Fraction, ...] = chz.field(

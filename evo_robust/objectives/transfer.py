@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import ClassVar
 
 import chz
 
@@ -20,8 +19,6 @@ class TransferError(Objective):
 
     Records the fractions by norm and level, and the number of images ``n``.
     """
-
-    unit: ClassVar[str] = "fraction"
 
     adversarial_set: AdversarialSet = chz.field(
         default_factory=AdversarialSet, blueprint_unspecified=AdversarialSet, doc="the images and how they are made"

@@ -109,8 +109,8 @@ def _why_empty(run: Run) -> str:
 
 
 def row_figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """All numbers of a row by column name: objectives, then figures, a curve's values as ``name.key``."""
-    numbers: dict[str, float] = dict(row["objectives"])
+    """All numbers of a row by column name: objectives, what was recorded beside them, then figures."""
+    numbers: dict[str, float] = {**row["objectives"], **row.get("recorded", {})}
     for name, value in row.get("figures", {}).items():
         for key, number in _flat(name, value):
             numbers.setdefault(key, number)
