@@ -15,12 +15,11 @@ import itertools
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import chz
-import filelock
 import joblib
 import torch
 from torch import nn
@@ -30,8 +29,8 @@ from evo_robust.adversarial_images import AdversarialImages, Row, Samples
 from evo_robust.attacks.inference import clean_error, correct_mask
 from evo_robust.attacks.level import CMAES, LevelAttack, LevelNorm
 from evo_robust.data import DataSet, Images, Splits
-from evo_robust.files import read_tensors, whole_file, write_tensors
-from evo_robust.objectives.cost import count_flops
+from evo_robust.files import only_one, read_tensors, whole_file, write_tensors
+from evo_robust.objectives.base import Say, silent
 from evo_robust.parts import Part, UserError, digest, dotted, seed_from
 from evo_robust.train import Recipe, Standard, TrainingDiverged, train
 
@@ -40,8 +39,6 @@ VERSION = 1
 
 FEW = 100
 """Fewer samples than this give errors that are several points off by chance alone."""
-
-Say = Callable[[str], None]
 
 
 @chz.chz
@@ -111,7 +108,7 @@ class AdversarialSet(Part):
         cache: Path,
         device: str = "cpu",
         workers: int = 1,
-        say: Say = lambda line: None,
+        say: Say = silent,
     ) -> AdversarialImages:
         """The set from the cache, built first where it is not there yet; in host memory.
 
@@ -133,7 +130,7 @@ class AdversarialSet(Part):
             job = _Job(self, data, device, folder)
             job.check()
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone(folder, say):
+            with only_one(folder, lambda: say(f"another process builds the set in {folder}: waiting for it")):
                 if not _complete(folder):
                     _build(job, workers, say)
         images = load(folder)
@@ -166,21 +163,6 @@ def _complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-@contextlib.contextmanager
-def _alone(folder: Path, say: Say) -> Iterator[None]:
-    """Hold the folder; the operating system frees it when its holder dies."""
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        say(f"another process builds the adversarial set in {folder}: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 @dataclasses.dataclass(frozen=True)
 class _Job:
     """What is built where."""
@@ -196,11 +178,11 @@ class _Job:
             if len(self.sources(split)) == 0:
                 raise UserError(f"the adversarial set has no {name} images to attack (data.val_share=0?)")
 
-    def parts(self) -> list[_Part]:
+    def parts(self) -> list[_SetPart]:
         """Everything that is attacked, in the order of the table; the search's before the judge's."""
         kinds = [(norm, level) for norm in self.settings.norms for level in self.settings.levels(norm)]
         return [
-            _Part(split, victim, norm, level)
+            _SetPart(split, victim, norm, level)
             for split, victim, (norm, level) in itertools.product(("search", "judge"), self.settings.victims, kinds)
         ]
 
@@ -208,7 +190,7 @@ class _Job:
         """Weights of a victim."""
         return self.folder / f"victim-{name}.safetensors"
 
-    def part_file(self, part: _Part) -> Path:
+    def part_file(self, part: _SetPart) -> Path:
         """Samples of a part."""
         name = f"{part.split}-{part.victim}-{part.norm}-{part.level}.safetensors"
         return self.folder / "parts" / name
@@ -229,7 +211,7 @@ class _Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Part:
+class _SetPart:
     """One attack: a set, a victim, a norm and a level."""
 
     split: str
@@ -257,12 +239,11 @@ def _one_thread() -> Iterator[None]:
 def _build(job: _Job, workers: int, say: Say) -> None:
     """Train the victims, attack them, put the samples together; finished files are taken as they are."""
     began = time.monotonic()
-    settings = job.settings
     (job.folder / "parts").mkdir(exist_ok=True)
     for leftover in job.folder.rglob(".*.safetensors.*"):  # a killed process was writing it
         leftover.unlink(missing_ok=True)
     say(f"building the adversarial set of {job.data.name} in {job.folder} (once; later runs reuse it)")
-    for line in _in_pool([(_victim_task, job, name) for name in settings.victims], workers):
+    for line in _in_pool([(_victim_task, job, name) for name in job.settings.victims], workers):
         say(line)
     cost = _costs(job)
     # dearest first, so that no worker waits for a latecomer
@@ -272,10 +253,7 @@ def _build(job: _Job, workers: int, say: Say) -> None:
         progress.advance(part, line)
     _assemble(job, say)
     seconds = time.monotonic() - began
-    info = {"version": VERSION, "data": {"class": job.data.name, **dotted(job.data, identity=True)}}
-    record = {**info, "set": dotted(settings, identity=True), "device": job.device, "torch": torch.__version__}
-    with whole_file(job.folder / "settings.json") as temporary:
-        temporary.write_text(json.dumps({**record, "seconds": round(seconds, 1)}, indent=2) + "\n", encoding="utf-8")
+    _write_settings(job, seconds)
     say(f"adversarial set built in {seconds:.0f} s")
 
 
@@ -292,10 +270,20 @@ def _in_pool(tasks: Sequence[tuple], workers: int) -> Iterator[Any]:
         yield from parallel(joblib.delayed(function)(*arguments) for function, *arguments in tasks)
 
 
-def _costs(job: _Job) -> dict[_Part, float]:
-    """Rough relative time of each attack: multiply-accumulates of its victim; higher levels stop sooner."""
-    size = {name: count_flops(job.network(name), job.data.in_shape, "macs") for name in job.settings.victims}
-    return {part: size[part.victim] / (1 + job.settings.levels(part.norm).index(part.level)) for part in job.parts()}
+def _costs(job: _Job) -> dict[_SetPart, float]:
+    """Rough relative time of each attack: that of its victim's forward pass; higher levels stop sooner."""
+    time_of = {name: _forward_seconds(job, name) for name in job.settings.victims}
+    return {part: time_of[part.victim] / (1 + job.settings.levels(part.norm).index(part.level)) for part in job.parts()}
+
+
+def _forward_seconds(job: _Job, name: str) -> float:
+    model = job.network(name).eval()
+    x = torch.zeros(64, *job.data.in_shape, device=job.device).contiguous(memory_format=torch.channels_last)
+    with _one_thread(), torch.inference_mode():
+        model(x[:1])  # the first pass also prepares memory and kernels
+        began = time.perf_counter()
+        model(x).sum().item()
+        return time.perf_counter() - began
 
 
 class _Progress:
@@ -303,7 +291,7 @@ class _Progress:
 
     every = 5.0
 
-    def __init__(self, cost: Mapping[_Part, float], todo: Sequence[_Part], say: Say) -> None:
+    def __init__(self, cost: Mapping[_SetPart, float], todo: Sequence[_SetPart], say: Say) -> None:
         self.cost, self.say = cost, say
         self.left = set(todo)
         self.todo = sum(cost[part] for part in todo)
@@ -311,7 +299,7 @@ class _Progress:
         if len(todo) < len(cost):
             say(f"{len(cost) - len(todo)} of {len(cost)} attacks are done already")
 
-    def advance(self, part: _Part, line: str) -> None:
+    def advance(self, part: _SetPart, line: str) -> None:
         """One more attack is done."""
         self.left.discard(part)
         now = time.monotonic()
@@ -346,7 +334,7 @@ def _victim_task(job: _Job, name: str) -> str:
         return f"victim {name}: trained, {1 - error:.1%} of the validation images right"
 
 
-def _part_task(job: _Job, part: _Part) -> tuple[_Part, str]:
+def _part_task(job: _Job, part: _SetPart) -> tuple[_SetPart, str]:
     """Attack one victim at one level and keep the successes."""
     settings = job.settings
     with _one_thread():
@@ -392,3 +380,17 @@ def _assemble(job: _Job, say: Say) -> None:
     images.write_csv(job.folder / "table.csv")
     for line in images.text().splitlines():
         say(line)
+
+
+def _write_settings(job: _Job, seconds: float) -> None:
+    """Tell people what the folder holds; written last, it also says that the set is complete."""
+    info = {
+        "version": VERSION,
+        "data": {"class": job.data.name, **dotted(job.data, identity=True)},
+        "set": dotted(job.settings, identity=True),
+        "device": job.device,
+        "torch": torch.__version__,
+        "seconds": round(seconds, 1),
+    }
+    with whole_file(job.folder / "settings.json") as temporary:
+        temporary.write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and tensors in them; nothing here loads pickles."""
+"""Files that are whole or not there at all, tensors in them, and folders held by one process; no pickle is loaded."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -27,6 +28,26 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def only_one(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a folder; the operating system frees it when its holder dies.
+
+    Args:
+        folder: it must exist.
+        on_wait: called once when another process holds the folder, before waiting for it.
+    """
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:

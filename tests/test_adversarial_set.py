@@ -265,7 +265,7 @@ def test_second_process_waits_for_the_first(copy: Path, built: tuple[Path, Adver
             first.release()
 
     assert equal(TINY.build_or_load(DATA, copy, say=say), built[1])
-    assert lines.about("another process builds the adversarial set") and not lines.about("building")
+    assert lines.about("another process builds the set") and not lines.about("building")
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "text"])
