@@ -16,6 +16,7 @@ from evo_robust.parts import UserError
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.style import Quantity
 from evo_robust.plotting.view import COSTS, View, names_of, view_of
+from evo_robust.progress import output
 from evo_robust.record import load_run
 
 
@@ -195,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command with ``argv``; the exit status."""
     command = cli.parse(PlotCommand, argv or [], "plot")
     # a pipe has no width: wide enough that no figure is folded
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = output()
     files = []
     if command.baseline is not None or len(command.run) > 1:
         files += _show_several(console, command)

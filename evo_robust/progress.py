@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,11 @@ from rich.progress import Progress as Bar
 
 if TYPE_CHECKING:
     from evo_robust.record import Progress
+
+
+def output() -> Console:
+    """The terminal, or plain lines wide enough for tables where output is kept in a file."""
+    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 120)
 
 
 class Reporter(abc.ABC):
@@ -45,7 +51,7 @@ class Printed(Reporter):
     """Lines per generation; on a terminal also a bar of evaluations with the time left."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or output()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._began = time.monotonic()
@@ -55,7 +61,7 @@ class Printed(Reporter):
 
     def say(self, text: str) -> None:
         """See :meth:`Reporter.say`."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def start(self, total: int, known: int) -> None:
         """See :meth:`Reporter.start`."""

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import chz
-from rich.console import Console
 
 from evo_robust.adapter import SearchFailed
 from evo_robust.cli import HelpRequested, command, make, split
@@ -16,7 +15,7 @@ from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
 from evo_robust.plotting.view import view_of
 from evo_robust.problem import Problem, find, load, problem_files, scales, summary
-from evo_robust.progress import Printed
+from evo_robust.progress import Printed, output
 from evo_robust.record import Run
 from evo_robust.search import search
 
@@ -98,7 +97,7 @@ def _search(options: RunOptions, problem: Problem, argv: list[str]) -> Run:
 
 def show(run: Run, options: RunOptions) -> None:
     """Print the front and draw the pictures."""
-    console = Console(highlight=False)
+    console = output()
     if run.front:
         console.print(front_table(view_of(run)))
     failed = sum(row["status"] == "failed" for row in run.evaluations)

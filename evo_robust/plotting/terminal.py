@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from evo_robust.plotting.compare import Standing
@@ -17,8 +18,8 @@ def front_table(view: View) -> Table:
     """The front: index, objectives, costs, what stands out, architecture."""
     costs = [name for name in COSTS if name not in view.run.objectives]
     shown = view.quantities() + [quantity(n, view.unit(n), view.column(n)) for n in costs]
-    table = _table(f"Front of {view.name}: {view.summary()}", ["index"], shown)
-    table.add_column("stands out", overflow="fold")
+    table = _table(f"Front of {view.name}: {view.summary()}", ["#"], shown)
+    table.add_column("stands out", no_wrap=True)
     table.add_column("architecture", overflow="ellipsis", no_wrap=True, max_width=40)
     roles = view.roles()
     for i, position in enumerate(view.front):
@@ -75,9 +76,11 @@ def pairs_table(pairs: Sequence[Pair], shown: Sequence[Quantity]) -> Table:
 
 
 def _table(title: str, first: Sequence[str], shown: Sequence[Quantity]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in first:
         table.add_column(name, justify="left" if name == "run" else "right")
     for q in shown:
-        table.add_column(q.label, justify="right")
+        # a header may break between words, never within one
+        longest = max(map(len, q.label.replace("(", " (").split()))
+        table.add_column(q.label, justify="right", min_width=longest)
     return table
