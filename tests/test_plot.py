@@ -213,8 +213,8 @@ def test_table_in_the_terminal(tmp_path, capsys):
     run = load_run(folder)
     assert f"24 networks evaluated, 2 failed, rejected or outside the constraints, {len(run.front)} on the front" in out
     first = run.front[0]["objectives"]
-    assert f"{100 * first['clean_error']:.2f}" in out and "error (%)" in out
-    assert view_of(run).quantities()[1].label in out and "best compromise" in out
+    assert f"{100 * first['clean_error']:.2f}" in out and "clean error" in out
+    assert view_of(run).quantities()[1].words in out and "best compromise" in out
     assert str(folder / "front.png") in out
 
 

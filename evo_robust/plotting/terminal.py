@@ -80,7 +80,7 @@ def _table(title: str, first: Sequence[str], shown: Sequence[Quantity]) -> Table
     for name in first:
         table.add_column(name, justify="left" if name == "run" else "right")
     for q in shown:
-        # a header may break between words, never within one
-        longest = max(map(len, q.label.replace("(", " (").split()))
-        table.add_column(q.label, justify="right", min_width=longest)
+        # the unit under the name: narrow, and no header breaks within a word
+        label = q.label.replace(" (", "\n(", 1)
+        table.add_column(label, justify="right", min_width=max(map(len, label.split("\n"))))
     return table
