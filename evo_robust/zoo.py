@@ -22,15 +22,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
-from torchvision.models.densenet import DenseNet
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.vgg import cfgs as vgg_layers
-from torchvision.models.vgg import make_layers
 
 from evo_robust.parts import nearest
 from evo_robust.spaces.ops import Normalize
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+# torchvision.models takes seconds to import, and every worker process would: the builders import what they need
 
 Shape = tuple[int, int, int]
 Builder = Callable[[int, Shape, float], nn.Module]
@@ -151,16 +153,20 @@ def _kaiming(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _resnet(block: type[BasicBlock | Bottleneck], widths: Sequence[int], layers: Sequence[int]) -> Builder:
+def _resnet(block: Literal["BasicBlock", "Bottleneck"], widths: Sequence[int], layers: Sequence[int]) -> Builder:
     def builder(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
+        from torchvision.models import resnet
+
         scaled = [_scaled(n, width) for n in widths]
-        return _ResNet(block, scaled, layers, in_shape[0], n_classes, _is_small(in_shape))
+        return _ResNet(getattr(resnet, block), scaled, layers, in_shape[0], n_classes, _is_small(in_shape))
 
     return builder
 
 
 def _densenet(growth: int, layers: tuple[int, ...], first: int) -> Builder:
     def builder(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
+        from torchvision.models.densenet import DenseNet
+
         stem = _scaled(first, width)
         model = DenseNet(_scaled(growth, width), layers, stem, num_classes=n_classes)
         small = _is_small(in_shape)
@@ -175,6 +181,9 @@ def _densenet(growth: int, layers: tuple[int, ...], first: int) -> Builder:
 
 def _vgg_16(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
     """The 13 convolutions of VGG-16 with batch normalisation, as many poolings as the image has room for."""
+    from torchvision.models.vgg import cfgs as vgg_layers
+    from torchvision.models.vgg import make_layers
+
     room = min(in_shape[1:]).bit_length() - 1
     plan: list[str | int] = []
     for item in vgg_layers["D"]:
@@ -194,8 +203,8 @@ _BUILDERS: dict[str, Builder] = {
     "densenet": _densenet(12, (6, 6, 6), 24),
     "densenet-121": _densenet(32, (6, 12, 24, 16), 64),
     "lenet": _lenet,
-    "resnet": _resnet(BasicBlock, (16, 32, 64), (3, 3, 3)),
-    "resnet-18": _resnet(BasicBlock, (64, 128, 256, 512), (2, 2, 2, 2)),
-    "resnet-50": _resnet(Bottleneck, (64, 128, 256, 512), (3, 4, 6, 3)),
+    "resnet": _resnet("BasicBlock", (16, 32, 64), (3, 3, 3)),
+    "resnet-18": _resnet("BasicBlock", (64, 128, 256, 512), (2, 2, 2, 2)),
+    "resnet-50": _resnet("Bottleneck", (64, 128, 256, 512), (3, 4, 6, 3)),
     "vgg-16": _vgg_16,
 }
