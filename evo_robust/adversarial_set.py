@@ -45,8 +45,9 @@ FEW = 100
 class AdversarialSet(Part):
     """Which networks are attacked how, to make the images that candidates are judged by.
 
-    Sizes of the victims: see :mod:`evo_robust.zoo`. The paper's L∞ levels 1 to 10 fool almost nobody on 8×8 digits:
-    choose levels that give some hundred samples at least.
+    Sizes of the victims: see :mod:`evo_robust.zoo`. On 8×8 digits the paper's L∞ levels 1 to 10 are less than one of
+    their 16 grey steps and fool almost nobody; levels 16, 32, 48 and 64, one to four such steps, fool between a third
+    and all. There ``width=0.25`` and 60 sources give 1,500 samples in 40 seconds of one core's time.
     """
 
     victims: tuple[str, ...] = chz.field(
