@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from evo_robust.attacks.level import CMAES, DE, LevelAttack, LevelResult
-from evo_robust.attacks.level_encoding import Pixels, Values
-from evo_robust.attacks.level_optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES, reflect_
+from evo_robust.attacks.level_encoding import Boxes, Pixels, Values, reflect_
+from evo_robust.attacks.level_optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES
 
 ATTACKS = [
     CMAES(norm="l0", level=3, max_iter=20),
@@ -87,7 +87,7 @@ def test_stays_within_the_level_and_succeeds(
     assert not result.success[~right].any() and (result.queries[~right] == 0).all()
     assert torch.equal(result.x_adv[~result.success], x[~result.success])
     assert result.success[right].float().mean() > 0.25
-    pop_size = int(result.queries[right].min())
+    pop_size = attack.pop_size or {"l0": 4 + int(3 * np.log(9)), "linf": 4 + int(3 * np.log(64))}[attack.norm]
     assert (result.queries[right] % pop_size == 0).all()
     assert (result.queries[right & ~result.success] == attack.max_iter * pop_size).all()
 
@@ -152,7 +152,7 @@ def test_both_signs_are_reachable_at_level_one(attack: LevelAttack, direction: f
     assert (moved == 1).float().mean() > 0.4 and moved.max() == 1
 
 
-@pytest.mark.parametrize("attack", [CMAES(), DE(max_iter=20)])
+@pytest.mark.parametrize("attack", [CMAES(max_iter=200), DE(max_iter=20)])
 @pytest.mark.parametrize("corner", [(0, 0), (0, 31), (31, 0), (31, 31), (14, 3)])
 def test_every_pixel_and_colour_is_reachable(attack: LevelAttack, corner: tuple[int, int]) -> None:
     class Spot(nn.Module):
@@ -201,9 +201,17 @@ def test_pixels_are_drawn_in_order() -> None:
     assert encoding.boxes(images).upper[0, :5].tolist() == [3, 4, 255, 255, 255]
     values = torch.tensor([[[1.0, 2, 7, 8, 9, 1, 2, 1, 2, 3], [3, 4, 7, 8, 9, 0, 0, 1, 2, 3]]])
     out = encoding.render(values, images)
-    assert out[0, 0, :, 1, 2].tolist() == [1, 2, 3], "the last colour of a pixel counts"
-    assert out[0, 1, :, 3, 4].tolist() == [7, 8, 9] and out[0, 1, :, 0, 0].tolist() == [1, 2, 3]
-    assert (out[0, 1] != images[0]).any(0).sum() == 2
+    out = pixels_of(out)
+    assert out[0, :, 1, 2].tolist() == [1, 2, 3], "the last colour of a pixel counts"
+    assert out[1, :, 3, 4].tolist() == [7, 8, 9] and out[1, :, 0, 0].tolist() == [1, 2, 3]
+    assert (out[1] != images[0]).any(0).sum() == 2
+
+
+def test_values_are_the_image() -> None:
+    images = torch.arange(24, dtype=torch.uint8).view(1, 2, 3, 4)
+    encoding = Values(2, (2, 3, 4))
+    out = encoding.render(encoding.boxes(images).start.unsqueeze(1), images)
+    assert torch.equal(pixels_of(out), images.long())
 
 
 def test_values_stay_within_the_grey_range() -> None:
@@ -263,7 +271,14 @@ def evaluations(kind: type[BatchOptimizer], function: object, pop_size: int, tar
     """Evaluations that each of 15 problems needs to the target."""
     n = 15
     like = torch.zeros(n, DIMENSION, dtype=torch.float64)
-    optimizer = kind(like - 5, like + 5, like, like + 1, pop_size, [seeded(i) for i in range(n)])
+    boxes = Boxes(like - 5, like + 5, like)
+    optimizer = kind(
+        boxes,
+        like + 1,
+        pop_size,
+        lambda u, _: reflect_(u, like[:1, None] - 5, like[:1, None] + 5),
+        [seeded(i) for i in range(n)],
+    )
     needed = [0] * n
     for generation in range(1, 1500):
         fitness = function(optimizer.ask())  # type: ignore[operator]

@@ -2,7 +2,7 @@
 
 After Kotyan & Vargas ("Adversarial robustness assessment", 2019), and Su, Vargas & Sakurai ("One pixel attack", 2017).
 Differences, all in favour of an honest figure: values are rounded, never truncated, so that ±1 is in reach at level 1;
-coordinates beyond the bounds are folded back; only images that the network classifies correctly are attacked, and
+values beyond the bounds stop there; only images that the network classifies correctly are attacked, and
 only they can succeed; the best image found is classified once more on its own, in float32.
 """
 
@@ -18,9 +18,10 @@ import chz
 import torch
 from torch import Tensor, nn
 
+from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.inference import classes, eval_mode
 from evo_robust.attacks.level_encoding import Boxes, Encoding, Pixels, Values
-from evo_robust.attacks.level_optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES
+from evo_robust.attacks.level_optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES, Wall
 from evo_robust.parts import Part
 
 LevelNorm = Literal["l0", "linf"]
@@ -82,7 +83,9 @@ class LevelAttack(Part, abc.ABC):
         """Population when none is given."""
 
     @abc.abstractmethod
-    def _optimizer(self, boxes: Boxes, pop_size: int, generators: Sequence[torch.Generator]) -> BatchOptimizer:
+    def _optimizer(
+        self, boxes: Boxes, pop_size: int, wall: Wall, generators: Sequence[torch.Generator]
+    ) -> BatchOptimizer:
         """Optimiser of the images with these bounds."""
 
     def perturb_levels(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> LevelResult:
@@ -99,8 +102,9 @@ class LevelAttack(Part, abc.ABC):
         pixels = _to_pixels(x)
         drawn = torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
         run = _Run(self, encoding, model, pixels, y, drawn.tolist())
-        with eval_mode(model), torch.inference_mode():
-            run.all()
+        if len(x):
+            with eval_mode(model), torch.inference_mode():
+                run.all()
         # tensors made in inference mode can take no part in training: hand out ordinary ones
         return LevelResult(
             run.found.clone().to(torch.float32).div_(255), success=run.success.clone(), queries=run.queries.clone()
@@ -127,7 +131,8 @@ class CMAES(LevelAttack):
     """
 
     sigma: float | None = chz.field(
-        default=None, doc="initial step in grey steps, > 0; 63/4 (l0) or level/4 (linf) when not given"
+        default=None,
+        doc="initial step in grey steps and pixels, > 0; not given: a quarter of each range (l0) or level/4 (linf)",
     )
 
     @chz.validate
@@ -142,16 +147,18 @@ class CMAES(LevelAttack):
     def _default_pop_size(self, n_variables: int) -> int:
         return 4 + int(3 * math.log(n_variables))
 
-    def _optimizer(self, boxes: Boxes, pop_size: int, generators: Sequence[torch.Generator]) -> BatchOptimizer:
-        sigma = self.sigma or (63 / 4 if self.norm == "l0" else self.level / 4)
-        lower, upper = boxes.lower - 0.5, boxes.upper + 0.5
-        # on images of fewer than 32 rows a larger step would only wrap around
-        std = ((upper - lower) / 2).clamp_max(sigma)
+    def _optimizer(
+        self, boxes: Boxes, pop_size: int, wall: Wall, generators: Sequence[torch.Generator]
+    ) -> BatchOptimizer:
+        width = boxes.upper - boxes.lower
+        quarter = width / 4 if self.norm == "l0" else torch.full_like(width, self.level / 4)
+        # a step of more than half the range (63/4 on images below 32 rows) only wraps around
+        std = quarter if self.sigma is None else (width / 2).clamp_max(self.sigma)
         if self.norm == "linf":
-            return BatchSepCMAES(lower, upper, boxes.start, std, pop_size, generators)
+            return BatchSepCMAES(boxes, std, pop_size, wall, generators)
         # double precision: matrix products of other batch sizes differ in the last bits, and must not move a pixel
-        start = boxes.start.double()
-        return BatchCMAES(lower.double(), upper.double(), start, std.double(), pop_size, generators)
+        boxes = Boxes(boxes.lower.double(), boxes.upper.double(), boxes.start.double())
+        return BatchCMAES(boxes, std.double(), pop_size, wall, generators)
 
 
 @chz.chz
@@ -165,9 +172,10 @@ class DE(LevelAttack):
     def _default_pop_size(self, n_variables: int) -> int:
         return 400
 
-    def _optimizer(self, boxes: Boxes, pop_size: int, generators: Sequence[torch.Generator]) -> BatchOptimizer:
-        lower, upper = boxes.lower - 0.5, boxes.upper + 0.5
-        return BatchDE(lower, upper, boxes.start, torch.ones_like(lower), pop_size, generators)
+    def _optimizer(
+        self, boxes: Boxes, pop_size: int, wall: Wall, generators: Sequence[torch.Generator]
+    ) -> BatchOptimizer:
+        return BatchDE(boxes, torch.ones_like(boxes.start), pop_size, wall, generators)
 
 
 class _Run:
@@ -187,6 +195,7 @@ class _Run:
 
     def all(self) -> None:
         """Attack every image that the network classifies correctly."""
+        self.fast = for_attack(self.model, self.pixels[:8].float().div_(255))
         queue = self._correct().tolist()[::-1]
         active = torch.empty(0, dtype=torch.int64, device=self.y.device)
         optimizer: BatchOptimizer | None = None
@@ -207,13 +216,15 @@ class _Run:
                 active = active[index]
 
     def _correct(self) -> Tensor:
-        parts = torch.arange(len(self.y), device=self.y.device).split(self.batch_size)
-        logits = [self._logits(self.pixels[part].float()) for part in parts]
-        return (classes(torch.cat(logits)) == self.y).nonzero().squeeze(1) if logits else self.y
+        logits = self._logits(self.model, self.pixels.float().div_(255))
+        return (classes(logits) == self.y).nonzero().squeeze(1)
 
     def _admit(self, optimizer: BatchOptimizer | None, fresh: Tensor) -> BatchOptimizer:
         generators = [torch.Generator(self.y.device).manual_seed(self.seeds[i]) for i in fresh.tolist()]
-        new = self.attack._optimizer(self.encoding.boxes(self.pixels[fresh]), self.pop_size, generators)
+        boxes = self.encoding.boxes(self.pixels[fresh])
+        # half a step more on either side, so that rounding gives every integer the same share
+        wide = Boxes(boxes.lower - 0.5, boxes.upper + 0.5, boxes.start)
+        new = self.attack._optimizer(wide, self.pop_size, self.encoding.inside, generators)
         if optimizer is None or not len(optimizer):
             return new
         optimizer.join(new)
@@ -221,43 +232,43 @@ class _Run:
 
     def _generation(self, optimizer: BatchOptimizer, active: Tensor) -> None:
         """One generation of all images at work; marks those that were fooled."""
-        lower, upper = optimizer.lower.unsqueeze(1) + 0.5, optimizer.upper.unsqueeze(1) - 0.5
-        values = torch.clamp(optimizer.ask().round(), lower, upper).float()
+        lower, upper = optimizer.boxes.lower.unsqueeze(1) + 0.5, optimizer.boxes.upper.unsqueeze(1) - 0.5
+        values = torch.clamp(optimizer.ask().round(), lower, upper)
         candidates = self.encoding.render(values, self.pixels[active])
-        fitness, margin = self._judge(candidates, self.y[active])
+        fitness, margin = self._judge(self.fast, candidates, self.y[active])
         self.queries[active] += self.pop_size
         best, which = margin.min(1)
         fooled = (best < -MARGIN).nonzero().squeeze(1)
         if len(fooled):
-            self._confirm(candidates[fooled, which[fooled]], active[fooled])
+            self._confirm(candidates[fooled * self.pop_size + which[fooled]], active[fooled])
         optimizer.tell(fitness)
 
-    def _judge(self, candidates: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Fitness and margin ``(n, k)`` of candidates ``(n, k, c, h, w)``.
+    def _judge(self, model: nn.Module, candidates: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Fitness and margin ``(n, k)`` of candidates ``(n · k, c, h, w)``.
 
         The fitness is ln p/(1 − p) of the true class's probability p: the same order as p, but it still tells
         candidates apart where p rounds to 1. The margin is the true logit less the largest other.
         """
-        n, k = candidates.shape[:2]
-        logits = torch.cat([self._logits(part) for part in candidates.flatten(0, 1).split(self.batch_size)])
-        column = y.repeat_interleave(k).unsqueeze(1)
+        logits = self._logits(model, candidates)
+        column = y.repeat_interleave(len(candidates) // max(1, len(y))).unsqueeze(1)
         true = logits.gather(1, column).squeeze(1)
         others = logits.scatter(1, column, -torch.inf)
         fitness = (true - others.logsumexp(1)).nan_to_num(nan=torch.inf)
         margin = (true - others.amax(1)).nan_to_num(nan=torch.inf)
-        return fitness.view(n, k), margin.view(n, k)
+        return fitness.view(len(y), -1), margin.view(len(y), -1)
 
-    def _confirm(self, values: Tensor, images: Tensor) -> None:
-        """Keep the candidates ``(m, c, h, w)`` that still fool the network when judged apart from all others."""
-        pixels = values.to(torch.uint8)
-        _, margin = self._judge(pixels.float().unsqueeze(1), self.y[images])
+    def _confirm(self, candidates: Tensor, images: Tensor) -> None:
+        """Keep the candidates ``(m, c, h, w)`` that, as uint8, still fool the network itself, apart from all others."""
+        pixels = candidates.mul(255).round().to(torch.uint8)
+        _, margin = self._judge(self.model, pixels.float().div_(255), self.y[images])
         sure = margin.squeeze(1) < -MARGIN
         self.found[images[sure]] = pixels[sure]
         self.success[images[sure]] = True
 
-    def _logits(self, values: Tensor) -> Tensor:
-        """Logits of pixel values 0..255, float ``(n, c, h, w)``."""
-        return self.model((values / 255).contiguous(memory_format=torch.channels_last)).float()
+    def _logits(self, model: nn.Module, candidates: Tensor) -> Tensor:
+        """Logits of images in [0,1], in equal forward passes of at most ``batch_size``."""
+        passes = -(-len(candidates) // self.batch_size)
+        return torch.cat([model(part).float() for part in candidates.chunk(passes)])
 
 
 def _to_pixels(x: Tensor) -> Tensor:

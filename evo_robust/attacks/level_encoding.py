@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 
 
+def reflect_(u: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Fold ``u`` back into [lower, upper] at the walls, in place: distances inside stay what they were."""
+    width = upper - lower
+    u.sub_(lower).abs_().remainder_(2 * width)
+    return u.sub_(width).abs_().neg_().add_(upper)
+
+
 @dataclasses.dataclass(frozen=True)
 class Boxes:
     """Where the search of ``n`` images starts and how far it may go, all float ``(n, d)``.
@@ -41,8 +48,15 @@ class Encoding(abc.ABC):
         """Bounds and start for uint8 images ``(n, c, h, w)``."""
 
     @abc.abstractmethod
+    def inside(self, points: Tensor, boxes: Boxes) -> Tensor:
+        """Bring points ``(n, k, d)`` beyond the bounds back into them, in place."""
+
+    @abc.abstractmethod
     def render(self, values: Tensor, images: Tensor) -> Tensor:
-        """Pixel values 0..255, float ``(n, k, c, h, w)``, of k candidates each: values ``(n, k, d)``, images uint8."""
+        """Images in [0,1], ``(n · k, c, h, w)`` channels-last: k candidates ``(n, k, d)`` of each uint8 image.
+
+        Takes the values over: they may be changed.
+        """
 
 
 class Pixels(Encoding):
@@ -66,15 +80,24 @@ class Pixels(Encoding):
         upper = top.expand(n, -1)
         return Boxes(lower=torch.zeros_like(upper), upper=upper, start=start)
 
+    def inside(self, points: Tensor, boxes: Boxes) -> Tensor:
+        """Colours stop at the walls, where the strongest ones lie; places are folded back, or they crowd the border."""
+        parts, lower, upper = (
+            t.unflatten(-1, (self.level, -1)) for t in (points, boxes.lower.unsqueeze(1), boxes.upper.unsqueeze(1))
+        )
+        reflect_(parts[..., :2], lower[..., :2], upper[..., :2])
+        torch.clamp(parts[..., 2:], lower[..., 2:], upper[..., 2:], out=parts[..., 2:])
+        return points
+
     def render(self, values: Tensor, images: Tensor) -> Tensor:
         """The images with ``level`` pixels replaced."""
-        n, k, _ = values.shape
-        canvas = images.float().repeat_interleave(k, dim=0)
-        every = torch.arange(n * k, device=values.device)
-        for pixel in values.reshape(n * k, self.level, -1).unbind(1):
+        k = values.shape[1]
+        canvas = images.permute(0, 2, 3, 1).float().div_(255).repeat_interleave(k, dim=0)
+        every = torch.arange(len(canvas), device=values.device)
+        for pixel in values.float().reshape(len(canvas), self.level, -1).unbind(1):
             row, column = pixel[:, 0].long(), pixel[:, 1].long()
-            canvas[every, :, row, column] = pixel[:, 2:]
-        return canvas.view(n, k, *self.shape)
+            canvas[every, row, column] = pixel[:, 2:] / 255
+        return canvas.permute(0, 3, 1, 2)
 
 
 class Values(Encoding):
@@ -87,10 +110,15 @@ class Values(Encoding):
         return channels * rows * columns
 
     def boxes(self, images: Tensor) -> Boxes:
-        """± level around the image, where the search starts."""
-        start = images.flatten(1).float()
+        """± level around the image, where the search starts; values in the order row, column, channel."""
+        start = images.permute(0, 2, 3, 1).flatten(1).float()
         return Boxes(lower=(start - self.level).clamp_min(0), upper=(start + self.level).clamp_max(255), start=start)
+
+    def inside(self, points: Tensor, boxes: Boxes) -> Tensor:
+        """Values stop at the walls: adversarial images lie in the corners."""
+        return torch.clamp(points, boxes.lower.unsqueeze(1), boxes.upper.unsqueeze(1), out=points)
 
     def render(self, values: Tensor, images: Tensor) -> Tensor:
         """The values are the image."""
-        return values.view(*values.shape[:2], *self.shape)
+        channels, rows, columns = self.shape
+        return values.float().div_(255).view(-1, rows, columns, channels).permute(0, 3, 1, 2)

@@ -9,46 +9,40 @@ ask and tell as a small network spends on the candidates, which these batched fo
 from __future__ import annotations
 
 import abc
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from evo_robust.attacks.level_encoding import Boxes
 
-def reflect_(u: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Fold ``u`` back into [lower, upper] at the walls, in place: distances inside stay what they were."""
-    width = upper - lower
-    u.sub_(lower).abs_().remainder_(2 * width)
-    return u.sub_(width).abs_().neg_().add_(upper)
+Wall = Callable[[Tensor, Boxes], Tensor]
+"""Brings points ``(n, k, d)`` into the bounds, in place."""
 
 
 class BatchOptimizer(abc.ABC):
     """Minimises ``n`` functions of ``d`` variables within bounds, one generation of all of them at a time.
 
     Args:
-        lower, upper, start: bounds and initial points, float ``(n, d)``.
+        boxes: bounds and initial points.
         std: initial standard deviation of each variable, float ``(n, d)``, > 0.
         pop_size: candidates per generation and problem.
+        wall: what becomes of points beyond the bounds.
         generators: one random generator per problem.
     """
 
-    per_problem: tuple[str, ...] = ("lower", "upper")
-    """Names of the tensors whose first axis is the problem."""
+    per_problem: tuple[str, ...] = ()
+    """Names of the tensors whose first axis is the problem, bounds aside."""
 
     def __init__(
-        self,
-        lower: Tensor,
-        upper: Tensor,
-        start: Tensor,
-        std: Tensor,
-        pop_size: int,
-        generators: Sequence[torch.Generator],
+        self, boxes: Boxes, std: Tensor, pop_size: int, wall: Wall, generators: Sequence[torch.Generator]
     ) -> None:
-        self.lower, self.upper = lower, upper
+        self.boxes, self.wall = boxes, wall
         self.pop_size = pop_size
         self.generators = list(generators)
-        self._setup(start, std)
+        self._setup(boxes.start, std)
 
     @abc.abstractmethod
     def _setup(self, start: Tensor, std: Tensor) -> None:
@@ -69,17 +63,20 @@ class BatchOptimizer(abc.ABC):
         """Go on with the problems at ``index`` (int64) alone."""
         for name in self.per_problem:
             setattr(self, name, getattr(self, name)[index])
+        self.boxes = Boxes(*(getattr(self.boxes, f.name)[index] for f in dataclasses.fields(Boxes)))
         self.generators = [self.generators[i] for i in index.tolist()]
 
     def join(self, other: BatchOptimizer) -> None:
         """Go on with the problems of ``other`` too (same class, ``d`` and ``pop_size``)."""
         for name in self.per_problem:
             setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
+        pairs = ((getattr(self.boxes, f.name), getattr(other.boxes, f.name)) for f in dataclasses.fields(Boxes))
+        self.boxes = Boxes(*(torch.cat(pair) for pair in pairs))
         self.generators += other.generators
 
     def _noise(self, shape: tuple[int, ...], *, normal: bool) -> Tensor:
         """Standard normal or uniform [0,1) numbers ``(n, *shape)``, each problem's from its own generator."""
-        out = self.lower.new_empty((len(self), *shape))
+        out = self.boxes.start.new_empty((len(self), *shape))
         for row, generator in zip(out.unbind(0), self.generators, strict=True):
             _ = row.normal_(generator=generator) if normal else row.uniform_(generator=generator)
         return out
@@ -91,12 +88,13 @@ class BatchDE(BatchOptimizer):
     With CR 1 the whole trial vector is mutant. ``start`` and ``std`` are not used: the population covers the bounds.
     """
 
-    per_problem: tuple[str, ...] = ("lower", "upper", "population", "fitness")
+    per_problem: tuple[str, ...] = ("population", "fitness")
 
     def _setup(self, start: Tensor, std: Tensor) -> None:
         n, d = start.shape
         uniform = self._noise((self.pop_size, d), normal=False)
-        self.population = uniform.mul_((self.upper - self.lower).unsqueeze(1)).add_(self.lower.unsqueeze(1))
+        lower, upper = self.boxes.lower.unsqueeze(1), self.boxes.upper.unsqueeze(1)
+        self.population = uniform.mul_(upper - lower).add_(lower)
         self.fitness = start.new_full((n, self.pop_size), math.inf)
 
     def ask(self) -> Tensor:
@@ -114,8 +112,8 @@ class BatchDE(BatchOptimizer):
         trial -= self.population[rows, (target + other) % self.pop_size]
         trial *= (0.5 + 0.5 * draws[:, :1]).unsqueeze(2)
         trial += self.population[rows, self.fitness.argmin(1, keepdim=True)]
-        trial = reflect_(trial, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
-        fresh = self.fitness[:, :1].isinf() & self.fitness.isinf().all(1, keepdim=True)
+        trial = self.wall(trial, self.boxes)
+        fresh = self.fitness.isinf().all(1, keepdim=True)
         if fresh.any():
             trial = torch.where(fresh.unsqueeze(2), self.population, trial)
         self._asked = trial
@@ -131,12 +129,10 @@ class BatchDE(BatchOptimizer):
 class BatchCMAES(BatchOptimizer):
     """CMA-ES with positive weights (Hansen 2016, "The CMA Evolution Strategy: A Tutorial"); full covariance.
 
-    Candidates beyond the bounds are folded back for evaluation alone, so that the search distribution stays normal.
+    Candidates beyond the bounds are moved for evaluation alone, so that the search distribution stays normal.
     """
 
     per_problem: tuple[str, ...] = (
-        "lower",
-        "upper",
         "mean",
         "sigma",
         "path_c",
@@ -200,11 +196,11 @@ class BatchCMAES(BatchOptimizer):
             self.inverse[due] = (axes / scales) @ axes.transpose(1, 2)
 
     def ask(self) -> Tensor:
-        """Samples of the search distribution, folded into the bounds."""
+        """Samples of the search distribution, brought into the bounds."""
         y = self._steps(self._noise((self.pop_size, self.d), normal=True))
         self._asked = y
         points = (y * self.sigma.unsqueeze(2)).add_(self.mean.unsqueeze(1))
-        return reflect_(points, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
+        return self.wall(points, self.boxes)
 
     def tell(self, fitness: Tensor) -> None:
         """Move mean, paths, covariance and step size."""
@@ -230,7 +226,7 @@ class BatchCMAES(BatchOptimizer):
 class BatchSepCMAES(BatchCMAES):
     """CMA-ES with a diagonal covariance (Ros & Hansen 2008), for thousands of variables."""
 
-    per_problem: tuple[str, ...] = ("lower", "upper", "mean", "sigma", "path_c", "path_s", "age", "cov", "scales")
+    per_problem: tuple[str, ...] = ("mean", "sigma", "path_c", "path_s", "age", "cov", "scales")
 
     def _setup_covariance(self, std: Tensor) -> None:
         self.cov, self.scales = std**2, std.clone()
