@@ -46,7 +46,7 @@ class RobustError(Objective):
     estimated instead of attacked.
     """
 
-    attack: Attack = chz.field(default_factory=PGD, doc="how adversarial images are found")
+    attack: Attack = chz.field(default_factory=PGD, blueprint_unspecified=PGD, doc="how adversarial images are found")
     eps: tuple[Fraction, ...] = chz.field(
         default=(Fraction(8 / 255),), doc="strengths, ascending, in units of the pixel range 0..1, such as 8/255,0.1"
     )
