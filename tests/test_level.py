@@ -11,8 +11,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from evo_robust.attacks.level import CMAES, DE, LevelAttack, LevelResult
-from evo_robust.attacks.level_encoding import Boxes, Pixels, Values, reflect_
+from evo_robust.attacks.level_encoding import Boxes, Pixels, Tone, Values, reflect_
 from evo_robust.attacks.level_optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES
+from evo_robust.spaces.ops import Normalize
 
 ATTACKS = [
     CMAES(norm="l0", level=3, max_iter=20),
@@ -40,7 +41,7 @@ def victim(digits: tuple[Tensor, Tensor]) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
+            Normalize(1), nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 10),
         )  # fmt: skip
         optimizer = torch.optim.Adam(model.parameters(), 0.01)
@@ -115,13 +116,28 @@ def test_results_depend_on_the_generator_and_not_on_neighbours(
     assert same(first, LevelResult(whole.x_adv[:7], whole.success[:7], whole.queries[:7]))
 
 
+def test_normalisation_at_the_front_is_only_a_short_cut(victim: nn.Module, images: tuple[Tensor, Tensor]) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = victim
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x)
+
+    x, y = images
+    attack = CMAES(norm="linf", level=24, max_iter=5)
+    short, long = (attack.perturb_levels(model, x, y, seeded()) for model in (victim, Wrapped().eval()))
+    assert short.success.any() and torch.equal(short.success, long.success)
+
+
 def test_leaves_the_model_as_it_was(victim: nn.Module, images: tuple[Tensor, Tensor]) -> None:
     x, y = images
     victim.train()
-    victim[2].eval()
+    victim[3].eval()
     before = {name: value.clone() for name, value in victim.state_dict().items()}
     result = ATTACKS[0].perturb_levels(victim, x[:8], y[:8], seeded())
-    assert victim.training and not victim[2].training and victim[1].training
+    assert victim.training and not victim[3].training and victim[2].training
     assert all(torch.equal(before[name], value) for name, value in victim.state_dict().items())
     assert all(p.grad is None for p in victim.parameters())
     # the images are ordinary tensors that training may use
@@ -200,8 +216,7 @@ def test_pixels_are_drawn_in_order() -> None:
     assert encoding.boxes(images).start.tolist() == [[0, 0, 0, 20, 40, 0, 1, 1, 21, 41]]
     assert encoding.boxes(images).upper[0, :5].tolist() == [3, 4, 255, 255, 255]
     values = torch.tensor([[[1.0, 2, 7, 8, 9, 1, 2, 1, 2, 3], [3, 4, 7, 8, 9, 0, 0, 1, 2, 3]]])
-    out = encoding.render(values, images)
-    out = pixels_of(out)
+    out = encoding.render(values, images, Tone(torch.ones(3), torch.zeros(3)))
     assert out[0, :, 1, 2].tolist() == [1, 2, 3], "the last colour of a pixel counts"
     assert out[1, :, 3, 4].tolist() == [7, 8, 9] and out[1, :, 0, 0].tolist() == [1, 2, 3]
     assert (out[1] != images[0]).any(0).sum() == 2
@@ -210,8 +225,9 @@ def test_pixels_are_drawn_in_order() -> None:
 def test_values_are_the_image() -> None:
     images = torch.arange(24, dtype=torch.uint8).view(1, 2, 3, 4)
     encoding = Values(2, (2, 3, 4))
-    out = encoding.render(encoding.boxes(images).start.unsqueeze(1), images)
-    assert torch.equal(pixels_of(out), images.long())
+    tone = Tone(torch.tensor([1.0, 2.0]), torch.tensor([0.0, -1.0]))
+    out = encoding.render(encoding.boxes(images).start.unsqueeze(1), images, tone)
+    assert torch.equal(out[:, 0], images[:, 0].float()) and torch.equal(out[:, 1], 2 * images[:, 1].float() - 1)
 
 
 def test_values_stay_within_the_grey_range() -> None:

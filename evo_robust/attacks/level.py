@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.inference import classes, eval_mode
-from evo_robust.attacks.level_encoding import Boxes, Encoding, Pixels, Values
+from evo_robust.attacks.level_encoding import Boxes, Encoding, Pixels, Tone, Values
 from evo_robust.attacks.level_optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES, Wall
 from evo_robust.parts import Part
+from evo_robust.spaces.ops import Normalize
 
 LevelNorm = Literal["l0", "linf"]
 
@@ -195,7 +196,9 @@ class _Run:
 
     def all(self) -> None:
         """Attack every image that the network classifies correctly."""
-        self.fast = for_attack(self.model, self.pixels[:8].float().div_(255))
+        self.tone, body = _split(self.model, self.encoding.shape[0], self.pixels.device)
+        sample = self.tone(self.pixels[:8].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        self.fast = for_attack(body, sample)
         queue = self._correct().tolist()[::-1]
         active = torch.empty(0, dtype=torch.int64, device=self.y.device)
         optimizer: BatchOptimizer | None = None
@@ -234,17 +237,17 @@ class _Run:
         """One generation of all images at work; marks those that were fooled."""
         lower, upper = optimizer.boxes.lower.unsqueeze(1) + 0.5, optimizer.boxes.upper.unsqueeze(1) - 0.5
         values = torch.clamp(optimizer.ask().round(), lower, upper)
-        candidates = self.encoding.render(values, self.pixels[active])
+        candidates = self.encoding.render(values, self.pixels[active], self.tone)
         fitness, margin = self._judge(self.fast, candidates, self.y[active])
         self.queries[active] += self.pop_size
         best, which = margin.min(1)
         fooled = (best < -MARGIN).nonzero().squeeze(1)
         if len(fooled):
-            self._confirm(candidates[fooled * self.pop_size + which[fooled]], active[fooled])
+            self._confirm(values[fooled, which[fooled]].unsqueeze(1), active[fooled])
         optimizer.tell(fitness)
 
     def _judge(self, model: nn.Module, candidates: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Fitness and margin ``(n, k)`` of candidates ``(n · k, c, h, w)``.
+        """Fitness and margin ``(n, k)`` of candidates ``(n · k, c, h, w)`` that the model takes.
 
         The fitness is ln p/(1 − p) of the true class's probability p: the same order as p, but it still tells
         candidates apart where p rounds to 1. The margin is the true logit less the largest other.
@@ -257,18 +260,32 @@ class _Run:
         margin = (true - others.amax(1)).nan_to_num(nan=torch.inf)
         return fitness.view(len(y), -1), margin.view(len(y), -1)
 
-    def _confirm(self, candidates: Tensor, images: Tensor) -> None:
-        """Keep the candidates ``(m, c, h, w)`` that, as uint8, still fool the network itself, apart from all others."""
-        pixels = candidates.mul(255).round().to(torch.uint8)
+    def _confirm(self, values: Tensor, images: Tensor) -> None:
+        """Keep the candidates ``(m, 1, d)`` that, as uint8, still fool the network itself, apart from all others."""
+        one = torch.ones(self.encoding.shape[0], device=values.device)
+        pixels = self.encoding.render(values, self.pixels[images], Tone(one, 0 * one)).to(torch.uint8)
         _, margin = self._judge(self.model, pixels.float().div_(255), self.y[images])
         sure = margin.squeeze(1) < -MARGIN
         self.found[images[sure]] = pixels[sure]
         self.success[images[sure]] = True
 
     def _logits(self, model: nn.Module, candidates: Tensor) -> Tensor:
-        """Logits of images in [0,1], in equal forward passes of at most ``batch_size``."""
+        """Logits of images in equal forward passes of at most ``batch_size``."""
         passes = -(-len(candidates) // self.batch_size)
         return torch.cat([model(part).float() for part in candidates.chunk(passes)])
+
+
+def _split(model: nn.Module, channels: int, device: torch.device) -> tuple[Tone, nn.Module]:
+    """What maps grey values to the input of the second module, which is the network but for its normalisation.
+
+    Normalising each candidate would cost as much as a layer of a small network.
+    """
+    scale, shift = torch.full((channels,), 1 / 255, device=device), torch.zeros(channels, device=device)
+    parts = list(model.children())
+    if not isinstance(model, nn.Sequential) or not parts or not isinstance(parts[0], Normalize):
+        return Tone(scale, shift), model
+    mean, std = parts[0].mean.flatten(), parts[0].std.flatten()
+    return Tone(scale / std, -mean / std), nn.Sequential(*parts[1:])
 
 
 def _to_pixels(x: Tensor) -> Tensor:

@@ -31,6 +31,17 @@ class Boxes:
     start: Tensor
 
 
+class Tone:
+    """Maps grey values 0..255 to what a network takes: value · scale + shift, one of each per channel ``(c,)``."""
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        self.scale, self.shift = scale, shift
+
+    def __call__(self, grey: Tensor) -> Tensor:
+        """Float values ``(…, c)`` of grey values ``(…, c)``."""
+        return torch.addcmul(self.shift, grey.float(), self.scale)
+
+
 class Encoding(abc.ABC):
     """Variables of a level attack on images ``(c, h, w)``."""
 
@@ -52,11 +63,8 @@ class Encoding(abc.ABC):
         """Bring points ``(n, k, d)`` beyond the bounds back into them, in place."""
 
     @abc.abstractmethod
-    def render(self, values: Tensor, images: Tensor) -> Tensor:
-        """Images in [0,1], ``(n · k, c, h, w)`` channels-last: k candidates ``(n, k, d)`` of each uint8 image.
-
-        Takes the values over: they may be changed.
-        """
+    def render(self, values: Tensor, images: Tensor, tone: Tone) -> Tensor:
+        """Images ``(n · k, c, h, w)`` channels-last: k candidates ``(n, k, d)`` of each uint8 image, in that tone."""
 
 
 class Pixels(Encoding):
@@ -89,14 +97,14 @@ class Pixels(Encoding):
         torch.clamp(parts[..., 2:], lower[..., 2:], upper[..., 2:], out=parts[..., 2:])
         return points
 
-    def render(self, values: Tensor, images: Tensor) -> Tensor:
+    def render(self, values: Tensor, images: Tensor, tone: Tone) -> Tensor:
         """The images with ``level`` pixels replaced."""
-        k = values.shape[1]
-        canvas = images.permute(0, 2, 3, 1).float().div_(255).repeat_interleave(k, dim=0)
+        # colours are mapped before they are spread: a few pixels of each candidate, and each image once
+        canvas = tone(images.permute(0, 2, 3, 1)).repeat_interleave(values.shape[1], dim=0)
         every = torch.arange(len(canvas), device=values.device)
-        for pixel in values.float().reshape(len(canvas), self.level, -1).unbind(1):
-            row, column = pixel[:, 0].long(), pixel[:, 1].long()
-            canvas[every, row, column] = pixel[:, 2:] / 255
+        for pixel in values.reshape(len(canvas), self.level, -1).unbind(1):
+            row, column = pixel[:, :2].long().unbind(1)
+            canvas[every, row, column] = tone(pixel[:, 2:])
         return canvas.permute(0, 3, 1, 2)
 
 
@@ -118,7 +126,7 @@ class Values(Encoding):
         """Values stop at the walls: adversarial images lie in the corners."""
         return torch.clamp(points, boxes.lower.unsqueeze(1), boxes.upper.unsqueeze(1), out=points)
 
-    def render(self, values: Tensor, images: Tensor) -> Tensor:
+    def render(self, values: Tensor, images: Tensor, tone: Tone) -> Tensor:
         """The values are the image."""
         channels, rows, columns = self.shape
-        return values.float().div_(255).view(-1, rows, columns, channels).permute(0, 3, 1, 2)
+        return tone(values.view(-1, rows, columns, channels)).permute(0, 3, 1, 2)
