@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.level import CMAES, DE, LevelAttack, LevelResult
 from evo_robust.attacks.level_encoding import Boxes, Pixels, Tone, Values, reflect_
+from evo_robust.attacks.level_network import HalvingMaxPool, for_queries
 from evo_robust.attacks.level_optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES
 from evo_robust.spaces.ops import Normalize
 
@@ -129,6 +130,22 @@ def test_normalisation_at_the_front_is_only_a_short_cut(victim: nn.Module, image
     attack = CMAES(norm="linf", level=24, max_iter=5)
     short, long = (attack.perturb_levels(model, x, y, seeded()) for model in (victim, Wrapped().eval()))
     assert short.success.any() and torch.equal(short.success, long.success)
+
+
+def test_the_copy_that_is_asked_gives_the_same_logits(victim: nn.Module, images: tuple[Tensor, Tensor]) -> None:
+    pixels = pixels_of(images[0]).to(torch.uint8)
+    tone, fast = for_queries(victim, pixels)
+    assert sum(isinstance(module, HalvingMaxPool) for module in fast.modules()) == 2
+    assert not any(isinstance(module, nn.BatchNorm2d | Normalize) for module in fast.modules())
+    with torch.no_grad():
+        got = fast(tone(pixels.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        torch.testing.assert_close(got, victim(images[0]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 6, 7, 9)])
+def test_halving_equals_max_pooling(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, generator=seeded())
+    assert torch.equal(HalvingMaxPool()(x), nn.MaxPool2d(2)(x))
 
 
 def test_leaves_the_model_as_it_was(victim: nn.Module, images: tuple[Tensor, Tensor]) -> None:

@@ -18,12 +18,11 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.inference import classes, eval_mode
 from evo_robust.attacks.level_encoding import Boxes, Encoding, Pixels, Tone, Values
+from evo_robust.attacks.level_network import for_queries
 from evo_robust.attacks.level_optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES, Wall
 from evo_robust.parts import Part
-from evo_robust.spaces.ops import Normalize
 
 LevelNorm = Literal["l0", "linf"]
 
@@ -196,9 +195,7 @@ class _Run:
 
     def all(self) -> None:
         """Attack every image that the network classifies correctly."""
-        self.tone, body = _split(self.model, self.encoding.shape[0], self.pixels.device)
-        sample = self.tone(self.pixels[:8].permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        self.fast = for_attack(body, sample)
+        self.tone, self.fast = for_queries(self.model, self.pixels[:8])
         queue = self._correct().tolist()[::-1]
         active = torch.empty(0, dtype=torch.int64, device=self.y.device)
         optimizer: BatchOptimizer | None = None
@@ -273,19 +270,6 @@ class _Run:
         """Logits of images in equal forward passes of at most ``batch_size``."""
         passes = -(-len(candidates) // self.batch_size)
         return torch.cat([model(part).float() for part in candidates.chunk(passes)])
-
-
-def _split(model: nn.Module, channels: int, device: torch.device) -> tuple[Tone, nn.Module]:
-    """What maps grey values to the input of the second module, which is the network but for its normalisation.
-
-    Normalising each candidate would cost as much as a layer of a small network.
-    """
-    scale, shift = torch.full((channels,), 1 / 255, device=device), torch.zeros(channels, device=device)
-    parts = list(model.children())
-    if not isinstance(model, nn.Sequential) or not parts or not isinstance(parts[0], Normalize):
-        return Tone(scale, shift), model
-    mean, std = parts[0].mean.flatten(), parts[0].std.flatten()
-    return Tone(scale / std, -mean / std), nn.Sequential(*parts[1:])
 
 
 def _to_pixels(x: Tensor) -> Tensor:
