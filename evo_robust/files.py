@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from evo_robust.parts import UserError
@@ -56,7 +56,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"info": json.dumps(info or {}), "sha256": _checksum(plain)}
     with whole_file(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
+        # safetensors' own writer leaves files that only their owner can read
+        temporary.write_bytes(save(plain, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
