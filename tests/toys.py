@@ -98,7 +98,7 @@ class ToySession(Session):
             architecture = architectures[index]
             self.asked.append(architecture)
             text = self.context.space.to_text(architecture)
-            if broken := set(self.toy.fails) & set(architecture):
+            if self.toy.fails and (broken := set(self.toy.fails) & set(architecture)):
                 yield index, Evaluation(architecture=text, status="failed", error=f"holds {min(broken)}")
                 continue
             values = {o.name: o.measure(architecture) for o in self.objectives}
