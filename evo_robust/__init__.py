@@ -25,6 +25,7 @@ from evo_robust.data import (
 from evo_robust.evaluators.base import Evaluator
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.objectives.base import Candidate, Constraint, Context, Objective
+from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.objectives.transfer import TransferError
@@ -75,6 +76,7 @@ __all__ = [
     "Threat",
     "TinyImageNet",
     "TransferError",
+    "WeightedSum",
     "load",
     "search",
     "zoo",

@@ -8,7 +8,6 @@ alone. In the paper (Table I) LeNet, DenseNet, ResNet and VGG-16 under L0 and Lâ
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -29,6 +28,7 @@ from evo_robust.adversarial_images import AdversarialImages, Row, Samples
 from evo_robust.attacks.inference import clean_error, correct_mask
 from evo_robust.attacks.level import CMAES, LevelAttack, LevelNorm
 from evo_robust.data import DataSet, Images, Splits
+from evo_robust.device import fixed_threads
 from evo_robust.files import only_one, read_tensors, whole_file, write_tensors
 from evo_robust.objectives.base import Say, silent
 from evo_robust.parts import Part, UserError, digest, dotted, seed_from
@@ -226,17 +226,6 @@ def _splits(data: DataSet, device: str) -> Splits:
     return data.load().to(device)
 
 
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """One CPU thread inside: sums in another order would change weights, and they must not depend on workers."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _build(job: _Job, workers: int, say: Say) -> None:
     """Train the victims, attack them, put the samples together; finished files are taken as they are."""
     began = time.monotonic()
@@ -280,7 +269,7 @@ def _costs(job: _Job) -> dict[_SetPart, float]:
 def _forward_seconds(job: _Job, name: str) -> float:
     model = job.network(name).eval()
     x = torch.zeros(64, *job.data.in_shape, device=job.device).contiguous(memory_format=torch.channels_last)
-    with _one_thread(), torch.inference_mode():
+    with fixed_threads(1), torch.inference_mode():
         model(x[:1])  # the first pass also prepares memory and kernels
         began = time.perf_counter()
         model(x).sum().item()
@@ -317,7 +306,7 @@ class _Progress:
 def _victim_task(job: _Job, name: str) -> str:
     """Train one victim, unless it is there, and say how good it is."""
     path = job.victim_file(name)
-    with _one_thread():
+    with fixed_threads(1):
         if path.is_file():
             return f"victim {name}: trained already"
         model = job.network(name)
@@ -338,7 +327,7 @@ def _victim_task(job: _Job, name: str) -> str:
 def _part_task(job: _Job, part: _SetPart) -> tuple[_SetPart, str]:
     """Attack one victim at one level and keep the successes."""
     settings = job.settings
-    with _one_thread():
+    with fixed_threads(1):
         model = job.network(part.victim)
         tensors, _ = read_tensors(job.victim_file(part.victim))
         model.load_state_dict(tensors)

@@ -1,6 +1,9 @@
-"""Which device a search uses, and how many candidates at a time."""
+"""Which device a search uses, how many candidates at a time, and how many threads each."""
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 import joblib
 import torch
@@ -44,3 +47,14 @@ def choose_workers(workers: int | None, device: str) -> int:
     if workers < 1:
         raise UserError(f"expected workers >= 1, got {workers}")
     return workers
+
+
+@contextlib.contextmanager
+def fixed_threads(threads: int) -> Iterator[None]:
+    """Exactly ``threads`` CPU threads inside: sums in another order would change the last bits of figures."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -6,11 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One cache folder for the whole session: what one test builds, the next one finds."""
+    # networks here are tiny: a second thread costs more than it brings
+    torch.set_num_threads(1)
     before = os.environ.get("EVO_ROBUST_CACHE")
     os.environ["EVO_ROBUST_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     yield

@@ -21,6 +21,7 @@ from evo_robust.data import Digits
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.objectives.base import Candidate, Constraint, Objective
+from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
 from evo_robust.problem import Problem
@@ -69,7 +70,18 @@ def run(problem: Problem, folder: Path, workers: int = 1) -> Run:
 
 
 def figures(run: Run) -> list[str]:
-    keys = ("id", "generation", "genome", "architecture", "objectives", "constraints", "recorded", "figures", "status", "seed")
+    keys = (
+        "id",
+        "generation",
+        "genome",
+        "architecture",
+        "objectives",
+        "constraints",
+        "recorded",
+        "figures",
+        "status",
+        "seed",
+    )
     return [json.dumps([row[k] for k in keys]) for row in run.evaluations]
 
 
@@ -193,3 +205,17 @@ def test_networks_are_released(tmp_path: Path) -> None:
     before = living()
     run(TINY, tmp_path / "run")
     assert living() <= before
+
+
+def test_a_sum_of_objectives_is_their_sum() -> None:
+    # twice the clean error, and what the terms measure alone beside it
+    problem = chz.replace(
+        TINY,
+        objectives=(WeightedSum(of=(CleanError(), Flops()), weights=(2.0, 1e-6)), Params()),
+        recorded=(CleanError(), Flops()),
+    )
+    evaluation = evaluate(problem, distinct(problem, 1))[0]
+    expected = 2 * evaluation.recorded["clean_error"] + 1e-6 * evaluation.recorded["flops"]
+    assert evaluation.objectives["weighted_sum"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="expected 2 weights"):
+        WeightedSum(of=(CleanError(), Flops()), weights=(1.0,))

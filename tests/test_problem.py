@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from toys import Distance, Integers, Total, Toy
 
 import evo_robust
 from evo_robust.algorithms.evolution import NSGA2
@@ -14,7 +15,6 @@ from evo_robust.data import Digits
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.parts import Fraction, UserError, digest, dotted, from_dotted, nearest
 from evo_robust.problem import Problem, find, load, override, problem_files, problem_from_dict, problem_to_dict
-from toys import Distance, Integers, Total, Toy
 
 BASE = Problem(
     space=Integers(),

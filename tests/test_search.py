@@ -19,6 +19,7 @@ from pymoo.operators.mutation.pm import PM
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
+from toys import Distance, Integers, Total, Toy
 
 from evo_robust.adapter import PENALTY, SearchFailed
 from evo_robust.algorithms.base import Algorithm
@@ -30,7 +31,6 @@ from evo_robust.parts import UserError
 from evo_robust.problem import Problem
 from evo_robust.record import Record, Run, load_run, read_ledger
 from evo_robust.search import search
-from toys import Distance, Integers, Total, Toy
 
 ALGORITHMS = [NSGA2(pop_size=12, n_gen=6), NSGA3(pop_size=12, n_gen=6), RandomSearch(pop_size=12, n_gen=6)]
 named = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: type(a).__name__)

@@ -32,9 +32,7 @@ class Attack(Part, abc.ABC):
     """A way to find adversarial images."""
 
     @abc.abstractmethod
-    def perturb(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator
-    ) -> Tensor:
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
         """Adversarial images ``(n, c, h, w)``, inside the threat's ball around ``x`` and inside [0,1].
 
         Leaves the model's mode, running statistics, gradients and ``requires_grad`` flags as they were.

@@ -7,7 +7,8 @@ from typing import Any
 import chz
 from torch import nn
 
-from evo_robust.evaluators.pool import PooledEvaluator, build_candidate, candidate_seed, fixed_threads, splits_on
+from evo_robust.device import fixed_threads
+from evo_robust.evaluators.pool import PooledEvaluator, build_candidate, candidate_seed, splits_on
 from evo_robust.objectives.base import Context
 from evo_robust.spaces.base import Architecture
 from evo_robust.train import Recipe, Standard, train

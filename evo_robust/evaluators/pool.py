@@ -20,6 +20,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import nn
 
 from evo_robust.data import DataSet, Splits
+from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.objectives.base import Candidate, Constraint, Context, Objective, silent
 from evo_robust.objectives.cost import count_flops, count_params
@@ -180,17 +181,6 @@ def _backend(name: str) -> Iterator[None]:
         register_ray()
     with joblib.parallel_config(backend=name):
         yield
-
-
-@contextlib.contextmanager
-def fixed_threads(threads: int) -> Iterator[None]:
-    """Exactly ``threads`` CPU threads inside: sums in another order would change the last bits of figures."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @functools.lru_cache(maxsize=2)

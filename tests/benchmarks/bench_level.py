@@ -63,7 +63,7 @@ def cases(images: int) -> list[Case]:
     few = max(2, images // 10)
     return [
         *(Case(CMAES(norm="l0", level=k), 4 + p, images, 16) for k, p in ((1, 4), (3, 8), (5, 9), (10, 11))),
-        *(Case(CMAES(norm="linf", level=k, max_iter=30), 28, few, 16) for k in (10,)),
+        *(Case(CMAES(norm="linf", level=k, max_iter=60), 28, few, 16) for k in (10,)),
         *(Case(DE(norm="l0", level=k), 400, max(4, images // 4), 2) for k in (1, 5)),
         *(Case(DE(norm="linf", level=k, max_iter=4), 3072, few, 2) for k in (10,)),
     ]

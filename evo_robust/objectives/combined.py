@@ -1,0 +1,43 @@
+"""Several objectives as one."""
+
+from __future__ import annotations
+
+import chz
+
+from evo_robust.objectives.base import Candidate, Context, Objective
+
+
+@chz.chz
+class WeightedSum(Objective):
+    """Weighted sum of objectives; RoCo-NAS's public code sums natural and adversarial error, with weights 1.
+
+    A sum decides beforehand what a Pareto front leaves open: it is here to compare with, not to recommend.
+    """
+
+    of: tuple[Objective, ...] = chz.field(doc="what is summed, at least one; each needs a trained network")
+    weights: tuple[float, ...] = chz.field(default=(), doc="one weight > 0 for each; all 1 when not given")
+
+    @chz.validate
+    def _sound(self) -> None:
+        if not self.of:
+            raise ValueError("expected at least one objective in the sum, got none")
+        if self.weights and len(self.weights) != len(self.of):
+            raise ValueError(f"expected {len(self.of)} weights, one for each objective, got {len(self.weights)}")
+        if any(not w > 0 for w in self.weights):
+            raise ValueError(f"expected weights > 0, got {self.weights}")
+
+    @property
+    def unit(self) -> str:
+        """What the terms have in common."""
+        units = {objective.unit for objective in self.of}
+        return units.pop() if len(units) == 1 and not self.weights else "weighted sum"
+
+    def prepare(self, context: Context) -> None:
+        """See :meth:`Objective.prepare`."""
+        for objective in self.of:
+            objective.prepare(context)
+
+    def measure(self, candidate: Candidate) -> float:
+        """The sum."""
+        weights = self.weights or (1.0,) * len(self.of)
+        return sum(w * objective.measure(candidate) for w, objective in zip(weights, self.of, strict=True))
