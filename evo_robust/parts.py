@@ -81,7 +81,8 @@ def from_dotted(base: type[P], values: Mapping[str, Any], class_name: str | None
     try:
         return blueprint.make()
     except chz.blueprint._entrypoint.EntrypointException as error:
-        raise ValueError(str(error).strip().partition("\n")[0]) from error
+        # the first paragraph says what is wrong, with the nearest name; the rest is about command lines
+        raise ValueError(str(error).strip().partition("\n\n")[0].replace("\n", " ")) from error
 
 
 def _typed(value: Any) -> str:

@@ -208,6 +208,13 @@ def test_more_than_one_generation_is_run(victim: nn.Module, images: tuple[Tensor
     assert (many.success | ~one.success).all(), "a larger budget continues the same course"
 
 
+def test_de_gives_up_when_all_members_are_one_image() -> None:
+    x = torch.full((3, 1, 8, 8), 100 / 255)
+    never = Threshold(centre=255, step=1.0)
+    result = DE(pop_size=50, max_iter=400).perturb_levels(never, x, torch.zeros(3).long(), seeded())
+    assert not result.success.any() and (result.queries < 200 * 50).all() and (result.queries > 5 * 50).all()
+
+
 def test_without_images_or_correct_ones(victim: nn.Module, images: tuple[Tensor, Tensor]) -> None:
     x, y = images
     empty = CMAES().perturb_levels(victim, x[:0], y[:0], seeded())

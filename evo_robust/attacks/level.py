@@ -163,7 +163,11 @@ class CMAES(LevelAttack):
 
 @chz.chz
 class DE(LevelAttack):
-    """Differential evolution best1bin, F dithered in (.5, 1), CR 1; 400 members by default."""
+    """Differential evolution best1bin, F dithered in (.5, 1), CR 1; 400 members by default.
+
+    An image is given up once all members lie within one grey step or pixel, which is after some 30 generations with one
+    pixel and never within 100 with L∞.
+    """
 
     @property
     def _least_pop_size(self) -> int:
@@ -209,7 +213,8 @@ class _Run:
             if optimizer is None:
                 break
             self._generation(optimizer, active)
-            going = ~self.success[active] & (self.queries[active] < self.attack.max_iter * self.pop_size)
+            spent = self.queries[active] >= self.attack.max_iter * self.pop_size
+            going = ~(self.success[active] | spent | optimizer.converged())
             if not going.all():
                 index = going.nonzero().squeeze(1)
                 optimizer.keep(index)

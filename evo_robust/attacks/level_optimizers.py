@@ -56,6 +56,10 @@ class BatchOptimizer(abc.ABC):
     def tell(self, fitness: Tensor) -> None:
         """Take the fitness ``(n, pop_size)`` of the candidates asked last; the smaller the better."""
 
+    def converged(self) -> Tensor:
+        """Which problems, bool ``(n,)``, can only repeat themselves now."""
+        return torch.zeros(len(self), dtype=torch.bool, device=self.boxes.start.device)
+
     def __len__(self) -> int:
         return len(self.generators)
 
@@ -124,6 +128,13 @@ class BatchDE(BatchOptimizer):
         better = fitness < self.fitness
         self.fitness = torch.where(better, fitness, self.fitness)
         self.population = torch.where(better.unsqueeze(2), self._asked, self.population)
+
+    def converged(self) -> Tensor:
+        """All members lie within one step of an integer, so that new ones round to the same image or its neighbours.
+
+        With one pixel that takes some 30 generations.
+        """
+        return (self.population.amax(1) - self.population.amin(1)).amax(1) <= 1
 
 
 class BatchCMAES(BatchOptimizer):
