@@ -2,7 +2,7 @@
 
 Needs the extra ``bench`` and CIFAR-10 (``EVO_ROBUST_DATA``, else ``../shared/data``). Usage:
 
-    python tests/benchmarks/bench_level.py [--images 20] [--threads 2] [--only CMAES-l0]
+    python tests/benchmarks/bench_level.py [--images 40] [--threads 2] [--only CMAES-l0]
 
 Both attack the same correctly classified images with the same population and number of generations; successes of both
 are counted by classifying the returned images, rounded to grey steps, once more. We attack every image with several
@@ -60,9 +60,9 @@ class Case:
 
 def cases(images: int) -> list[Case]:
     """What is compared; slow attacks of the toolbox on few images."""
-    few = max(2, images // 10)
+    few = max(2, images // 20)
     return [
-        *(Case(CMAES(norm="l0", level=k), 4 + p, images, 16) for k, p in ((1, 4), (3, 8), (5, 9), (10, 11))),
+        *(Case(CMAES(norm="l0", level=k), 4 + p, images, 8) for k, p in ((1, 4), (3, 8), (5, 9), (10, 11))),
         *(Case(CMAES(norm="linf", level=k, max_iter=60), 28, few, 16) for k in (10,)),
         *(Case(DE(norm="l0", level=k), 400, max(4, images // 4), 2) for k in (1, 5)),
         *(Case(DE(norm="linf", level=k, max_iter=4), 3072, few, 2) for k in (10,)),
@@ -151,7 +151,7 @@ def compare(model: nn.Module, case: Case, images: Images) -> bool:
 def main() -> int:
     """Compare all cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=20, help="correctly classified test images (default 20)")
+    parser.add_argument("--images", type=int, default=40, help="correctly classified test images (default 40)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch")
     parser.add_argument("--only", default="", help="part of a case's name, such as CMAES-l0 or DE")
     args = parser.parse_args()
