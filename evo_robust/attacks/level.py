@@ -195,7 +195,8 @@ class _Run:
         self.queries = torch.zeros(len(y), dtype=torch.int64, device=y.device)
         self.pop_size = attack.pop_size or attack._default_pop_size(encoding.n_variables)
         self.batch_size = attack.batch_size or _batch_size(pixels)
-        self.slots = max(1, self.batch_size // self.pop_size)
+        # a few passes per generation share the optimiser's overhead, while each is small enough for the caches
+        self.slots = max(1, 4 * self.batch_size // self.pop_size)
 
     def all(self) -> None:
         """Attack every image that the network classifies correctly."""
@@ -293,4 +294,4 @@ def _batch_size(pixels: Tensor) -> int:
         free, _ = torch.cuda.mem_get_info(pixels.device)
         # feature maps of the networks at hand take up to some hundred times the image
         return max(256, min(16_384, free // (512 * max(1, per_image))))
-    return max(256, min(4096, 2**22 // max(1, per_image)))
+    return max(64, min(4096, 2**21 // max(1, per_image)))
