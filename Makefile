@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 $(BENCH_READY): $(READY)
-	$(BIN)/python -m pip install --quiet '.[bench]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[test,bench]' --constraint constraints.txt
 	@touch $@
 
 clean:

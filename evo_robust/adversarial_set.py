@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import json
 import time
@@ -102,6 +103,17 @@ class AdversarialSet(Part):
         The device does not count: a set is material, like a data set, whichever machine made it.
         """
         return cache / "adversarial" / digest(VERSION, self, data)
+
+    def fingerprint(self, data: DataSet, cache: Path) -> str:
+        """Digest of the images that the search is measured on; the set must be there."""
+        file = self.folder(data, cache) / "search.safetensors"
+        return digest(VERSION, hashlib.sha256(file.read_bytes()).hexdigest())
+
+    def check(self, data: DataSet) -> None:
+        """Raise ``ValueError`` where images of ``data`` do not suit the levels."""
+        pixels = data.in_shape[1] * data.in_shape[2]
+        if "l0" in self.norms and max(self.l0_levels) > pixels:
+            raise ValueError(f"expected l0_levels of at most {pixels} pixels on {data.name}, got {max(self.l0_levels)}")
 
     def build_or_load(
         self,

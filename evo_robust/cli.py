@@ -36,6 +36,9 @@ def command(main: Main) -> Main:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
+            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print(f"\n{GO_ON}", file=sys.stderr)
             return 130
@@ -79,14 +82,23 @@ def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any
     asked_help = given.pop("--help", None) is not None
     blueprint = chz.Blueprint(cls).apply(base, layer_name=name)
     blueprint = blueprint.apply({k: chz.Castable(v) for k, v in given.items()}, layer_name="command line")
-    if asked_help:
-        raise HelpRequested(blueprint.get_help())
+    _refuse_bases(given)
     try:
+        if asked_help:
+            raise HelpRequested(blueprint.get_help())
         return blueprint.make()
     except _entrypoint.EntrypointException as error:
         raise UserError(_readable(str(error), given, _known_keys(blueprint))) from error
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+
+
+def _refuse_bases(given: Mapping[str, str]) -> None:
+    """Say which parts a base stands for, before chz tries to make one of it."""
+    bases = {cls.__name__: cls for cls in _all_parts() if getattr(cls, "__abstractmethods__", None)}
+    for key, text in given.items():
+        if text in bases:
+            raise UserError(f"{key}={text}: {text} is a base, expected one of: {', '.join(subclasses(bases[text]))}")
 
 
 def _known_keys(blueprint: chz.Blueprint[Any]) -> list[str]:

@@ -310,16 +310,20 @@ class FashionMNIST(MNIST):
 
 
 @chz.chz
-class ImageFolders(DataSet):
+class ImageFolders(DataSet, abc.ABC):
     """Image files in ``train/CLASS/`` and ``val/CLASS/``; the published validation images serve as test images.
 
     They are decoded once, at ``size``, into the cache folder. Torchvision fetches none of
     them, so ``download`` has no effect.
     """
 
-    title: ClassVar[str]
     folder: ClassVar[str]
     published_classes: ClassVar[int]
+
+    @property
+    @abc.abstractmethod
+    def title(self) -> str:
+        """The data set's name as people write it."""
 
     size: int = chz.field(default=64, doc="height and width that images are scaled and cut to, >= 8")
 

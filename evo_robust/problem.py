@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,6 +54,8 @@ class Problem(Part):
                 raise ValueError(f"expected different {what} names, got {twice[0]!r} twice: give one of them a label")
         if self.seed < 0:
             raise ValueError(f"expected seed >= 0, got {self.seed}")
+        for objective in (*measured, *(c.of for c in self.constraints)):
+            objective.check(self.data)
 
     def to_pymoo(self, *, device: str = "auto", workers: int | None = None) -> SearchProblem:
         """This problem for any pymoo algorithm, without a record; ``algorithm`` is not used.
@@ -102,7 +105,10 @@ def problem_files() -> dict[str, Path]:
 
 def summary(path: Path) -> str:
     """First line of a problem file's docstring."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    try:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+        return f"(cannot be read: {error})"
     return text.strip().splitlines()[0] if text.strip() else ""
 
 
@@ -120,6 +126,12 @@ def find(name: str) -> Path:
     if name not in files:
         raise UserError(f"unknown problem {name!r}: {nearest(name, files)}")
     return files[name]
+
+
+def own_source(path: Path) -> str | None:
+    """The full path of a problem file that is not shipped; None for shipped ones, which are found by name."""
+    shipped = any(path.resolve().is_relative_to(folder.resolve()) for folder in problem_folders()[1:])
+    return None if shipped else str(path.resolve())
 
 
 def scales(name: str) -> dict[str, Problem]:
@@ -153,11 +165,9 @@ def _load_module(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException as error:
+    except Exception as error:  # whatever its author's mistake is, it is theirs to mend
         del sys.modules[name]
-        if isinstance(error, (ValueError, TypeError, SyntaxError, ImportError)):
-            raise UserError(f"{path}: {error}") from error
-        raise
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     # workers cannot import a file that was loaded by path: its classes travel by value
     cloudpickle.register_pickle_by_value(module)
     return module
@@ -173,7 +183,7 @@ def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
         UserError: unknown key, part or value.
     """
     base = chz.beta_to_blueprint_values(problem)
-    given = _expand_tuples(problem, dict(given), base)
+    given = _bring_settings(problem, _expand_tuples(problem, dict(given), base), base)
     for key, text in given.items():
         if not isinstance(old := base.get(key), type):
             continue
@@ -198,10 +208,7 @@ def _part_class(old: type, text: str) -> type | None:
 
 
 def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]) -> dict[str, str]:
-    """``objectives=CleanError,Flops`` as ``objectives.0=CleanError objectives.1=Flops``.
-
-    Named parts that the problem declares keep their settings; what ``base`` held is dropped from it.
-    """
+    """``objectives=CleanError,Flops`` as ``objectives.0=CleanError objectives.1=Flops``; drops what ``base`` held."""
     for name in ("objectives", "constraints", "recorded"):
         if any(key.startswith(f"{name}.") for key in given) and not base.get(name, True):
             del base[name]  # an empty tuple would hide the items that are given
@@ -213,11 +220,41 @@ def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]
         for key in [k for k in base if k == name or k.startswith(f"{name}.")]:
             del base[key]
         for index, n in enumerate(names):
-            declared = next((part for part in getattr(problem, name) if type(part).__name__ == n), None)
             given.setdefault(f"{name}.{index}", n)
-            for key, value in (dotted(declared) if declared is not None else {}).items():
-                given.setdefault(f"{name}.{index}.{key}", _text(value))
+    _refuse_gaps(given, base)
     return given
+
+
+def _refuse_gaps(given: Mapping[str, str], base: Mapping[str, Any]) -> None:
+    """``objectives.5=Params`` beside three objectives leaves places that nothing fills."""
+    for name in ("objectives", "constraints", "recorded"):
+        places = sorted({int(m[1]) for key in (*given, *base) if (m := re.match(rf"{name}\.(\d+)(\.|$)", key))})
+        free = next((i for i, place in enumerate(places) if i != place), None)
+        if free is not None:
+            raise UserError(f"{name}.{places[free]}: expected {name}.{free}, the first place that is free")
+
+
+def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
+    """An objective that is named where it was not keeps the settings under which the problem declares it elsewhere."""
+    declared: dict[str, Objective] = {}
+    for objective in _objectives_in((problem.objectives, problem.recorded, problem.constraints)):
+        declared.setdefault(type(objective).__name__, objective)
+    for key, name in list(given.items()):
+        if name in declared and base.get(key) is not type(declared[name]):
+            for below, value in dotted(declared[name]).items():
+                given.setdefault(f"{key}.{below}", _text(value))
+    return given
+
+
+def _objectives_in(value: object) -> Iterator[Objective]:
+    """All objectives in a part or tuple, outer ones first."""
+    if isinstance(value, Objective):
+        yield value
+    if isinstance(value, Part):
+        value = tuple(getattr(value, name) for name in chz.chz_fields(value))
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _objectives_in(item)
 
 
 def _text(value: Any) -> str:
@@ -242,7 +279,9 @@ def problem_from_dict(info: Mapping[str, Any]) -> Problem:
         UserError: its problem file defined parts of its own and is gone.
     """
     source = info.get("source")
-    if source and Path(source).is_file():
+    if source:
+        if not Path(source).is_file():
+            raise UserError(f"the problem file {source} is gone: its parts are needed to read the run")
         _load_module(Path(source))
     elif info.get("problem") in problem_files():
         _load_module(find(info["problem"]))

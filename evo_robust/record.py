@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ import filelock
 import numpy as np
 
 from evo_robust.evaluators.base import Evaluation
-from evo_robust.files import whole_file
+from evo_robust.files import make_folder, write_csv, write_json
 from evo_robust.indicators import hypervolume, ideal_and_nadir, nondominated, objective_matrix
 from evo_robust.parts import UserError, changed
 from evo_robust.problem import Problem, problem_from_dict
@@ -27,26 +27,6 @@ PROBLEM_FILE = "problem.json"
 LEDGER_FILE = "evaluations.jsonl"
 
 _ROW_KEYS = ("id", "generation", "genome", "architecture", "objectives", "status", "fingerprint")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file, whole or not at all."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, buffer.getvalue())
 
 
 class FolderLock:
@@ -152,6 +132,9 @@ def load_run(folder: str | Path) -> Run:
         raise UserError(f"{path} cannot be read: {error}") from error
     rows, _ = read_ledger(folder / LEDGER_FILE)
     names = [o.name for o in problem.objectives]
+    for row in rows:
+        if row["status"] == "ok" and any(name not in row["objectives"] for name in names):
+            raise UserError(f"{folder / LEDGER_FILE}: evaluation {row['id']} lacks one of {', '.join(names)}")
     return Run(folder, info, problem, rows, front_of(rows, names), names)
 
 
@@ -160,7 +143,7 @@ def _read_problem(path: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    if not isinstance(info, dict) or info.get("schema") != SCHEMA or "values" not in info:
+    if not isinstance(info, dict) or info.get("schema") != SCHEMA or not isinstance(info.get("values"), dict):
         found = info.get("schema") if isinstance(info, dict) else type(info).__name__
         raise UserError(f"{path}: expected a run of schema {SCHEMA}, got {found}")
     return info
@@ -194,13 +177,26 @@ def read_ledger(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _parse_row(line: bytes) -> dict[str, Any] | None:
+    """The row, or None where it is not what ``Record.add`` writes."""
     try:
         row = json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
-    if not isinstance(row, dict) or any(key not in row for key in _ROW_KEYS) or not isinstance(row["id"], int):
+    if not isinstance(row, dict) or any(key not in row for key in _ROW_KEYS):
         return None
-    return row
+    values = row["objectives"]
+    sound = (
+        isinstance(row["id"], int)
+        and isinstance(row["generation"], int)
+        and isinstance(row["architecture"], str)
+        and row["status"] in ("ok", "failed", "rejected")
+        and isinstance(values, dict)
+        and isinstance(row.get("constraints", {}), dict)
+        and isinstance(row.get("figures", {}), dict)
+        and (bool(values) or row["status"] != "ok")
+        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values.values())
+    )
+    return row if sound else None
 
 
 class Record:
@@ -215,9 +211,11 @@ class Record:
     def __init__(self, folder: Path, problem: Problem, info: dict[str, Any]) -> None:
         self.folder = folder
         self.names = [o.name for o in problem.objectives]
+        self._recorded = [o.name for o in problem.recorded]
         self._info = {"schema": SCHEMA, **info}
         self._lock = FolderLock(folder)
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
+        self._ids: dict[int, str] = {}
         self._past: dict[int, float] = {}
         self._progress: list[list[Any]] = []
         self._scale: tuple[np.ndarray, np.ndarray] | None = None
@@ -232,11 +230,13 @@ class Record:
         Raises:
             UserError: the folder belongs to another problem, is in use, or is damaged.
         """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"out={self.folder} is a file: expected a folder, or a name that is free")
         problem_file = self.folder / PROBLEM_FILE
         if not problem_file.exists() and self.folder.is_dir() and any(_visible(self.folder)):
             raise UserError(f"{self.folder} holds other files: expected a new, empty or run folder as out=")
         fresh = not self.folder.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         try:
             self._lock.__enter__()
         except BaseException:
@@ -253,10 +253,18 @@ class Record:
     def _open(self) -> None:
         path = self.folder / PROBLEM_FILE
         if path.exists():
-            self._check_same(_read_problem(path), path)
+            old = _read_problem(path)
+            self._check_same(old, path)
+            # what the first rows were measured with stays; what later ones were, stands beside it
+            sessions = old.get("sessions", [])
+            present = {key: self._info.get(key) for key in ("command", "versions")}
+            if present != {key: old.get(key) for key in present} and present not in sessions:
+                sessions = [*sessions, present]
+            self._info = {**self._info, **{key: old.get(key) for key in present}, "sessions": sessions}
         ledger = self.folder / LEDGER_FILE
         rows, good = read_ledger(ledger)
         self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
+        self._ids = {row["id"]: row["architecture"] for row in rows}
         self._past = _past_seconds(self.folder / "progress.csv")
         write_json(path, self._info)
         self._ledger = open(ledger, "ab")  # noqa: SIM115 (closed in __exit__)
@@ -292,6 +300,12 @@ class Record:
 
     def add(self, evaluation: Evaluation, *, id: int, generation: int, genome: np.ndarray, fingerprint: str) -> None:
         """Append one line to the ledger; it is in the operating system's hands when this returns."""
+        if id in self._ids:
+            raise UserError(
+                f"{self.folder / LEDGER_FILE} does not follow from these settings and library versions: "
+                f"evaluation {id} was {self._ids[id]!r} there and is {evaluation.architecture!r} now. "
+                "Nothing was changed; choose another out="
+            )
         row = {
             "id": id,
             "generation": generation,
@@ -340,14 +354,14 @@ class Record:
         return self._past.get(generation, 0.0)
 
     def _write_front(self, front: Sequence[dict[str, Any]]) -> None:
-        figures = [name for name in ("params", "flops") if name not in self.names]
+        beside = [*self._recorded, *(n for n in ("params", "flops") if n not in (*self.names, *self._recorded))]
         rows = [
             [index, row["id"], row["architecture"]]
             + [row["objectives"][name] for name in self.names]
-            + [row["figures"].get(name, "") for name in figures]
+            + [{**row["figures"], **row.get("recorded", {})}.get(name, "") for name in beside]
             for index, row in enumerate(front)
         ]
-        write_csv(self.folder / "front.csv", ["index", "id", "architecture", *self.names, *figures], rows)
+        write_csv(self.folder / "front.csv", ["index", "id", "architecture", *self.names, *beside], rows)
         entries = [
             {
                 "index": index,
@@ -355,6 +369,7 @@ class Record:
                 "architecture": row["architecture"],
                 "genome": row["genome"],
                 "objectives": row["objectives"],
+                "recorded": row.get("recorded", {}),
                 "figures": row["figures"],
             }
             for index, row in enumerate(front)
@@ -371,8 +386,11 @@ def _past_seconds(path: Path) -> dict[int, float]:
     """Seconds by generation of an earlier progress.csv; empty where there is none."""
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
+    except (KeyError, TypeError, ValueError):
+        return {}  # the ledger is the truth; this file is written anew
 
 
 def library_versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ from evo_robust.parts import Part, UserError, nearest
 from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
 from evo_robust.plotting.view import view_of
-from evo_robust.problem import Problem, find, load, problem_files, scales, summary
+from evo_robust.problem import Problem, find, load, own_source, problem_files, scales, summary
 from evo_robust.progress import Printed, output
 from evo_robust.record import Run
 from evo_robust.search import search
@@ -78,7 +78,7 @@ def _search(options: RunOptions, problem: Problem, argv: list[str]) -> Run:
     info = {
         "problem": path.stem,
         "scale": options.scale,
-        "source": str(path) if options.problem.endswith(".py") else None,
+        "source": own_source(path),
         "command": "python -m evo_robust.run " + shlex.join(argv),
     }
     out = Path(options.out or f"runs/{path.stem}-{options.scale}")

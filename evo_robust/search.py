@@ -9,6 +9,7 @@ from typing import Any
 
 from evo_robust.adapter import SearchProblem
 from evo_robust.device import choose_device, choose_workers
+from evo_robust.parts import UserError
 from evo_robust.problem import Problem, problem_to_dict
 from evo_robust.progress import Reporter, Silent
 from evo_robust.record import Record, Run, library_versions, load_run
@@ -45,7 +46,12 @@ def search(
     reporter = reporter or Silent()
     device = choose_device(device)
     workers = choose_workers(workers, device)
-    problem.data.load()  # missing data is said before a folder is made
+    splits = problem.data.load()  # missing data is said before a folder is made
+    if len(splits.val) == 0 or len(splits.train) < 2:
+        raise UserError(
+            f"expected images to train on and to validate on, got {len(splits.train)} and {len(splits.val)} "
+            f"(data.val_share={problem.data.val_share})"
+        )
     entries = {**(info or {}), **problem_to_dict(problem), "versions": library_versions(), "device": device}
     # the last bits of figures differ between kinds of device: one folder, one kind
     entries["identity"]["device"] = device.partition(":")[0]

@@ -14,7 +14,7 @@ from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data import Digits
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.parts import Fraction, UserError, digest, dotted, from_dotted, nearest
-from evo_robust.problem import Problem, find, load, override, problem_files, problem_from_dict, problem_to_dict
+from evo_robust.problem import Problem, find, load, override, problem_files, problem_from_dict, problem_to_dict, summary
 
 BASE = Problem(
     space=Integers(),
@@ -48,6 +48,19 @@ def test_objectives_are_replaced_by_names_and_keep_their_settings() -> None:
     assert changed(objectives__2="Params").objectives == (*BASE.objectives, Params())
 
 
+def test_an_objective_named_elsewhere_keeps_its_settings() -> None:
+    given = {"objectives": "WeightedSum,Flops", "objectives.0.of.0": "CleanError", "objectives.0.of.1": "TransferError"}
+    by_hand, shipped = load("roco", "demo", given), load("roco", "summed")
+    assert by_hand.objectives[0].of == shipped.objectives[0].of
+    moved = load("roco", "demo", {"objectives": "CleanError,Flops", "recorded": "TransferError"})
+    assert moved == load("roco_baseline", "demo")
+
+
+def test_levels_that_the_images_cannot_hold_are_refused() -> None:
+    with pytest.raises(UserError, match="expected l0_levels of at most 64 pixels on digits, got 100"):
+        load("roco", "demo", {"objectives.1.adversarial_set.l0_levels": "1,100"})
+
+
 def test_constraints_can_be_added() -> None:
     problem = changed(constraints__0="Constraint", constraints__0__of="Params", constraints__0__at_most="5e6")
     assert problem.constraints[0].name == "params_at_most"
@@ -66,6 +79,10 @@ def test_constraints_can_be_added() -> None:
         ({"objectives": "Flops,Flops"}, "got 'flops' twice"),
         ({"algorithm__pop_size": "0"}, "expected algorithm.pop_size >= 1, got 0"),
         ({"seed": "-1"}, "expected seed >= 0, got -1"),
+        ({"algorithm": "Genetic"}, "Genetic is a base, expected one of: "),
+        ({"data": "ImageFolders"}, "ImageFolders is a base, expected one of: .*TinyImageNet"),
+        ({"objectives.5": "Params"}, r"objectives.5: expected objectives.2, the first place that is free"),
+        ({"algorithm": "NSGA3", "algorithm__partitions": "0"}, "expected algorithm.partitions >= 1, got 0"),
     ],
 )
 def test_mistakes_are_named(given: dict[str, str], message: str) -> None:
@@ -105,11 +122,20 @@ def test_own_problem_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert find("roco") == Path("problems/roco.py")
 
 
-def test_a_broken_problem_file_is_a_users_mistake(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("from evo_robust import Nonsense\n", "broken.py: ImportError: cannot import name 'Nonsense'"),
+        ("demo = nonsense\n", "broken.py: NameError: name 'nonsense'"),
+        ("demo = (\n", "broken.py: SyntaxError"),
+    ],
+)
+def test_a_broken_problem_file_is_a_users_mistake(source: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
-    path.write_text("from evo_robust import Nonsense\n")
-    with pytest.raises(UserError, match=r"broken.py: cannot import name 'Nonsense'"):
+    path.write_text(source)
+    with pytest.raises(UserError, match=message):
         load(str(path))
+    assert summary(path) == "" or summary(path).startswith("(cannot be read")
 
 
 def test_digest_ignores_where_but_not_what() -> None:

@@ -169,6 +169,12 @@ def test_genomes_that_are_no_network_are_never_proposed(tmp_path: Path) -> None:
     assert {row["architecture"] for row in found.evaluations} == {"0 1", "1 1"}
 
 
+def test_data_without_validation_images_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"validate on, got 1437 and 0 \(data.val_share=0"):
+        run(toy(data=Digits(val_share=0.0)), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
     found = run(toy(RandomSearch(pop_size=12, n_gen=50)), tmp_path / "run")
     assert len(found.evaluations) == 84
@@ -218,7 +224,51 @@ class TestFolder:
             run(toy(), tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
-    @pytest.mark.parametrize("damage", [b"{not json}\n", b'{"id": 3}\n', b"\n", b"[1]\n"])
+    def test_whose_ledger_does_not_follow_from_the_settings_is_left_alone(self, tmp_path: Path) -> None:
+        run(toy(), tmp_path / "run")
+        ledger = tmp_path / "run" / "evaluations.jsonl"
+        lines = ledger.read_text().splitlines(keepends=True)
+        row = json.loads(lines[5])
+        lines[5] = json.dumps({**row, "architecture": "9 9 9 9 9 9"}) + "\n"
+        ledger.write_text("".join(lines))
+        with pytest.raises(UserError, match=rf"does not follow.*evaluation {row['id']} was '9 9 9 9 9 9'"):
+            run(toy(), tmp_path / "run")
+        assert ledger.read_text() == "".join(lines)
+
+    def test_keeps_the_versions_of_its_first_rows(self, tmp_path: Path) -> None:
+        run(toy(), tmp_path / "run")
+        path = tmp_path / "run" / "problem.json"
+        old = json.loads(path.read_text())
+        old["versions"]["torch"] = "1.0"
+        path.write_text(json.dumps(old))
+        run(toy(), tmp_path / "run")
+        new = json.loads(path.read_text())
+        assert new["versions"]["torch"] == "1.0" and new["sessions"][0]["versions"]["torch"] != "1.0"
+
+    def test_that_is_a_file_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "run").write_text("a file")
+        with pytest.raises(UserError, match="is a file: expected a folder"):
+            run(toy(), tmp_path / "run")
+
+    def test_with_junk_for_progress_is_resumed(self, tmp_path: Path) -> None:
+        run(toy(), tmp_path / "run")
+        (tmp_path / "run" / "progress.csv").write_text("junk\n1\n")
+        run(toy(), tmp_path / "run")
+        assert (tmp_path / "run" / "progress.csv").read_text().startswith("generation,")
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            b"{not json}\n",
+            b'{"id": 3}\n',
+            b"\n",
+            b"[1]\n",
+            b'{"id": 4, "generation": 1, "genome": [], "architecture": "0", "objectives": {}, "status": "ok", '
+            b'"fingerprint": ""}\n',
+            b'{"id": 4, "generation": 1, "genome": [], "architecture": "0", "objectives": {"total": NaN}, '
+            b'"status": "ok", "fingerprint": ""}\n',
+        ],
+    )
     def test_damaged_in_the_middle_is_reported_and_left_alone(self, damage: bytes, tmp_path: Path) -> None:
         run(toy(), tmp_path / "run")
         ledger = tmp_path / "run" / "evaluations.jsonl"

@@ -79,6 +79,11 @@ class NSGA3(Genetic):
         default=None, doc="Das-Dennis partitions per objective; when not given, the most that pop_size can fill"
     )
 
+    @chz.validate
+    def _partitions(self) -> None:
+        if self.partitions is not None and self.partitions < 1:
+            raise ValueError(f"expected algorithm.partitions >= 1, got {self.partitions}")
+
     def build(self, problem: SearchProblem) -> PymooAlgorithm:
         """See :meth:`Algorithm.build`."""
         directions = self._directions(problem.n_obj)

@@ -105,6 +105,7 @@ class PoolSession(Session):
             list(objectives),
             list(constraints),
             list(context.recorded),
+            [o.state(context) for o in (*objectives, *(c.of for c in constraints), *context.recorded)],
             context.seed,
             torch.device(context.device).type,
         )

@@ -113,6 +113,13 @@ class Objective(Part, abc.ABC):
     def prepare(self, context: Context) -> None:  # noqa: B027 (most objectives need nothing)
         """Build, once and in the main process, what all candidates share (cached files)."""
 
+    def check(self, data: DataSet) -> None:  # noqa: B027
+        """Raise ``ValueError`` where the objective cannot be measured on ``data``; before anything is written."""
+
+    def state(self, context: Context) -> str:
+        """Digest of what the value depends on beside settings and data (built files), once ``prepare`` is over."""
+        return ""
+
     @abc.abstractmethod
     def measure(self, candidate: Candidate) -> float:
         """The objective's value; may add to ``candidate.figures``."""

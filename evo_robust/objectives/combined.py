@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import chz
 
+from evo_robust.data import DataSet
 from evo_robust.objectives.base import Candidate, Context, Objective
 
 
@@ -36,6 +37,15 @@ class WeightedSum(Objective):
         """See :meth:`Objective.prepare`."""
         for objective in self.of:
             objective.prepare(context)
+
+    def check(self, data: DataSet) -> None:
+        """See :meth:`Objective.check`."""
+        for objective in self.of:
+            objective.check(data)
+
+    def state(self, context: Context) -> str:
+        """See :meth:`Objective.state`."""
+        return "".join(objective.state(context) for objective in self.of)
 
     def measure(self, candidate: Candidate) -> float:
         """The sum."""

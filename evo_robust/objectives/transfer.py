@@ -10,6 +10,7 @@ import chz
 from evo_robust.adversarial_images import Samples
 from evo_robust.adversarial_set import AdversarialSet, load
 from evo_robust.attacks.inference import predictions
+from evo_robust.data import DataSet
 from evo_robust.objectives.base import Candidate, Context, Objective
 
 
@@ -27,6 +28,14 @@ class TransferError(Objective):
     def prepare(self, context: Context) -> None:
         """Build the adversarial set, or find it in the cache."""
         self.adversarial_set.build_or_load(context.data, context.cache, context.device, context.workers, context.say)
+
+    def check(self, data: DataSet) -> None:
+        """See :meth:`Objective.check`."""
+        self.adversarial_set.check(data)
+
+    def state(self, context: Context) -> str:
+        """The images themselves: sets built on another kind of device differ, though their settings do not."""
+        return self.adversarial_set.fingerprint(context.data, context.cache)
 
     def measure(self, candidate: Candidate) -> float:
         """Error on the search's samples."""
