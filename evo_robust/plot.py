@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,12 +10,19 @@ import chz
 from rich.console import Console
 
 from evo_robust import cli
-from evo_robust.parts import UserError
+from evo_robust.files import make_folder
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.style import Quantity
 from evo_robust.plotting.view import COSTS, View, names_of, view_of
 from evo_robust.progress import output
 from evo_robust.record import load_run
+
+USAGE = """usage: python -m evo_robust.plot run=DIR [out=DIR]                   all pictures of a run
+       python -m evo_robust.plot run=DIR baseline=DIR [out=DIR]      beside a random search of equal budget
+       python -m evo_robust.plot run=DIR,DIR,… [tolerance=0.02] …    several runs over each other
+       python -m evo_robust.plot --help                              every key with its type, default and meaning
+
+DIR is the run folder of a search."""
 
 
 @chz.chz
@@ -80,42 +85,31 @@ def _views(folders: Sequence[str | Path]) -> list[View]:
     return [view_of(run, name) for run, name in zip(runs, names_of(paths), strict=True)]
 
 
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[Path]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={out} cannot be made a folder: {error.strerror}") from error
-    if not os.access(out, os.W_OK):
-        raise UserError(f"{out} cannot be written to: give another folder as out=")
-    yield out
-
-
 def _draw_view(view: View, out: Path) -> list[Path]:
-    with _writing(out):
-        files = [out / "front.png", out / "hypervolume.png", out / "networks.png"]
-        fronts.draw_front(view, files[0])
-        progress.draw_hypervolume(view, files[1])
-        networks.draw_networks(view, files[2])
-        if view.F.shape[1] > 1:
-            files.append(out / "parallel.png")
-            fronts.draw_parallel(view, files[-1])
-        if found := size.correlations(view):
-            files += [out / "size.png", out / "size.csv"]
-            size.draw_size(view, found, files[-2])
-            size.write_sizes(found, files[-1])
+    make_folder(out)
+    files = [out / "front.png", out / "hypervolume.png", out / "networks.png"]
+    fronts.draw_front(view, files[0])
+    progress.draw_hypervolume(view, files[1])
+    networks.draw_networks(view, files[2])
+    if view.F.shape[1] > 1:
+        files.append(out / "parallel.png")
+        fronts.draw_parallel(view, files[-1])
+    if found := size.correlations(view):
+        files += [out / "size.png", out / "size.csv"]
+        size.draw_size(view, found, files[-2])
+        size.write_sizes(found, files[-1])
     return files
 
 
 def _draw_baseline(views: list[View], names: list[str], out: Path) -> list[Path]:
     n, m = (view.n_asked for view in views)
     budget = f"{n} evaluations each" if n == m else f"{n} against {m} evaluations"
-    with _writing(out):
-        files = [out / f"baseline_{name}" for name in ("front.png", "hypervolume.png", "hypervolume.csv", "table.csv")]
-        compare.draw_fronts(views, names, files[0], f"Does the search beat chance? {budget}")
-        compare.draw_hypervolumes(views, names, files[1])
-        compare.write_hypervolumes(views, names, files[2])
-        compare.write_standings(compare.standings(views, names), files[3])
+    make_folder(out)
+    files = [out / f"baseline_{name}" for name in ("front.png", "hypervolume.png", "hypervolume.csv", "table.csv")]
+    compare.draw_fronts(views, names, files[0], f"Does the search beat chance? {budget}")
+    compare.draw_hypervolumes(views, names, files[1])
+    compare.write_hypervolumes(views, names, files[2])
+    compare.write_standings(compare.standings(views, names), files[3])
     return files
 
 
@@ -124,16 +118,16 @@ def _draw_comparison(views: list[View], names: list[str], out: Path, tolerance: 
     top = tables.top_tables(views, columns)
     pairs = tables.equal_flops_pairs(views, tolerance)
     shown = _read_columns(views, names, columns)
-    with _writing(out):
-        files = [out / f"compare_{name}" for name in ("fronts.png", "hypervolume.png", "top.png", "hypervolume.csv",
-                                                      "table.csv", "top.csv", "pairs.csv")]  # fmt: skip
-        compare.draw_fronts(views, names, files[0], "Fronts of several searches on one scale")
-        compare.draw_hypervolumes(views, names, files[1])
-        compare.draw_top(top, shown, files[2])
-        compare.write_hypervolumes(views, names, files[3])
-        compare.write_standings(compare.standings(views, names), files[4])
-        tables.write_top(top, columns, files[5])
-        tables.write_pairs(pairs, columns, files[6])
+    make_folder(out)
+    files = [out / f"compare_{name}" for name in ("fronts.png", "hypervolume.png", "top.png", "hypervolume.csv",
+                                                  "table.csv", "top.csv", "pairs.csv")]  # fmt: skip
+    compare.draw_fronts(views, names, files[0], "Fronts of several searches on one scale")
+    compare.draw_hypervolumes(views, names, files[1])
+    compare.draw_top(top, shown, files[2])
+    compare.write_hypervolumes(views, names, files[3])
+    compare.write_standings(compare.standings(views, names), files[4])
+    tables.write_top(top, columns, files[5])
+    tables.write_pairs(pairs, columns, files[6])
     return files
 
 
@@ -194,7 +188,10 @@ def _show_several(console: Console, command: PlotCommand) -> list[Path]:
 @cli.command
 def main(argv: list[str] | None = None) -> int:
     """Run the command with ``argv``; the exit status."""
-    command = cli.parse(PlotCommand, argv or [], "plot")
+    if not argv:
+        print(USAGE)
+        return 0
+    command = cli.parse(PlotCommand, argv, "plot")
     # a pipe has no width: wide enough that no figure is folded
     console = output()
     files = []

@@ -10,10 +10,11 @@ import torch
 
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.gradient import FGSM, MIFGSM, PGD
+from evo_robust.cli import make
 from evo_robust.data import Digits
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.errors import CleanError, RobustError
-from evo_robust.parts import Fraction
+from evo_robust.parts import Fraction, UserError
 from evo_robust.spaces import NSGAPhases
 from evo_robust.train import RECIPES, train
 
@@ -61,6 +62,17 @@ def test_robust_error_is_that_of_the_curve(candidate: Candidate) -> None:
         candidate.network(), candidate.splits.val, FGSM(), [0.5], "l2", generator=candidate.generator("any")
     )
     assert objective.measure(candidate) == curve.error[0]
+
+
+def test_bfloat16_crafts_and_float32_confirms(candidate: Candidate) -> None:
+    objective = RobustError(attack=FGSM(), eps=(Fraction(0.1),), limit=100)
+    fast = chz.replace(objective, precision="bf16")
+    images = candidate.splits.val.take(slice(100))
+    generator = candidate.generator("robust_error")
+    curve = robust_curve(candidate.network(), images, FGSM(), [0.1], generator=generator, precision="bf16")
+    assert fast.measure(candidate) == curve.error[0] == pytest.approx(objective.measure(candidate), abs=0.05)
+    with pytest.raises(UserError, match="float32"):  # auto measures: figures could differ between runs
+        make(RobustError, {"precision": "auto"}, {}, "test")
 
 
 def test_same_candidate_same_figures_another_seed_another_start(candidate: Candidate) -> None:

@@ -339,6 +339,14 @@ def snapshot(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
+def test_without_arguments_usage_and_with_help_every_key(capsys):
+    assert plot.main([]) == 0
+    assert "run=DIR baseline=DIR" in capsys.readouterr().out
+    assert plot.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(key in text for key in ("run", "baseline", "out", "tolerance"))
+
+
 def test_bad_input_is_one_message_and_writes_nothing(tmp_path, capsys, pair):
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -352,7 +360,7 @@ def test_bad_input_is_one_message_and_writes_nothing(tmp_path, capsys, pair):
     before = snapshot(tmp_path)
     out = f"out={tmp_path / 'new'}"
     cases = [
-        ([], "expected run=DIR"),
+        (["tolerance=0.1"], "expected run=DIR"),
         ([f"run={tmp_path / 'nowhere'}", out], "is no run folder"),
         ([f"run={empty}", out], "is no run folder"),
         ([f"run={failed}", out], "none of 3 evaluations succeeded; the first reason: loss is NaN"),
@@ -368,7 +376,8 @@ def test_bad_input_is_one_message_and_writes_nothing(tmp_path, capsys, pair):
         ([f"run={good}", "tolerance=2", out], "expected tolerance in [0, 1)"),
         ([f"run={good}", "tolerance=much", out], "tolerance"),
         ([f"run={good}", "basline=x", out], "did you mean 'baseline'"),
-        ([f"run={good}", f"out={Path(good) / 'problem.json'}"], "cannot be made a folder"),
+        ([f"run={good}", f"out={Path(good) / 'problem.json'}"], "expected a folder, got a file"),
+        ([f"run={good}", f"out={Path(good) / 'problem.json' / 'x'}"], "the folder cannot be made"),
     ]
     for arguments, message in cases:
         refused(capsys, arguments, message)

@@ -15,6 +15,8 @@ from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.parts import Fraction
 
 Reduction = Literal["mean", "worst"]
+Crafting = Literal["float32", "bf16"]
+"""Precisions whose figures are the same in every run; the curve's ``auto`` may choose otherwise next time."""
 
 
 def _limited(images: Images, limit: int | None) -> Images:
@@ -52,6 +54,11 @@ class RobustError(Objective):
     )
     norm: Norm = chz.field(default="linf", doc="norm of the ball, linf or l2")
     reduce: Reduction = chz.field(default="mean", doc="mean over the strengths, or the worst of them")
+    precision: Crafting = chz.field(
+        default="float32",
+        doc="of a gradient attack's crafting: float32, which repeats to the bit; bf16, faster on CUDA; the network "
+        "itself, in float32, has the last word on every image either way",
+    )
     limit: int | None = chz.field(default=None, doc="validation images attacked, >= 1; all when not given")
 
     @chz.validate
@@ -64,7 +71,10 @@ class RobustError(Objective):
         """Mean or worst error in [0, 1] over the strengths."""
         images = _limited(candidate.splits.val, self.limit)
         generator = candidate.generator(self.name)
-        curve = robust_curve(candidate.network(), images, self.attack, self.eps, self.norm, generator=generator)
+        network, precision = candidate.network(), self.precision
+        curve = robust_curve(
+            network, images, self.attack, self.eps, self.norm, generator=generator, precision=precision
+        )
         figures: dict[str, object] = {f"{e:.6g}": error for e, error in zip(curve.eps, curve.error, strict=True)}
         candidate.figures[self.name] = figures | {"estimated": []}
         return max(curve.error) if self.reduce == "worst" else sum(curve.error) / len(curve.error)

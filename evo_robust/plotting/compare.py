@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
+from evo_robust.files import write_csv
 from evo_robust.indicators import nondominated
 from evo_robust.plotting.fronts import better
 from evo_robust.plotting.progress import curves, draw_curve, reference_note, zoom
 from evo_robust.plotting.style import MARKERS, RUNS, Quantity, grid, heading, note, picture, quantity
 from evo_robust.plotting.tables import TOP, Top
 from evo_robust.plotting.view import COSTS, View
-from evo_robust.record import write_csv
 
 
 def shown_columns(views: Sequence[View], names: Sequence[str]) -> list[Quantity]:

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from scipy import stats
 
+from evo_robust.files import write_csv
 from evo_robust.plotting.style import EVALUATED, FRONT, Quantity, grid, heading, note, picture, quantity
 from evo_robust.plotting.view import View
-from evo_robust.record import write_csv
 
 SIGNIFICANT = 0.05
 FEWEST = 10

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from evo_robust.files import write_csv
 from evo_robust.parts import UserError
 from evo_robust.plotting.view import View, row_figures
-from evo_robust.record import write_csv
 
 TOP = (1, 3, 5)
 """How many networks RoCo-NAS averages in Tables III and IV, Figs. 3 and 4."""
