@@ -275,9 +275,9 @@ def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float
     for objectives, values in ((job.objectives, measured.objectives), (context.recorded, measured.recorded)):
         for objective in objectives:
             values[objective.name] = _finite(objective.name, objective.measure(candidate))
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeLimit(f"took longer than evaluator.time_limit={evaluator.time_limit} s")
     _constraints(job, candidate, measured, needs_weights=True)
-    if deadline is not None and time.monotonic() > deadline:
-        raise TimeLimit(f"took longer than evaluator.time_limit={evaluator.time_limit} s")
     return None
 
 
