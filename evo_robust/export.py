@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -9,7 +10,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
+from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.cli import command, parse
 from evo_robust.data import cache_folder
 from evo_robust.device import choose_device
 from evo_robust.evaluators.pool import PooledEvaluator
-from evo_robust.files import read_tensors, write_tensors
+from evo_robust.files import make_folder, read_tensors, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.indicators import pick
 from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
@@ -85,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     options = parse(Export, argv, "export")
+    choose_device(options.device)  # a wrong one is said before a network is trained
     onnx = _wants_onnx(options)
     console = Console(highlight=False, soft_wrap=True)
     for exported in _prepared(options, console):
@@ -146,17 +149,20 @@ def _folders(options: Export, specs: list[str]) -> list[Path]:
 
 
 def check_target(folder: Path) -> None:
-    """Refuse a folder that holds anything but an earlier export.
+    """Refuse a folder that cannot be made or written to, or that holds anything but an earlier export.
 
     Raises:
-        UserError: naming what is there.
+        UserError: saying why, or naming what is there.
     """
-    if folder.is_dir():
-        foreign = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)
-        if foreign:
-            raise UserError(f"{folder} holds other files ({', '.join(foreign[:3])}): expected a new or exported folder")
-    elif folder.exists():
-        raise UserError(f"{folder} is a file: expected a folder to write")
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    foreign = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)
+    # whether it can be made is known by making it; an export that fails later leaves nothing behind
+    with contextlib.suppress(OSError):  # another export may have written there meanwhile
+        for path in missing:
+            path.rmdir()
+    if foreign:
+        raise UserError(f"{folder} holds other files ({', '.join(foreign[:3])}): expected a new or exported folder")
 
 
 def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "") -> Genotype:
@@ -181,15 +187,33 @@ def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "") -> Genotype:
         in_shape=problem.data.in_shape,
         objectives=row["objectives"],
         units={o.name: o.unit for o in problem.objectives if o.unit},
-        figures=row.get("figures", {}),
+        figures=_figures(row),
         provenance={key: value for key, value in origin.items() if value is not None},
     )
 
 
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of a ledger row; what was measured beside the objectives stands under ``recorded``."""
+    figures = dict(row.get("figures", {}))
+    # a measured robust error and its strengths bear one name, so that the two cannot lie side by side
+    return figures | ({"recorded": dict(row["recorded"])} if row.get("recorded") else {})
+
+
 def _adversarial_set(run: Run) -> dict[str, Any] | None:
     """Settings of the adversarial set that the search used, so that a retraining can be judged on its test part."""
-    used = (getattr(objective, "adversarial_set", None) for objective in run.problem.objectives)
-    return next((dotted(part) for part in used if part is not None), None)
+    measured = (run.problem.objectives, run.problem.recorded)
+    return next((dotted(part) for part in _parts_in(measured) if isinstance(part, AdversarialSet)), None)
+
+
+def _parts_in(value: object) -> Iterator[Part]:
+    """Every part in a part or tuple, however deep, outermost first."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _parts_in(item)
+    elif isinstance(value, Part):
+        yield value
+        for name in chz.chz_fields(value):
+            yield from _parts_in(getattr(value, name))
 
 
 def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto") -> nn.Module:
@@ -235,7 +259,7 @@ def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: 
     notes = [f"trained as in the search: {_recipe(run)}"]
     error = evaluate_error(model, images)
     notes.append(f"clean error on the {len(images)} validation images: {error:.4f}")
-    recorded = row["objectives"].get("clean_error")
+    recorded = {**row.get("recorded", {}), **row["objectives"]}.get("clean_error")
     if recorded is not None and abs(recorded - error) > 1e-9:
         notes.append(
             f"the search recorded {recorded:.4f}: on another machine, or with other versions, weights come out alike "
@@ -283,7 +307,7 @@ def write(exported: Exported, *, onnx: bool) -> list[str]:
     """Write a network's folder, whole or not at all; the names of its files."""
     folder = exported.folder
     check_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     new, old = (folder.with_name(f".{folder.name}.{kind}.{os.getpid()}") for kind in ("new", "old"))
     try:
         new.mkdir()

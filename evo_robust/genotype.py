@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 import evo_robust.spaces  # noqa: F401 (loads every space, so that genotype files can name it)
+from evo_robust.files import write_json
 from evo_robust.parts import UserError, dotted, from_dotted
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
@@ -69,8 +70,8 @@ class Genotype:
 
 
 def save_genotype(genotype: Genotype, path: Path) -> None:
-    """Write a genotype file."""
-    path.write_text(json.dumps(genotype.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write a genotype file, whole or not at all."""
+    write_json(path, genotype.to_json())
 
 
 def load_genotype(path: Path | str) -> Genotype:

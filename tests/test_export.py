@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import chz
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evo_robust import export
+from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Threat
 from evo_robust.data import Digits
@@ -22,9 +25,11 @@ from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.files import read_tensors
 from evo_robust.genotype import Genotype, load_genotype, save_genotype
 from evo_robust.model_card import probe
-from evo_robust.objectives.cost import Flops
+from evo_robust.objectives.combined import WeightedSum
+from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
-from evo_robust.parts import UserError
+from evo_robust.objectives.transfer import TransferError
+from evo_robust.parts import UserError, dotted
 from evo_robust.problem import Problem
 from evo_robust.record import Run
 from evo_robust.search import search
@@ -199,6 +204,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         space=SPACE,
         data=Digits(train_limit=400),
         objectives=(CleanError(), Flops()),
+        recorded=(Params(label="weights"),),
         evaluator=FromScratch(epochs=2),
         algorithm=RandomSearch(pop_size=4, n_gen=1),
     )
@@ -225,6 +231,43 @@ def test_exported_weights_are_those_of_the_search(run: Run, capsys: pytest.Captu
     assert load_genotype(run.folder / "export" / "best-flops").objectives["flops"] == cheapest
 
 
+def test_what_was_recorded_beside_the_objectives_is_in_genotype_and_model_card(run: Run, tmp_path: Path) -> None:
+    row = run.front[0]
+    g = export.genotype_of(run, row)
+    assert g.figures == {**row["figures"], "recorded": row["recorded"]} and row["recorded"]["weights"] > 0
+    export.write(export.Exported(g, tmp_path / "out", weights(g)), onnx=False)
+    assert load_genotype(tmp_path / "out") == g
+    assert "recorded.weights" in (tmp_path / "out" / "model.py").read_text()
+
+
+@pytest.mark.parametrize("place", ["objectives", "recorded", "summed"])
+def test_the_adversarial_set_is_found_wherever_the_search_used_it(run: Run, place: str) -> None:
+    used = TransferError(adversarial_set=AdversarialSet(sources=7))
+    changes = {
+        "objectives": {"objectives": (CleanError(), used)},
+        "recorded": {"recorded": (used,)},
+        "summed": {"objectives": (WeightedSum(of=(CleanError(), used)), Flops())},
+    }
+    searched = dataclasses.replace(run, problem=chz.replace(run.problem, **changes[place]))
+    g = export.genotype_of(searched, run.front[0])
+    assert g.provenance["adversarial_set"] == dotted(used.adversarial_set)
+    assert "adversarial_set" not in export.genotype_of(run, run.front[0]).provenance
+
+
+@pytest.mark.parametrize(
+    ("inside", "pick", "said"),
+    [("file", "knee", "got a file"), ("file/deep", "0", "cannot be made"), ("file", "knee,0", "cannot be made")],
+)
+def test_an_out_that_cannot_be_a_folder_is_one_message(
+    run: Run, tmp_path: Path, inside: str, pick: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert export.main([f"run={run.folder}", f"out={tmp_path / inside}", f"pick={pick}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: out=") and said in error and error.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
 def test_without_weights_a_genotype_alone_is_written_and_an_export_may_be_replaced(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "mine"
     for pick in ("knee", "best:clean_error"):
@@ -244,6 +287,7 @@ def test_without_weights_a_genotype_alone_is_written_and_an_export_may_be_replac
         (["picks=knee"], "unknown key 'picks'"),
         (["weights=false", "onnx=true"], "expected weights=true"),
         (["device=tpu"], "expected auto, cpu, cuda"),
+        (["device=tpu", "weights=false"], "expected auto, cpu, cuda"),
     ],
 )
 def test_bad_input_is_one_message_and_nothing_is_written(
