@@ -16,21 +16,18 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from evo_robust import zoo
 from evo_robust.adversarial_set import AdversarialSet
-from evo_robust.attacks.base import Attack, Norm
-from evo_robust.attacks.curve import check_strengths, robust_curve
-from evo_robust.attacks.gradient import PGD
+from evo_robust.attacks.base import Attack
+from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.inference import clean_error
 from evo_robust.cli import HelpRequested, command, make, split
 from evo_robust.data import DATA_SETS, DataSet, cache_folder
 from evo_robust.device import choose_device
-from evo_robust.files import write_tensors
+from evo_robust.files import make_folder, write_csv, write_json, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.images import Images
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts import (
-    Fraction,
     Part,
     UserError,
     changed,
@@ -43,10 +40,9 @@ from evo_robust.parts import (
 )
 from evo_robust.plotting.robustness import draw_curve, draw_training
 from evo_robust.progress import duration
-from evo_robust.record import FolderLock, library_versions, write_csv, write_json
-from evo_robust.retraining import RESULT_FILE, SETTINGS_FILE, Result, load_result, read_settings
-from evo_robust.spaces.base import Architecture, SearchSpace
-from evo_robust.train import RECIPES, EpochLog, PGDTraining, Recipe, TrainingDiverged, train
+from evo_robust.record import FolderLock, library_versions
+from evo_robust.retraining import RESULT_FILE, SETTINGS_FILE, Result, Retraining, load_result, read_settings
+from evo_robust.train import RECIPES, EpochLog, Recipe, TrainingDiverged, train
 
 WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -55,7 +51,7 @@ Say = Callable[[str], None]
 USAGE = """usage: python -m evo_robust.retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10]
                  [epochs=120] [decoder=final|search] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
        python -m evo_robust.retrain network=resnet-18 data=cifar10 …    a reference network instead
-       python -m evo_robust.retrain genotype=FILE --help                every key with its type, default and meaning
+       python -m evo_robust.retrain [genotype=FILE] --help              every key with its type, default and meaning
 
 FILE is a genotype.json that evo_robust.export wrote."""
 
@@ -74,75 +70,11 @@ class RetrainOptions(Part):
     device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
 
 
-@chz.chz
-class Retraining(Part):
-    """How one network is trained from scratch and judged on the test images."""
-
-    network: str | None = chz.field(default=None, doc="reference network by name; None for a found one")
-    space: SearchSpace | None = chz.field(default=None, doc="space of the found network, from its genotype")
-    architecture: str | None = chz.field(default=None, doc="notation of the found network, from its genotype")
-    data: DataSet = chz.field(doc="the images; by name (cifar10) or class; the genotype's when not given")
-    recipe: Recipe = chz.field(
-        default_factory=PGDTraining,
-        blueprint_unspecified=PGDTraining,
-        doc="how it is trained; by name (pgd, standard, …) or class; RoCo-NAS's own is standard",
-    )
-    epochs: int = chz.field(default=120, doc="passes over the training images; >= 1")
-    train_on: Literal["all", "train"] = chz.field(
-        default="all",
-        doc="all: training and validation images, since nothing is chosen any more; train: without validation",
-    )
-    attack: Attack = chz.field(default_factory=PGD, blueprint_unspecified=PGD, doc="attack of the robustness curve")
-    eps: tuple[Fraction, ...] = chz.field(
-        default=(Fraction(0.03), Fraction(8 / 255), Fraction(0.10), Fraction(0.17), Fraction(0.25)),
-        doc="strengths of the curve, ascending, each > 0, in units of the pixel range 0..1",
-    )
-    norm: Norm = chz.field(default="linf", doc="norm of the curve's ball: linf or l2")
-    adversarial_set: AdversarialSet | None = chz.field(
-        default=None,
-        doc="judge on an adversarial set made of test images, too: search (that of the search) or AdversarialSet",
-    )
-    seed: int = chz.field(default=0, doc="seed of weights, batches and attacks; >= 0")
-
-    @chz.validate
-    def _sensible(self) -> None:
-        check_strengths(self.eps)
-        if self.epochs < 1:
-            raise ValueError(f"expected epochs >= 1, got {self.epochs}")
-        if self.seed < 0:
-            raise ValueError(f"expected seed >= 0, got {self.seed}")
-
-    def build(self) -> nn.Module:
-        """The network with fresh weights that depend on seed and network alone, on the CPU."""
-        seed = seed_from(self.seed, self.network or self.architecture)
-        # modules draw their initial weights from torch's global generator
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            if self.space is None:
-                return zoo.build(str(self.network), self.data.n_classes, self.data.in_shape)
-            return self.space.build(self.parsed(), self.data.n_classes, self.data.in_shape)
-
-    def parsed(self) -> Architecture:
-        """The architecture, read from its notation."""
-        if self.space is None or self.architecture is None:
-            raise ValueError("expected a found network, got a reference network")
-        return self.space.from_text(self.architecture)
-
-    def images(self, device: str) -> tuple[Images, Images]:
-        """Training and test images on a device."""
-        splits = self.data.load()
-        chosen = splits.train
-        if self.train_on == "all":
-            x, y = (torch.cat(pair) for pair in ((chosen.x, splits.val.x), (chosen.y, splits.val.y)))
-            chosen = Images(x, y)
-        return chosen.to(device), splits.test.to(device)
-
-
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     given = split(argv or [])
-    if not given or set(given) == {"--help"}:
+    if not given:
         print(USAGE)
         return 0
     own = {k: v for k, v in given.items() if k in chz.chz_fields(RetrainOptions)}
@@ -174,9 +106,11 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
         UserError: neither or both of genotype and network, or an unknown key, part or value.
         HelpRequested: ``--help`` was given.
     """
-    if (options.genotype is None) == (options.network is None):
+    given, asked_help = dict(given), "--help" in given
+    if (options.genotype is None) == (options.network is None) and not (options.genotype is None and asked_help):
         raise UserError("expected genotype=FILE or network=NAME" + (", got both" if options.genotype else ""))
-    given = dict(given)
+    if options.genotype is None and "data" not in given and not asked_help:
+        raise UserError(f"missing: data=NAME, one of {', '.join(DATA_SETS)}")
     for key in ("space", "architecture"):
         if key in given:
             raise UserError(f"{key} comes from the genotype file, got {key}={given[key]}")
@@ -198,7 +132,7 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
     try:
         return make(Retraining, given, base, "retrain"), genotype
     except HelpRequested as text:
-        raise HelpRequested(f"{_options_help()}\n{text}") from None
+        raise HelpRequested(f"{USAGE}\n\n{_options_help()}\n{text}") from None
 
 
 def _searched_set(genotype: Genotype | None) -> AdversarialSet:
@@ -275,8 +209,8 @@ def retrain(
     except ValueError as error:
         raise UserError(str(error)) from None
     identity = {**dotted(settings, identity=True), "device": device.partition(":")[0]}
+    make_folder(folder)
     _check_folder(folder, identity)
-    folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder):
         if (folder / RESULT_FILE).exists():
             say(f"{folder} is finished already")
@@ -293,8 +227,7 @@ def retrain(
 def _check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
     """Refuse a folder of something else."""
     if not (folder / SETTINGS_FILE).exists():
-        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        if folder.is_file() or any(name != "lock" and not name.startswith(".") for name in names):
+        if any(path.name != "lock" and not path.name.startswith(".") for path in folder.iterdir()):
             raise UserError(f"{folder} holds other files: expected a new, empty or retraining folder as out=")
         return
     differences = changed(read_settings(folder)["identity"], identity)
@@ -321,7 +254,8 @@ def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say:
     write_tensors(folder / WEIGHTS_FILE, model.state_dict())
     say(f"attacking {len(test):,} test images at {len(settings.eps)} strengths")
     generator = torch.Generator(device).manual_seed(seed_from(settings.seed, "judgement"))
-    curve = robust_curve(model, test, settings.attack, settings.eps, settings.norm, generator=generator)
+    attack, precision = settings.attack, settings.precision
+    curve = robust_curve(model, test, attack, settings.eps, settings.norm, generator=generator, precision=precision)
     result = Result(
         network=settings.network or str(settings.architecture),
         data=settings.data.name,

@@ -1,19 +1,101 @@
-"""What a retraining leaves: its settings and its result, as files, table and sentences."""
+"""What a retraining is and what it leaves: its settings and its result, as files, table and sentences."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import chz
+import torch
 from rich.table import Table
+from torch import nn
 
-from evo_robust.parts import UserError
+from evo_robust import zoo
+from evo_robust.adversarial_set import AdversarialSet
+from evo_robust.attacks.base import Attack, Norm
+from evo_robust.attacks.curve import check_strengths
+from evo_robust.attacks.fast import Precision
+from evo_robust.attacks.gradient import PGD
+from evo_robust.data import DataSet
+from evo_robust.images import Images
+from evo_robust.parts import Fraction, Part, UserError, seed_from
+from evo_robust.spaces.base import Architecture, SearchSpace
+from evo_robust.train import PGDTraining, Recipe
 
 SCHEMA = 1
 SETTINGS_FILE = "retrain.json"
 RESULT_FILE = "result.json"
+
+
+@chz.chz
+class Retraining(Part):
+    """How one network is trained from scratch and judged on the test images."""
+
+    network: str | None = chz.field(default=None, doc="reference network by name; None for a found one")
+    space: SearchSpace | None = chz.field(default=None, doc="space of the found network, from its genotype")
+    architecture: str | None = chz.field(default=None, doc="notation of the found network, from its genotype")
+    data: DataSet = chz.field(doc="the images; by name (cifar10) or class; the genotype's when not given")
+    recipe: Recipe = chz.field(
+        default_factory=PGDTraining,
+        blueprint_unspecified=PGDTraining,
+        doc="how it is trained; by name (pgd, standard, …) or class; RoCo-NAS's own is standard",
+    )
+    epochs: int = chz.field(default=120, doc="passes over the training images; >= 1")
+    train_on: Literal["all", "train"] = chz.field(
+        default="all",
+        doc="all: training and validation images, since nothing is chosen any more; train: without validation",
+    )
+    attack: Attack = chz.field(default_factory=PGD, blueprint_unspecified=PGD, doc="attack of the robustness curve")
+    eps: tuple[Fraction, ...] = chz.field(
+        default=(Fraction(0.03), Fraction(8 / 255), Fraction(0.10), Fraction(0.17), Fraction(0.25)),
+        doc="strengths of the curve, ascending, each > 0, in units of the pixel range 0..1",
+    )
+    norm: Norm = chz.field(default="linf", doc="norm of the curve's ball: linf or l2")
+    precision: Precision = chz.field(
+        default="float32",
+        doc="of a gradient attack's crafting: float32, which repeats to the bit; bf16, faster on CUDA; auto, the "
+        "faster of the two as measured; the network itself, in float32, has the last word on every image",
+    )
+    adversarial_set: AdversarialSet | None = chz.field(
+        default=None,
+        doc="judge on an adversarial set made of test images, too: search (that of the search) or AdversarialSet",
+    )
+    seed: int = chz.field(default=0, doc="seed of weights, batches and attacks; >= 0")
+
+    @chz.validate
+    def _sensible(self) -> None:
+        check_strengths(self.eps)
+        if self.epochs < 1:
+            raise ValueError(f"expected epochs >= 1, got {self.epochs}")
+        if self.seed < 0:
+            raise ValueError(f"expected seed >= 0, got {self.seed}")
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights that depend on seed and network alone, on the CPU."""
+        seed = seed_from(self.seed, self.network or self.architecture)
+        # modules draw their initial weights from torch's global generator
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self.space is None:
+                return zoo.build(str(self.network), self.data.n_classes, self.data.in_shape)
+            return self.space.build(self.parsed(), self.data.n_classes, self.data.in_shape)
+
+    def parsed(self) -> Architecture:
+        """The architecture, read from its notation."""
+        if self.space is None or self.architecture is None:
+            raise ValueError("expected a found network, got a reference network")
+        return self.space.from_text(self.architecture)
+
+    def images(self, device: str) -> tuple[Images, Images]:
+        """Training and test images on a device."""
+        splits = self.data.load()
+        chosen = splits.train
+        if self.train_on == "all":
+            x, y = (torch.cat(pair) for pair in ((chosen.x, splits.val.x), (chosen.y, splits.val.y)))
+            chosen = Images(x, y)
+        return chosen.to(device), splits.test.to(device)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -204,6 +204,7 @@ def test_a_folder_in_use_or_of_something_else_is_left_alone(
         ({"space": "NSGAPhases"}, "space comes from the genotype"),
         ({"adversarial_set": "search"}, "the genotype names none"),
         ({"decoder": "big"}, "decoder=big"),
+        ({"precision": "bf8"}, "precision=bf8"),
         ({"device": "tpu"}, "expected auto, cpu"),
         ({"network": "lenet"}, "got both"),
     ],
@@ -223,9 +224,31 @@ def test_bad_input_is_one_message(
         assert not out.exists()
 
 
+def test_a_reference_network_needs_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["network=lenet", f"out={tmp_path / 'out'}"]) == 2
+    assert "missing: data=NAME, one of " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("inside", "said"), [("mine", "got a file"), ("mine/deep", "the folder cannot be made")])
+def test_an_out_that_cannot_be_a_folder_is_one_message(
+    file: Path, tmp_path: Path, inside: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").write_text("")
+    assert main(arguments(file, tmp_path / inside)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: out=") and said in error and error.count("\n") == 1
+
+
 def test_without_arguments_usage_and_with_help_every_key(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "genotype=FILE" in capsys.readouterr().out
+    assert main(["--help"]) == main(["recipe=trades", "--help"]) == 0
+    alone, _, trades = capsys.readouterr().out.rpartition("usage:")
+    for key in ("genotype", "decoder", "device", "data", "recipe.lr", "epochs", "attack.steps", "precision", "seed"):
+        assert f"  {key} " in alone, key
+    assert "genotype file, or a folder" in alone and "passes over the training images" in alone
+    assert "recipe.beta" in trades and "recipe.beta" not in alone
     assert main([f"genotype={file}", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(key in text for key in ("decoder", "recipe.lr", "data.train_limit", "space.dense_channels", "eps"))
@@ -252,6 +275,7 @@ def test_a_retraining_is_judged_on_the_adversarial_set_of_its_search(
     save_genotype(genotype, file)
     given = settings(file, **{**TINY, "epochs": "1", "adversarial_set": "search"})
     assert given.adversarial_set == made and given.attack == PGD(steps=3)
+    given = chz.replace(given, precision="bf16")  # reaches the curve, whose last word is the network's own
     result = retrain(given, tmp_path / "out", genotype=genotype, device="cpu")
     assert result.adversarial is not None and result.adversarial["n"] > 0
     assert 0 <= result.adversarial["error"] <= 1
