@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -36,6 +37,10 @@ def command(main: Main) -> Main:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except BrokenPipeError:
+            # `… | head` has read enough; the interpreter's last flush must not complain either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
             print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
             return 2
