@@ -59,6 +59,10 @@ class Encoding(abc.ABC):
         """Bounds and start for uint8 images ``(n, c, h, w)``."""
 
     @abc.abstractmethod
+    def steps(self, boxes: Boxes) -> Tensor:
+        """Initial standard deviation of each variable, float ``(n, d)``, where none is asked for."""
+
+    @abc.abstractmethod
     def inside(self, points: Tensor, boxes: Boxes) -> Tensor:
         """Bring points ``(n, k, d)`` beyond the bounds back into them, in place."""
 
@@ -68,7 +72,17 @@ class Encoding(abc.ABC):
 
 
 class Pixels(Encoding):
-    """L0: ``level`` pixels, each (row, column, channels…); a pixel named twice keeps its last colour."""
+    """L0: ``level`` pixels, each (row, column, channels…); a pixel named twice keeps its last colour.
+
+    Args:
+        level: number of pixels.
+        shape: (c, h, w).
+        raster: start from the first pixels in raster order, as Kotyan & Vargas, rather than from the middle.
+    """
+
+    def __init__(self, level: int, shape: tuple[int, int, int], raster: bool = False) -> None:
+        super().__init__(level, shape)
+        self.raster = raster
 
     @property
     def n_variables(self) -> int:
@@ -76,17 +90,24 @@ class Pixels(Encoding):
         return self.level * (2 + self.shape[0])
 
     def boxes(self, images: Tensor) -> Boxes:
-        """The whole image; the start is its first pixels in raster order (Kotyan & Vargas)."""
+        """The whole image and all colours; the start changes nothing."""
         channels, rows, columns = self.shape
         n, device = len(images), images.device
         top = torch.tensor([rows - 1.0, columns - 1.0] + [255.0] * channels, device=device).repeat(self.level)
-        place = torch.arange(self.level, device=device)
+        middle = torch.full((self.level,), rows // 2 * columns + columns // 2, device=device)
+        place = torch.arange(self.level, device=device) if self.raster else middle
         row, column = place // columns, place % columns
         colour = images[:, :, row, column].transpose(1, 2).float()
         where = torch.stack([row, column], 1).float().expand(n, -1, -1)
         start = torch.cat([where, colour], 2).flatten(1)
         upper = top.expand(n, -1)
         return Boxes(lower=torch.zeros_like(upper), upper=upper, start=start)
+
+    def steps(self, boxes: Boxes) -> Tensor:
+        """An eighth of the image for places, a quarter of the range for colours."""
+        parts = torch.full((self.level, 2 + self.shape[0]), 1 / 4, device=boxes.start.device)
+        parts[:, :2] = 1 / 8
+        return (boxes.upper - boxes.lower) * parts.flatten()
 
     def inside(self, points: Tensor, boxes: Boxes) -> Tensor:
         """Colours stop at the walls, where the strongest ones lie; places are folded back, or they crowd the border."""
@@ -121,6 +142,10 @@ class Values(Encoding):
         """± level around the image, where the search starts; values in the order row, column, channel."""
         start = images.permute(0, 2, 3, 1).flatten(1).float()
         return Boxes(lower=(start - self.level).clamp_min(0), upper=(start + self.level).clamp_max(255), start=start)
+
+    def steps(self, boxes: Boxes) -> Tensor:
+        """A quarter of the level (Kotyan & Vargas)."""
+        return torch.full_like(boxes.start, self.level / 4)
 
     def inside(self, points: Tensor, boxes: Boxes) -> Tensor:
         """Values stop at the walls: adversarial images lie in the corners."""
