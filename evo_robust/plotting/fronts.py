@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from evo_robust.plotting.style import EVALUATED, FRONT, INK, KNEE, Quantity, grid, heading, note, picture, plain
 from evo_robust.plotting.view import COSTS, View
@@ -105,6 +105,8 @@ def _space(figure: Figure, place: tuple[int, int, int], view: View) -> None:
         if shown[j].log:
             axis.set_major_locator(MultipleLocator(1))
             axis.set_major_formatter(lambda v, _: plain(10**v))
+        else:
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))  # more run into each other at this slant
     # the corner where all are small is the nearest one
     axes.view_init(elev=20, azim=-135)
     axes.set_title("all three at once: better is near and low", fontsize=10)
