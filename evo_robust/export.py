@@ -32,6 +32,7 @@ from evo_robust.indicators import pick
 from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.objectives.base import Context
 from evo_robust.parts import Part, UserError, dotted
+from evo_robust.progress import output
 from evo_robust.record import Run, load_run
 from evo_robust.retraining import SETTINGS_FILE, load_result, read_settings
 from evo_robust.train import evaluate_error
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(Export, argv, "export")
     choose_device(options.device)  # a wrong one is said before a network is trained
     onnx = _wants_onnx(options)
-    console = Console(highlight=False, soft_wrap=True)
+    console = output()
     for exported in _prepared(options, console):
         names = write(exported, onnx=onnx)
         console.print(f"wrote {exported.folder}: {', '.join(names)}")

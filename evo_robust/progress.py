@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def output() -> Console:
     """The terminal, or plain lines wide enough for tables where output is kept in a file."""
-    return Console(highlight=False, soft_wrap=False, width=None if sys.stdout.isatty() else 120)
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
 
 
 class Reporter(abc.ABC):

@@ -13,7 +13,6 @@ from typing import Any, Literal
 import chz
 import joblib
 import torch
-from rich.console import Console
 from torch import nn
 
 from evo_robust.adversarial_set import AdversarialSet
@@ -39,7 +38,7 @@ from evo_robust.parts import (
     subclasses,
 )
 from evo_robust.plotting.robustness import draw_curve, draw_training
-from evo_robust.progress import duration
+from evo_robust.progress import duration, output
 from evo_robust.record import FolderLock, library_versions
 from evo_robust.retraining import RESULT_FILE, SETTINGS_FILE, Result, Retraining, load_result, read_settings
 from evo_robust.train import RECIPES, EpochLog, Recipe, TrainingDiverged, train
@@ -81,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     rest = {k: v for k, v in given.items() if k not in own}
     options = make(RetrainOptions, own, {}, "retrain")
     settings, genotype = settings_from(options, rest)
-    console = Console(highlight=False, soft_wrap=True)
+    console = output()
 
     def say(text: str) -> None:
         console.print(text, markup=False)

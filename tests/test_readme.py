@@ -28,7 +28,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("python -m evo_robust.run")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "evo_robust.run problem=" in c])
 def test_searches_can_be_loaded(command: str, mine: Path) -> None:
     given = split(shlex.split(command.partition("#")[0])[3:])
     own = {key: given.pop(key) for key in list(given) if key in chz.chz_fields(RunOptions)}
