@@ -21,7 +21,7 @@ from evo_robust.data import DataSet, cache_folder
 from evo_robust.device import choose_device, choose_workers
 from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.objectives.base import Constraint, Context, Objective, Say, silent
-from evo_robust.parts import Part, UserError, dotted, from_dotted, nearest, subclasses
+from evo_robust.parts import Fraction, Part, UserError, dotted, from_dotted, nearest, subclasses
 from evo_robust.spaces.base import SearchSpace
 
 _HERE = Path(__file__).resolve().parent
@@ -182,7 +182,7 @@ def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
     Raises:
         UserError: unknown key, part or value.
     """
-    base = chz.beta_to_blueprint_values(problem)
+    base = {key: _fractions(value) for key, value in chz.beta_to_blueprint_values(problem).items()}
     given = _bring_settings(problem, _expand_tuples(problem, dict(given), base), base)
     for key, text in given.items():
         if not isinstance(old := base.get(key), type):
@@ -205,6 +205,13 @@ def _shared_fields(old: type, new: type) -> set[str]:
 def _part_class(old: type, text: str) -> type | None:
     root = [cls for cls in old.__mro__ if isinstance(cls, type) and issubclass(cls, Part) and cls is not Part][-1]
     return subclasses(root).get(text)
+
+
+def _fractions(value: Any) -> Any:
+    """Floats as fractions, which are floats too: files may write ``eps=(0.1, 0.2)``, chz wants the field's type."""
+    if isinstance(value, tuple):
+        return tuple(map(_fractions, value))
+    return Fraction(value) if type(value) is float else value
 
 
 def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]) -> dict[str, str]:
