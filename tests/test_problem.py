@@ -110,15 +110,15 @@ def test_own_problem_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "problems").mkdir()
     source = (
         '"""Mine: a test."""\nimport chz\nfrom evo_robust import *\n'
-        "@chz.chz\nclass Depth(Objective):\n    needs_weights = False\n"
+        "@chz.chz\nclass Letters(Objective):\n    needs_weights = False\n"
         "    def measure(self, candidate):\n        return float(len(candidate.text))\n"
-        "demo = chz.replace(load('roco'), objectives=(CleanError(), Depth()))\n"
+        "demo = chz.replace(load('roco'), objectives=(CleanError(), Letters()))\n"
     )
     (tmp_path / "problems" / "mine.py").write_text(source)
     monkeypatch.chdir(tmp_path)
-    assert [o.name for o in load("mine").objectives] == ["clean_error", "depth"]
+    assert [o.name for o in load("mine").objectives] == ["clean_error", "letters"]
     # the current folder's problems come first
-    (tmp_path / "problems" / "roco.py").write_text(source.replace("Depth", "Other").replace("load('roco')", "None"))
+    (tmp_path / "problems" / "roco.py").write_text(source.replace("Letters", "Other").replace("load('roco')", "None"))
     assert find("roco") == Path("problems/roco.py")
 
 
