@@ -10,6 +10,7 @@ import chz
 
 from evo_robust.adapter import SearchFailed
 from evo_robust.cli import HelpRequested, command, make, split
+from evo_robust.device import choose_device
 from evo_robust.parts import Part, UserError, nearest
 from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
@@ -74,6 +75,7 @@ def _with_own_keys(message: str, rest: dict[str, str]) -> str:
 
 
 def _search(options: RunOptions, problem: Problem, argv: list[str]) -> Run:
+    choose_device(options.device)  # said before anything else is
     path = find(options.problem)
     info = {
         "problem": path.stem,
@@ -104,7 +106,11 @@ def show(run: Run, options: RunOptions) -> None:
     rejected = sum(row["status"] == "rejected" for row in run.evaluations)
     if failed or rejected:
         console.print(f"{failed} candidates failed, {rejected} were rejected; reasons are in the ledger")
-    if options.plot and run.front:
+    if not run.front:
+        first = next((row["error"] for row in run.evaluations if row["error"]), "no candidate meets the constraints")
+        console.print(f"no network on the front; the first reason: {first}")
+        return
+    if options.plot:
         for path in draw_run(run.folder):
             console.print(f"wrote {path}", soft_wrap=True)
     console.print(f"next: python -m evo_robust.export run={run.folder} pick=knee", soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import chz
 import pytest
@@ -42,10 +43,23 @@ def test_every_command_is_shown() -> None:
 
 
 def test_own_problem_runs(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["algorithm.pop_size=3", "algorithm.n_gen=1", "evaluator.epochs=1", "data.train_limit=200", "plot=false"]
+    small = ["algorithm.pop_size=6", "algorithm.n_gen=1", "evaluator.epochs=1", "data.train_limit=200", "plot=false"]
     assert main(["problem=mine", "workers=1", "device=cpu", *small]) == 0
     header = (mine / "runs" / "mine-demo" / "front.csv").read_text().splitlines()[0]
+    assert len((mine / "runs" / "mine-demo" / "front.csv").read_text().splitlines()) > 1
     assert header == "index,id,architecture,clean_error,robust_error,flops,depth,params"
+
+
+def test_plain_pymoo_runs(mine: Path) -> None:
+    path = mine / "problems" / "mine.py"
+    path.write_text(path.read_text().replace("epochs=3", "epochs=1").replace("Digits()", "Digits(train_limit=200)"))
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    snippet = next(block for block in blocks if "minimize(" in block)
+    found: dict[str, Any] = {}
+    exec(
+        snippet.replace("pop_size=8", "pop_size=3").replace('("n_gen", 3)', '("n_gen", 1)').replace("=2)", "=1)"), found
+    )
+    assert found["result"].pop.get("F").shape[1] == 4
 
 
 def test_pictures_are_there() -> None:

@@ -15,16 +15,15 @@ from evo_robust.plotting.view import COSTS, View
 
 
 def front_table(view: View) -> Table:
-    """The front: index, objectives, costs, what stands out, architecture."""
+    """The front: index, objectives, costs, what stands out; architectures are too wide for a terminal (front.csv)."""
     costs = [name for name in COSTS if name not in view.run.objectives]
     shown = view.quantities() + [quantity(n, view.unit(n), view.column(n)) for n in costs]
     table = _table(f"Front of {view.name}: {view.summary()}", ["#"], shown)
-    table.add_column("stands out", no_wrap=True)
-    table.add_column("architecture", overflow="ellipsis", no_wrap=True, max_width=40)
+    table.add_column("stands out", overflow="fold")
     roles = view.roles()
     for i, position in enumerate(view.front):
         values = [q.number(float(view.column(q.name)[position])) for q in shown]
-        table.add_row(str(i), *values, roles.get(i, ""), view.rows[position]["architecture"].replace("[", r"\["))
+        table.add_row(str(i), *values, roles.get(i, ""))
     return table
 
 
@@ -82,5 +81,5 @@ def _table(title: str, first: Sequence[str], shown: Sequence[Quantity]) -> Table
     for q in shown:
         # the unit under the name: narrow, and no header breaks within a word
         label = q.label.replace(" (", "\n(", 1)
-        table.add_column(label, justify="right", min_width=max(map(len, label.split("\n"))))
+        table.add_column(label, justify="right", no_wrap=True, min_width=max(map(len, label.split("\n"))))
     return table
