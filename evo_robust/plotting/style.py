@@ -21,7 +21,7 @@ INK = "#222222"
 EVALUATED = "#9aa5ad"
 FRONT = "#0072B2"
 KNEE = "#D55E00"
-RUNS = (FRONT, "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
+RUNS = (FRONT, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000", "#8C564B")
 MARKERS = ("o", "s", "^", "D", "v")
 BASELINE = RUNS[1]
 
