@@ -107,14 +107,10 @@ def robust_curve(
     indices = indices if keep_going else indices[correct]
     with torch.no_grad(), eval_mode(model), undisturbed(model):
         if isinstance(attack, GradientAttack):
-            sample = images.floats(slice(batch_size if precision == "auto" else 16))
-            crafter = for_attack(model, sample, precision)
             cascade = Cascade(
                 attack,
-                crafter,
-                values,
-                norm,
-                generator,
+                for_attack(model, images.floats(slice(batch_size if precision == "auto" else 16)), precision),
+                *(values, norm, generator),
                 batch_size=batch_size,
                 confirm=model,
                 keep_going=keep_going,
