@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import chz
 import numpy as np
 from torch import nn
 
 from evo_robust.parts import Part
+from evo_robust.spaces.structure import Budget, Structure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from evo_robust.spaces.supernet import Supernet
+
+# genomes drawn for one of a wanted budget before giving up
+_PATIENCE = 20_000
 
 Architecture = Hashable
 """A canonical network description: genomes of one and the same network decode to equal values."""
@@ -26,6 +32,9 @@ class InvalidArchitecture(ValueError):
 @chz.chz
 class SearchSpace(Part, abc.ABC):
     """A set of architectures with a genome of integers."""
+
+    shares_weights: ClassVar[bool] = False
+    """Whether the space has a supernet, so that candidates can inherit weights."""
 
     @property
     @abc.abstractmethod
@@ -89,3 +98,56 @@ class SearchSpace(Part, abc.ABC):
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """A uniform random genome ``(n_genes,)``, repaired."""
         return self.repair(rng.integers(0, self.n_choices))
+
+    # --- what a study asks ------------------------------------------------------------------------------------------
+
+    @property
+    def gene_names(self) -> tuple[str, ...]:
+        """A readable name of each gene, such as ``e3 conv``."""
+        return tuple(f"gene {i}" for i in range(self.n_genes))
+
+    def structure(self, architecture: Architecture) -> Structure | None:
+        """What the architecture is made of; None where the space cannot tell."""
+        return None
+
+    def sample_in(self, rng: np.random.Generator, budget: Budget) -> np.ndarray:
+        """A random genome ``(n_genes,)`` of an architecture whose budget class is ``budget``.
+
+        Raises:
+            ValueError: the space cannot tell budgets, or such an architecture is too rare to be met by chance.
+        """
+        for _ in range(_PATIENCE):
+            genome = self.sample(rng)
+            structure = self.structure(self.decode(genome))
+            if structure is None:
+                raise ValueError(f"{type(self).__name__} tells no budgets: expected a space with a structure")
+            if structure.budget == budget:
+                return genome
+        raise ValueError(f"none of {_PATIENCE} random architectures of {type(self).__name__} has a {budget} budget")
+
+    # --- shared weights ---------------------------------------------------------------------------------------------
+
+    def supernet(self, n_classes: int, in_shape: tuple[int, int, int]) -> Supernet:
+        """Network that holds every operation of the space, of which a forward pass runs those of one architecture.
+
+        Its parameters and buffers bear the names that they have in ``build(architecture)``, so that a candidate
+        inherits its weights by name. Only where ``shares_weights``.
+        """
+        raise ValueError(f"{type(self).__name__} shares no weights: it has no supernet")
+
+    def draw_path(self, rng: np.random.Generator, keep: float = 0.5) -> Architecture:
+        """A random architecture for a step of supernet training (path dropout).
+
+        Args:
+            rng: source of randomness.
+            keep: probability in (0, 1] that an operation stays, where the space has operations to drop.
+        """
+        return self.decode(self.sample(rng))
+
+    def largest(self) -> Architecture:
+        """The architecture with most operations, the supernet's upper end. Only where ``shares_weights``."""
+        raise ValueError(f"{type(self).__name__} shares no weights: it has no largest path")
+
+    def draw_smallest(self, rng: np.random.Generator) -> Architecture:
+        """A random one of the architectures with fewest operations. Only where ``shares_weights``."""
+        raise ValueError(f"{type(self).__name__} shares no weights: it has no smallest path")
