@@ -133,10 +133,8 @@ class RobNet(SearchSpace):
 
     def _live(self, alphas: list[Alpha]) -> RobNetArchitecture | None:
         """The architecture of these α, None where nothing reaches the output."""
-        if self.cells == "free":
-            kept = live_cells(alphas, self.nodes)
-        else:
-            kept = (live_cell(alphas[0], self.nodes),)
+        free = self.cells == "free"
+        kept = live_cells(alphas, self.nodes) if free else (live_cell(alphas[0], self.nodes),)
         return RobNetArchitecture(kept) if any(kept[-1]) else None
 
     def encode(self, architecture: Architecture) -> np.ndarray:

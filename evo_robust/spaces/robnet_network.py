@@ -44,12 +44,8 @@ class RobNetNetwork(nn.Module):
         super().__init__()
         self.nodes = nodes
         self.normalize = Normalize(in_shape[0])
-        if large_images:
-            self.stem, self.stem2 = large_stems(in_shape[0], channels)
-            before = earlier = channels
-        else:
-            self.stem, self.stem2 = small_stem(in_shape[0], 3 * channels), None
-            before = earlier = 3 * channels
+        self.stem, self.stem2 = (large_stems if large_images else small_stem)(in_shape[0], channels)
+        before = earlier = channels if large_images else 3 * channels
         alphas = live_cells([alpha_from_text(text, nodes) for text in cells], nodes)
         self.cells = nn.ModuleList()
         halved = large_images  # whether the outputs of cells k−2 and k−1 differ in size
@@ -67,8 +63,7 @@ class RobNetNetwork(nn.Module):
         if self.stem2 is not None:
             before = self.stem2(before)
         for cell in self.cells:
-            # an empty cell is zero and nobody reads it
-            earlier, before = before, cell(earlier, before) if any(cell.active) else None
+            earlier, before = before, cell(earlier, before)
         return self.classifier(self.pool(before).flatten(1))
 
 
@@ -84,7 +79,7 @@ class RobNetSupernet(RobNetNetwork, Supernet):
         given: Sequence[Alpha] = architecture.cells  # type: ignore[attr-defined]
         alphas = list(given) * (len(self.cells) if len(given) == 1 else 1)
         for cell, alpha in zip(self.cells, live_cells(alphas, self.nodes), strict=True):
-            cell.active = alpha
+            cell.active = alpha  # type: ignore[assignment]
 
 
 class RobNetCell(nn.Module):
@@ -93,6 +88,8 @@ class RobNetCell(nn.Module):
     Attributes:
         active: code of every edge that runs now; a subset of what was built.
     """
+
+    active: Alpha
 
     def __init__(
         self, alpha: Alpha, nodes: int, earlier: int, before: int, channels: int, reduction: bool, halved: bool
@@ -116,8 +113,10 @@ class RobNetCell(nn.Module):
             if code & IDENTITY and stride == 2:
                 self.identities[f"e{edge}"] = FactorizedReduce(channels, channels)
 
-    def forward(self, earlier: Tensor | None, before: Tensor | None) -> Tensor:
-        """Output ``(n, nodes·C, h, w)`` of the outputs of cells k−2 and k−1; None where nothing comes from there."""
+    def forward(self, earlier: Tensor | None, before: Tensor | None) -> Tensor | None:
+        """Output ``(n, nodes·C, h, w)`` of the outputs of cells k−2 and k−1; None for zero, there and here."""
+        if not any(self.active):
+            return None
         read = {source for code, (source, _) in zip(self.active, self.wiring, strict=True) if code}
         values: list[Tensor | None] = [None, None]
         if 0 in read:
@@ -193,12 +192,13 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat((self.straight(x), self.shifted(beyond)), 1))
 
 
-def small_stem(in_channels: int, channels: int) -> nn.Sequential:
-    """3×3 convolution – BN, no ReLU (CIFAR)."""
-    return nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+def small_stem(in_channels: int, channels: int) -> tuple[nn.Module, None]:
+    """3×3 convolution to 3·C channels – BN, no ReLU (CIFAR); both inputs of the first cell."""
+    convolution = nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(3 * channels)), None
 
 
-def large_stems(in_channels: int, channels: int) -> tuple[nn.Sequential, nn.Sequential]:
+def large_stems(in_channels: int, channels: int) -> tuple[nn.Module, nn.Module]:
     """Two convolutions of stride 2, and a third after them (ImageNet)."""
     half = max(1, channels // 2)
     first = nn.Sequential(
