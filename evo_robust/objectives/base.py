@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,8 +103,8 @@ class Objective(Part, abc.ABC):
         """Column name: the label, or the class name in snake case."""
         if self.label is not None:
             return self.label
-        text = type(self).__name__
-        return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(text))
+        # a capital begins a word after a small letter, or before one: FSPDistance is fsp_distance
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
 
     @property
     def unit(self) -> str:

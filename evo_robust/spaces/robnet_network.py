@@ -44,7 +44,8 @@ class RobNetNetwork(nn.Module):
         super().__init__()
         self.nodes = nodes
         self.normalize = Normalize(in_shape[0])
-        self.stem, self.stem2 = (large_stems if large_images else small_stem)(in_shape[0], channels)
+        stems = large_stems if large_images else small_stem
+        self.stem, self.stem2 = stems(in_shape[0], channels)
         before = earlier = channels if large_images else 3 * channels
         alphas = live_cells([alpha_from_text(text, nodes) for text in cells], nodes)
         self.cells = nn.ModuleList()
@@ -192,13 +193,13 @@ class FactorizedReduce(nn.Module):
         return self.norm(torch.cat((self.straight(x), self.shifted(beyond)), 1))
 
 
-def small_stem(in_channels: int, channels: int) -> tuple[nn.Module, None]:
+def small_stem(in_channels: int, channels: int) -> tuple[nn.Module, nn.Module | None]:
     """3×3 convolution to 3·C channels – BN, no ReLU (CIFAR); both inputs of the first cell."""
     convolution = nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(3 * channels)), None
 
 
-def large_stems(in_channels: int, channels: int) -> tuple[nn.Module, nn.Module]:
+def large_stems(in_channels: int, channels: int) -> tuple[nn.Module, nn.Module | None]:
     """Two convolutions of stride 2, and a third after them (ImageNet)."""
     half = max(1, channels // 2)
     first = nn.Sequential(
