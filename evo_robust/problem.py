@@ -56,6 +56,7 @@ class Problem(Part):
             raise ValueError(f"expected seed >= 0, got {self.seed}")
         for objective in (*measured, *(c.of for c in self.constraints)):
             objective.check(self.data)
+        self.algorithm.check(self.space)
 
     def to_pymoo(self, *, device: str = "auto", workers: int | None = None) -> SearchProblem:
         """This problem for any pymoo algorithm, without a record; ``algorithm`` is not used.

@@ -9,6 +9,7 @@ import chz
 from pymoo.core.algorithm import Algorithm as PymooAlgorithm
 
 from evo_robust.parts import WHERE, Part
+from evo_robust.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
     from evo_robust.adapter import SearchProblem
@@ -27,6 +28,9 @@ class Algorithm(Part, abc.ABC):
         for name in ("pop_size", "n_gen"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected algorithm.{name} >= 1, got {getattr(self, name)}")
+
+    def check(self, space: SearchSpace) -> None:  # noqa: B027 (most algorithms search every space)
+        """Raise ``ValueError`` where the algorithm cannot search ``space``; before anything is written."""
 
     @abc.abstractmethod
     def build(self, problem: SearchProblem) -> PymooAlgorithm:
