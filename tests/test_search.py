@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import chz
 import numpy as np
@@ -28,9 +30,11 @@ from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data import Digits
 from evo_robust.objectives.base import Constraint
 from evo_robust.parts import UserError
-from evo_robust.problem import Problem
+from evo_robust.problem import Problem, load
 from evo_robust.record import Record, Run, load_run, read_ledger
 from evo_robust.search import search
+from evo_robust.spaces.robnet import RobNet
+from evo_robust.spaces.structure import Operation, Structure
 
 ALGORITHMS = [NSGA2(pop_size=12, n_gen=6), NSGA3(pop_size=12, n_gen=6), RandomSearch(pop_size=12, n_gen=6)]
 named = pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: type(a).__name__)
@@ -199,6 +203,76 @@ def test_failures_reach_pymoo_behind_every_real_value() -> None:
     problem = toy(evaluator=Toy(fails=(0,))).to_pymoo(device="cpu", workers=1)
     F = problem.evaluate(np.array([[0, 1, 1, 1, 1, 1], [3, 3, 3, 3, 3, 3]]))
     assert F.tolist() == [[PENALTY, PENALTY], [18.0, 0.0]]
+
+
+@chz.chz
+class Weighted(Integers):
+    """Every gene that is not 0 is a convolution: of 84 architectures 20 are small, 15 medium and 49 large."""
+
+    def structure(self, architecture: Any) -> Structure:
+        operations = tuple(Operation("conv", 0, i, i + 1, True) for i, gene in enumerate(architecture) if gene)
+        return Structure(operations, 1, self.genes, len(operations) / self.genes)
+
+
+class TestBudgets:
+    def classes(self, found: Run) -> list[Counter[str]]:
+        """How many architectures of each budget every generation asked for."""
+        space = found.problem.space
+        counts: dict[int, Counter[str]] = {}
+        for row in found.evaluations:
+            structure = space.structure(space.from_text(row["architecture"]))
+            counts.setdefault(row["generation"], Counter())[structure.budget] += 1
+        return [counts[generation] for generation in sorted(counts)]
+
+    def test_share_every_generation_and_the_first_ones_take_the_remainder(self, tmp_path: Path) -> None:
+        algorithm = RandomSearch(pop_size=8, n_gen=4, budgets=("large", "small", "medium"))
+        found = run(toy(algorithm, space=Weighted()), tmp_path / "run")
+        assert self.classes(found) == [Counter(large=3, small=3, medium=2)] * 4
+        assert len({row["architecture"] for row in found.evaluations}) == 32
+
+    def test_that_are_exhausted_leave_the_others_their_share(self, tmp_path: Path) -> None:
+        algorithm = RandomSearch(pop_size=12, n_gen=50, budgets=("small", "medium"))
+        found = run(toy(algorithm, space=Weighted()), tmp_path / "run")
+        assert self.classes(found) == [Counter(small=6, medium=6)] * 2 + [Counter(small=6, medium=3), Counter(small=2)]
+
+    def test_draws_of_a_resumed_search_are_those_of_a_straight_one(self, tmp_path: Path) -> None:
+        algorithm = RandomSearch(pop_size=6, n_gen=2, budgets=("small", "large"))
+        short = run(toy(algorithm, space=Weighted()), tmp_path / "run")
+        longer = run(toy(chz.replace(algorithm, n_gen=4), space=Weighted()), tmp_path / "run")
+        straight = run(toy(chz.replace(algorithm, n_gen=4), space=Weighted()), tmp_path / "straight")
+        assert figures(longer)[: len(short.evaluations)] == figures(short)
+        assert figures(longer) == figures(straight)
+        other = run(toy(algorithm, space=Weighted(), seed=1), tmp_path / "other")
+        assert [row["architecture"] for row in other.evaluations] != [row["architecture"] for row in short.evaluations]
+
+    def test_come_from_the_command_line(self) -> None:
+        given = {"space": "RobNet", "algorithm": "RandomSearch", "algorithm.budgets": "small,large"}
+        problem = load("roco", overrides=given)
+        assert problem.algorithm == RandomSearch(
+            pop_size=problem.algorithm.pop_size, n_gen=problem.algorithm.n_gen, budgets=("small", "large")
+        )
+        with pytest.raises(UserError, match=r"algorithm.budgets=smal: expected one of 'small', 'medium', 'large'"):
+            load("roco", overrides={**given, "algorithm.budgets": "smal"})
+
+    @pytest.mark.parametrize(
+        ("parts", "said"),
+        [
+            ({"budgets": ("small", "lage")}, "unknown budget 'lage' in algorithm.budgets: did you mean 'large'"),
+            ({"budgets": ("small", "small")}, "expected different algorithm.budgets, got small,small"),
+            ({"budgets": ("small", "large"), "pop_size": 1}, r"expected algorithm.pop_size >= 2.*got 1"),
+        ],
+    )
+    def test_that_cannot_be_shared_are_refused(self, parts: dict[str, Any], said: str) -> None:
+        with pytest.raises(ValueError, match=said):
+            RandomSearch(**parts)
+
+    def test_that_the_space_lacks_are_refused_with_the_problem(self) -> None:
+        algorithm = RandomSearch(budgets=("medium",))
+        with pytest.raises(ValueError, match=r"algorithm.budgets=medium: Integers tells no budgets"):
+            toy(algorithm)
+        with pytest.raises(ValueError, match=r"algorithm.budgets=medium: .*none of 0 to 2 convolutions is a medium"):
+            toy(algorithm, space=RobNet(nodes=1))
+        assert toy(algorithm, space=RobNet(nodes=2)).algorithm == algorithm
 
 
 class TestFolder:

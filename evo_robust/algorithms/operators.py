@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,8 @@ from pymoo.core.population import Population
 from pymoo.core.repair import Repair
 from pymoo.core.sampling import Sampling
 
+from evo_robust.spaces.structure import Budget
+
 if TYPE_CHECKING:
     from evo_robust.adapter import SearchProblem
 
@@ -20,28 +24,51 @@ _PATIENCE = 100
 
 
 class DistinctSampling(Sampling):
-    """Random genomes of architectures that differ from each other and from all evaluated so far."""
+    """Random genomes of architectures that differ from each other and from all evaluated so far.
 
-    def __init__(self, seeded: bool = False) -> None:
+    With ``budgets`` the genomes are shared out evenly, budget after budget; a remainder goes to the first ones. A
+    budget with too few architectures left gives what it has.
+    """
+
+    def __init__(self, seeded: bool = False, budgets: Sequence[Budget] = ()) -> None:
         super().__init__()
         self.seeded = seeded
+        self.budgets = budgets
 
     def _do(
         self, problem: SearchProblem, n_samples: int, *args: Any, random_state: np.random.Generator, **kwargs: Any
     ) -> np.ndarray:
         space = problem.space
-        genomes: list[np.ndarray] = []
         taken = problem.proposed()
         hand_made = [space.encode(a) for a in space.seeds()] if self.seeded else []
-        for attempt in range(n_samples * _PATIENCE):
-            if len(genomes) == n_samples:
-                break
-            genome = hand_made[attempt] if attempt < len(hand_made) else space.sample(random_state)
-            key = problem.key(genome)
-            if key is not None and key not in taken:
-                taken.add(key)
-                genomes.append(genome)
+        genomes: list[np.ndarray] = []
+        if not self.budgets:
+            genomes = _distinct(problem, n_samples, taken, lambda: space.sample(random_state), hand_made)
+        for index, budget in enumerate(self.budgets):
+            share = n_samples // len(self.budgets) + (index < n_samples % len(self.budgets))
+            draw = functools.partial(space.sample_in, random_state, budget)
+            genomes += _distinct(problem, share, taken, draw)
         return np.array(genomes, dtype=int).reshape(len(genomes), problem.n_var)
+
+
+def _distinct(
+    problem: SearchProblem,
+    wanted: int,
+    taken: set[str],
+    draw: Callable[[], np.ndarray],
+    first: Sequence[np.ndarray] = (),
+) -> list[np.ndarray]:
+    """Up to ``wanted`` genomes, ``first`` and then drawn ones, of networks not ``taken``, which grows by theirs."""
+    genomes: list[np.ndarray] = []
+    for attempt in range(wanted * _PATIENCE):
+        if len(genomes) == wanted:
+            break
+        genome = first[attempt] if attempt < len(first) else draw()
+        key = problem.key(genome)
+        if key is not None and key not in taken:
+            taken.add(key)
+            genomes.append(genome)
+    return genomes
 
 
 class BlockCrossover(Crossover):

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import chz
+import numpy as np
 from pymoo.core.algorithm import Algorithm as PymooAlgorithm
 from pymoo.core.population import Population
 from pymoo.util.optimum import filter_optimum
 
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.operators import DistinctSampling
+from evo_robust.parts import nearest
+from evo_robust.spaces.base import SearchSpace
+from evo_robust.spaces.structure import BUDGETS, Budget
 
 if TYPE_CHECKING:
     from evo_robust.adapter import SearchProblem
@@ -18,21 +22,52 @@ if TYPE_CHECKING:
 
 @chz.chz
 class RandomSearch(Algorithm):
-    """Distinct architectures drawn uniformly from the genomes, ``pop_size`` at a time."""
+    """Distinct architectures drawn uniformly from the genomes, ``pop_size`` at a time.
+
+    With ``budgets`` every generation holds equally many architectures of each (a remainder goes to the first ones), so
+    that rare classes are seen as often as common ones: the sampling of RobNet's study of budgets (100 of each).
+    """
+
+    budgets: tuple[Budget, ...] = chz.field(
+        default=(),
+        doc="classes by number of convolutions that draws are shared over: small, medium, large or some of them; "
+        "all genomes alike when empty",
+    )
+
+    @chz.validate
+    def _known_budgets(self) -> None:
+        for name in self.budgets:
+            if name not in BUDGETS:
+                raise ValueError(f"unknown budget {name!r} in algorithm.budgets: {nearest(name, BUDGETS)}")
+        if len(set(self.budgets)) < len(self.budgets):
+            raise ValueError(f"expected different algorithm.budgets, got {','.join(self.budgets)}")
+        if self.pop_size < len(self.budgets):
+            raise ValueError(
+                f"expected algorithm.pop_size >= {len(self.budgets)}, one for each of algorithm.budgets, "
+                f"got {self.pop_size}"
+            )
+
+    def check(self, space: SearchSpace) -> None:
+        """See :meth:`Algorithm.check`: the space must tell budgets and have architectures of each that is wanted."""
+        for budget in self.budgets:
+            try:
+                space.sample_in(np.random.default_rng(0), budget)
+            except ValueError as error:
+                raise ValueError(f"algorithm.budgets={','.join(self.budgets)}: {error}") from None
 
     def build(self, problem: SearchProblem) -> PymooAlgorithm:
         """See :meth:`Algorithm.build`."""
-        algorithm = _Random(self.pop_size)
+        algorithm = _Random(self.pop_size, self.budgets)
         return algorithm.setup(problem, seed=problem.seed, termination=("n_gen", self.n_gen))
 
 
 class _Random(PymooAlgorithm):
     """pymoo's own random search takes duplicates and keeps single objectives only."""
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, budgets: tuple[Budget, ...]) -> None:
         super().__init__()
         self.batch = batch
-        self.sampling = DistinctSampling()
+        self.sampling = DistinctSampling(budgets=budgets)
 
     def _initialize_infill(self) -> Population | None:
         return self._infill()
