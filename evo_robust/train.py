@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +23,15 @@ from evo_robust.attacks.losses import kl_divergence
 from evo_robust.data import Augment, DataSet, Images, batches
 from evo_robust.files import read_tensors, write_tensors
 from evo_robust.parts import Fraction, Part, UserError, digest, seed_from
+from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.ops import fit_normalization
+from evo_robust.spaces.supernet import Supernet
 
 evaluate_error = clean_error
 """Fraction of images that a model in eval mode misclassifies."""
+
+Paths = Callable[[int], Iterator[Sequence[Architecture]]]
+"""Given the epoch, counted from 0: the architectures of each step in turn, endless."""
 
 # Steps between two looks at the loss: each look waits for the device.
 _LOOK_EVERY = 50
@@ -221,6 +226,7 @@ def train(
     deadline: float | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochLog], None] | None = None,
+    paths: Paths | None = None,
 ) -> list[EpochLog]:
     """Train ``model`` in place and leave it in eval mode.
 
@@ -238,6 +244,9 @@ def train(
         checkpoint: file that is written after each epoch and, where it exists, gone on from: the result is the same
             to the bit as without interruption.
         on_epoch: called after each epoch with its figures.
+        paths: of a supernet, which architectures it is in each step. The recipe attacks each of them for itself, and
+            the step's gradient is the mean of theirs. Weights that none of them uses stay as they are: neither momentum
+            nor weight decay moves them. Depends on the epoch alone, or a resume gives another result.
 
     Returns:
         The figures of all epochs, those before an interruption too.
@@ -246,14 +255,16 @@ def train(
         TrainingDiverged: the loss became NaN or infinite.
         TimeLimit: the deadline passed.
         UserError: the checkpoint is damaged or belongs to another training.
-        ValueError: fewer than 2 images or a negative number of epochs.
+        ValueError: fewer than 2 images, a negative number of epochs, or paths for a model that is no supernet.
     """
     if len(images) < 2 or epochs < 0:
         raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
+    if paths is not None and not isinstance(model, Supernet):
+        raise ValueError(f"expected a supernet where paths are given, got {type(model).__name__}")
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     with _reproducible(device, seed_from(seed, "layers")):
-        run = _Run(model, images, recipe, device, seed)
+        run = _Run(model, images, recipe, seed, paths)
         identity = digest(
             recipe, epochs, seed, len(images), [(k, list(v.shape)) for k, v in model.state_dict().items()]
         )
@@ -297,15 +308,20 @@ def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
 class _Run:
     """One training under way: everything that a checkpoint must hold."""
 
-    def __init__(self, model: nn.Module, images: Images, recipe: Recipe, device: torch.device, seed: int) -> None:
+    def __init__(self, model: nn.Module, images: Images, recipe: Recipe, seed: int, paths: Paths | None) -> None:
         self.model = model
         self.images = images
         self.recipe = recipe
-        self.device = device
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.device = next(model.parameters()).device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, recipe)
         self.logs: list[EpochLog] = []
+        self.paths = paths
+        if paths is not None and recipe.momentum > 0:
+            # fused SGD cannot take weights with momentum and weights without any yet in one step
+            for parameter in self.parameters:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
     def epoch(self, number: int, lr: float, deadline: float | None) -> EpochLog:
         """One pass over the images."""
@@ -314,12 +330,13 @@ class _Run:
             group["lr"] = lr
         totals = torch.zeros(2, device=self.device)  # loss and errors, summed where they arise: no waiting per step
         seen = steps = 0
+        paths = None if self.paths is None else self.paths(number)
         for x, y in batches(self.images, self.recipe.batch_size, self.generator, self.recipe.augment):
             if len(y) < 2:
                 continue
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeLimit(f"time limit reached in epoch {number + 1} of training")
-            totals += self._step(x, y)
+            totals += self._step(x, y, [None] if paths is None else next(paths))
             seen, steps = seen + len(y), steps + 1
             if steps % _LOOK_EVERY == 0:
                 _check(totals, number)
@@ -330,16 +347,21 @@ class _Run:
         self.logs.append(EpochLog(number + 1, loss, error, lr, round(time.monotonic() - started, 3)))
         return self.logs[-1]
 
-    def _step(self, x: Tensor, y: Tensor) -> Tensor:
-        """One step of SGD; loss and errors summed over the batch, float32 ``(2,)``."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            loss, logits = self.recipe.loss(self.model, x, y, self.generator)
+    def _step(self, x: Tensor, y: Tensor, paths: Sequence[Architecture]) -> Tensor:
+        """One step of SGD; loss and errors summed over the batch, mean over the paths, float32 ``(2,)``."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total = torch.zeros(2, device=self.device)
+        for path in paths:
+            if isinstance(self.model, Supernet) and path is not None:
+                self.model.choose(path)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+                loss, logits = self.recipe.loss(self.model, x, y, self.generator)
+            (loss / len(paths)).backward()
+            total += torch.stack((loss.detach() * len(y), (logits.argmax(1) != y).sum()))
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
-        return torch.stack((loss.detach() * len(y), (logits.argmax(1) != y).sum()))
+        return total / len(paths)
 
     def save(self, path: Path, identity: str) -> None:
         """Write everything that going on needs."""
@@ -374,6 +396,11 @@ class _Run:
         torch.set_rng_state(tensors["layers"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["layers.cuda"], self.device)
+
+
+def read_logs(checkpoint: Path) -> list[EpochLog]:
+    """Figures of the epochs that a checkpoint has behind it; ``UserError`` where it is damaged."""
+    return [EpochLog(**log) for log in read_tensors(checkpoint)[1]["logs"]]
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
