@@ -22,6 +22,7 @@ from rich.text import Text
 from torch import nn
 
 from evo_robust.adversarial_set import AdversarialSet
+from evo_robust.budget import WithinBudget, figures_of, parse_budget, structure_of, within
 from evo_robust.cli import command, parse
 from evo_robust.data import cache_folder
 from evo_robust.device import choose_device
@@ -33,15 +34,16 @@ from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.objectives.base import Context
 from evo_robust.parts import Part, UserError, dotted
 from evo_robust.progress import output
-from evo_robust.record import Run, load_run
+from evo_robust.record import Run, comparable, load_run
 from evo_robust.retraining import SETTINGS_FILE, load_result, read_settings
 from evo_robust.train import evaluate_error
 
 ONNX_NAME = "model.onnx"
 _OURS = frozenset({FILE_NAME, WEIGHTS_NAME, CARD_NAME, ONNX_NAME})
 
-USAGE = """usage: python -m evo_robust.export run=DIR [pick=knee|INDEX|best:OBJECTIVE,…] [out=DIR] [weights=true|false]
-                                   [onnx=true|false] [device=auto|cpu|cuda]
+USAGE = """usage: python -m evo_robust.export run=DIR [pick=knee|INDEX|best:OBJECTIVE,…]
+                                   [budget=small|medium|large|"params<5e6,flops<=1e9"] [out=DIR]
+                                   [weights=true|false] [onnx=true|false] [device=auto|cpu|cuda]
        python -m evo_robust.export --help      every key with its meaning
 
 DIR is the run folder of a search, or the folder of a network that evo_robust.retrain trained."""
@@ -56,8 +58,14 @@ class Export(Part):
         default=None,
         doc="which networks of the front: knee (when not given), INDEX or best:OBJECTIVE; several with commas",
     )
+    budget: str | None = chz.field(
+        default=None,
+        doc="pick from the front of all evaluated networks within it: small, medium or large (class by convolutions "
+        "per cell), or conditions on recorded figures such as 'params<5e6' or 'flops<=1e9'; several with commas",
+    )
     out: str | None = chz.field(
-        default=None, doc="folder to write, one inside it for each of several picks; RUN/export/PICK when not given"
+        default=None,
+        doc="folder to write, one inside it for each of several picks; RUN/export/PICK[-BUDGET] when not given",
     )
     weights: bool = chz.field(default=True, doc="write weights and model card too; a search's are trained again")
     onnx: bool | None = chz.field(default=None, doc="write ONNX too; where its packages are installed, when not given")
@@ -119,30 +127,42 @@ def _prepared(options: Export, console: Console) -> list[Exported]:
     """What is to be written, without weights of a search: those come when all folders are known to be free."""
     source = Path(options.run)
     if (source / SETTINGS_FILE).is_file():
-        if options.pick is not None:
-            raise UserError(f"{source} holds one retrained network: expected no pick, got pick={options.pick}")
+        for name in ("pick", "budget"):
+            if (given := getattr(options, name)) is not None:
+                raise UserError(f"{source} holds one retrained network: expected no {name}, got {name}={given}")
         folder = Path(options.out) if options.out else source / "export"
         check_target(folder)
         return [retrained(source, folder, weights=options.weights)]
-    run = load_run(source)
+    budget = parse_budget(options.budget) if options.budget is not None else None
+    whole = load_run(source)
+    run = within(whole, budget) if budget else whole
     specs = [text.strip() for text in (options.pick or "knee").split(",")]
     rows = [run.front[pick(spec, run)] for spec in specs]
-    folders = _folders(options, specs)
+    folders = _folders(options, specs, budget)
     for folder in folders:
         check_target(folder)
-    console.print(_table(run, specs, rows))
+    if budget:
+        console.print(
+            f"within budget={budget.text}: {len(run.evaluations)} of {len(comparable(whole.evaluations))} networks, "
+            f"{len(run.front)} on their front",
+            markup=False,
+        )
+    console.print(_table(run, specs, rows, budget))
     found = [
-        Exported(genotype_of(run, row, spec), folder) for spec, row, folder in zip(specs, rows, folders, strict=True)
+        Exported(genotype_of(run, row, spec, budget), folder)
+        for spec, row, folder in zip(specs, rows, folders, strict=True)
     ]
     if not options.weights:
         return found
     return [_with_weights(run, row, e, options.device, console) for row, e in zip(rows, found, strict=True)]
 
 
-def _folders(options: Export, specs: list[str]) -> list[Path]:
+def _folders(options: Export, specs: list[str], budget: WithinBudget | None) -> list[Path]:
     labels = [re.sub(r"\W+", "-", spec) if not spec.isdecimal() else f"front-{spec}" for spec in specs]
     if len(set(labels)) < len(labels):
         raise UserError(f"expected different picks, got pick={options.pick}")
+    if budget:
+        labels = [f"{label}-{budget.label}" for label in labels]
     if options.out and len(specs) == 1:
         return [Path(options.out)]
     parent = Path(options.out) if options.out else Path(options.run) / "export"
@@ -166,7 +186,7 @@ def check_target(folder: Path) -> None:
         raise UserError(f"{folder} holds other files ({', '.join(foreign[:3])}): expected a new or exported folder")
 
 
-def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "") -> Genotype:
+def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "", budget: WithinBudget | None = None) -> Genotype:
     """Genotype of a ledger row, with its figures and origin."""
     problem = run.problem
     origin = {
@@ -175,6 +195,7 @@ def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "") -> Genotype:
         "run": run.folder.resolve().name,
         "evaluation": row["id"],
         "pick": spec or None,
+        "budget": budget.text if budget else None,
         "seed": problem.seed,
         "adversarial_set": _adversarial_set(run),
         "fingerprint": row["fingerprint"],
@@ -346,14 +367,19 @@ def write_onnx(model: nn.Module, in_shape: tuple[int, int, int], path: Path) -> 
         )
 
 
-def _table(run: Run, specs: list[str], rows: list[dict[str, Any]]) -> Table:
-    """What was picked."""
+def _table(run: Run, specs: list[str], rows: list[dict[str, Any]], budget: WithinBudget | None) -> Table:
+    """What was picked, with the figures that the budget limits."""
+    limited = dict.fromkeys(limit.name for limit in (budget.limits if budget else ()))
+    names = [*run.objectives, *(name for name in limited if name not in run.objectives)]
+    sized = budget is not None and budget.size is not None
     table = Table()
-    for title in ("pick", "evaluation", *run.objectives):
+    for title in ("pick", "evaluation", *names, *["convolutions"] * sized):
         table.add_column(title, justify="left" if title == "pick" else "right")
     table.add_column("architecture", overflow="fold")
     for spec, row in zip(specs, rows, strict=True):
-        values = [f"{v:,.0f}" if v >= 1000 else f"{v:.4g}" for v in (row["objectives"][n] for n in run.objectives)]
+        figures = figures_of(row)
+        values = [f"{v:,.0f}" if v >= 1000 else f"{v:.4g}" for v in (figures[name] for name in names)]
+        values += [f"{structure_of(run, row).convolutions:.3g}"] if sized else []
         table.add_row(spec, str(row["id"]), *values, Text(row["architecture"]))
     return table
 

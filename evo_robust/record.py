@@ -103,14 +103,18 @@ def _usable(row: Mapping[str, Any]) -> bool:
     return row["status"] == "ok" and all(g <= 0 for g in row.get("constraints", {}).values())
 
 
-def front_of(rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """Non-dominated feasible rows of one fingerprint, in order of the first objective."""
+def comparable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Feasible rows of one fingerprint, the latest: figures of two budgets or supernet versions are not comparable."""
     usable = [row for row in rows if _usable(row)]
     if not usable:
         return []
-    # figures of two budgets or supernet versions are not comparable: the latest fingerprint counts
     latest = max(usable, key=lambda row: row["id"])["fingerprint"]
-    usable = [row for row in usable if row["fingerprint"] == latest]
+    return [row for row in usable if row["fingerprint"] == latest]
+
+
+def front_of(rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Non-dominated feasible rows of one fingerprint, in order of the first objective."""
+    usable = comparable(rows)
     front = [usable[i] for i in nondominated(objective_matrix(usable, objectives))]
     return sorted(front, key=lambda row: ([row["objectives"][name] for name in objectives], row["id"]))
 
