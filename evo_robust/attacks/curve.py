@@ -73,6 +73,7 @@ def robust_curve(
     precision: Precision = "float32",
     keep_going: bool = False,
     keep_images: bool = False,
+    correct: Tensor | None = None,
 ) -> Curve:
     """Error of ``model`` in eval mode under one attack at many strengths.
 
@@ -92,17 +93,21 @@ def robust_curve(
             ``auto`` measures and may choose otherwise next time.
         keep_going: attack every image, misclassified ones too, to the last step of every strength, for its losses.
         keep_images: return the adversarial images.
+        correct: which images the model classifies correctly, bool ``(n,)``, where that is known: it saves a pass.
 
     Raises:
         ValueError: strengths that are not positive, distinct and ascending; no images; a batch size below 1;
-            ``keep_going`` for an attack that is no gradient attack.
+            ``keep_going`` for an attack that is no gradient attack; ``correct`` of another length or type.
     """
     values, began = check_strengths(eps), time.perf_counter()
     if keep_going and not isinstance(attack, GradientAttack):
         raise ValueError(f"expected a gradient attack for keep_going=True, got {type(attack).__name__}")
     if batch_size is None:
         batch_size = 128 if images.x.device.type == "cpu" else 1024
-    correct = correct_mask(model, images, batch_size)
+    if correct is None:
+        correct = correct_mask(model, images, batch_size)
+    elif correct.shape != images.y.shape or correct.dtype != torch.bool:
+        raise ValueError(f"expected bool correct ({len(images)},), got {correct.dtype} {tuple(correct.shape)}")
     indices = torch.arange(len(images), device=images.y.device)
     indices = indices if keep_going else indices[correct]
     with torch.no_grad(), eval_mode(model), undisturbed(model):

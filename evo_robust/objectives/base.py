@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 
 import chz
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from evo_robust.attacks.inference import correct_mask
 from evo_robust.data import DataSet, Splits
 from evo_robust.parts import Part, seed_from
 from evo_robust.spaces.base import Architecture, SearchSpace
@@ -62,7 +63,7 @@ class Candidate:
         text: its notation.
         seed: depends on the problem's seed and the architecture alone.
         splits: training, validation and test images on the device.
-        model: the network with weights, in eval mode; None while only cheap objectives are asked.
+        model: the network with weights, in eval mode; None while only cheap objectives are asked. Set by ``use``.
         figures: extra figures to be recorded, JSON values by name.
     """
 
@@ -73,6 +74,12 @@ class Candidate:
     splits: Splits
     model: nn.Module | None = None
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    _correct: Tensor | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
+
+    def use(self, model: nn.Module) -> None:
+        """From now on ``model`` is the network, with the weights it has now."""
+        # the same module with other weights classifies otherwise
+        self.model, self._correct = model, None
 
     def generator(self, purpose: str) -> torch.Generator:
         """Random generator on the candidate's device that depends on seed and purpose alone."""
@@ -88,6 +95,16 @@ class Candidate:
         if self.model is None:
             raise ValueError("expected a trained network, got a candidate before training")
         return self.model
+
+    def correct(self, limit: int | None = None) -> Tensor:
+        """Which of the first ``limit`` validation images (all when not given) the network gets right, bool ``(n,)``.
+
+        One pass serves every objective that asks.
+        """
+        images = self.splits.val if limit is None else self.splits.val.take(slice(limit))
+        if self._correct is None or len(self._correct) < len(images):
+            self._correct = correct_mask(self.network(), images)
+        return self._correct[: len(images)]
 
 
 @chz.chz

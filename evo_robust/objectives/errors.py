@@ -9,7 +9,6 @@ import chz
 from evo_robust.attacks.base import Attack, Norm
 from evo_robust.attacks.curve import check_strengths, robust_curve
 from evo_robust.attacks.gradient import PGD
-from evo_robust.attacks.inference import clean_error
 from evo_robust.images import Images
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.parts import Fraction
@@ -37,7 +36,7 @@ class CleanError(Objective):
 
     def measure(self, candidate: Candidate) -> float:
         """Clean error in [0, 1]."""
-        return clean_error(candidate.network(), _limited(candidate.splits.val, self.limit))
+        return candidate.correct(self.limit).logical_not().double().mean().item()
 
 
 @chz.chz
@@ -70,10 +69,11 @@ class RobustError(Objective):
     def measure(self, candidate: Candidate) -> float:
         """Mean or worst error in [0, 1] over the strengths."""
         images = _limited(candidate.splits.val, self.limit)
-        generator = candidate.generator(self.name)
-        network, precision = candidate.network(), self.precision
         curve = robust_curve(
-            network, images, self.attack, self.eps, self.norm, generator=generator, precision=precision
+            *(candidate.network(), images, self.attack, self.eps, self.norm),
+            generator=candidate.generator(self.name),
+            precision=self.precision,
+            correct=candidate.correct(self.limit),
         )
         figures: dict[str, object] = {f"{e:.6g}": error for e, error in zip(curve.eps, curve.error, strict=True)}
         candidate.figures[self.name] = figures | {"estimated": []}
