@@ -7,11 +7,10 @@ import contextlib
 import dataclasses
 import functools
 import math
-import multiprocessing
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, TypeVar
 
 import chz
 import joblib
@@ -19,14 +18,34 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import nn
 
-from evo_robust.data import DataSet, Splits
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
+from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, splits_on, worker_device
 from evo_robust.objectives.base import Candidate, Constraint, Context, Objective, silent
 from evo_robust.objectives.cost import count_flops, count_params
-from evo_robust.parts import WHERE, UserError, digest, seed_from
+from evo_robust.parts import WHERE, UserError, digest
 from evo_robust.spaces.base import Architecture
 from evo_robust.train import TimeLimit, TrainingDiverged
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A candidate's network on its way to the weights that it is judged by.
+
+    Attributes:
+        model: the network, in eval mode on the context's device; a later stage may change it in place.
+        figures: figures to be recorded.
+        final: whether the objectives are measured with these weights; true of the last stage alone.
+        record_as: name among the figures under which the objectives' values at an earlier stage are recorded; None
+            where they are not measured.
+    """
+
+    model: nn.Module
+    figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    final: bool = True
+    record_as: str | None = None
 
 
 @chz.chz
@@ -54,17 +73,39 @@ class PooledEvaluator(Evaluator, abc.ABC):
             raise ValueError(f"expected evaluator.time_limit > 0 seconds, got {self.time_limit}")
 
     @abc.abstractmethod
-    def obtain(
-        self, context: Context, architecture: Architecture, deadline: float | None = None
-    ) -> tuple[nn.Module, dict[str, Any]]:
-        """The candidate's network with weights, in eval mode on the context's device, and figures to be recorded.
+    def stages(self, context: Context, architecture: Architecture, deadline: float | None = None) -> Iterator[Stage]:
+        """The candidate's network with weights, stage by stage; what a stage costs is paid when it is asked for.
 
-        Depends on seed, data, evaluator and architecture alone: the same call gives the same weights again.
+        Depends on seed, data, evaluator and architecture alone: the same call gives the same weights again. The
+        caller has fixed the number of threads.
 
         Raises:
             TimeLimit: the deadline (``time.monotonic`` seconds) passed.
             TrainingDiverged: the loss became NaN or infinite.
         """
+
+    def obtain(
+        self, context: Context, architecture: Architecture, deadline: float | None = None
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """The network of the final stage, in eval mode on the context's device, and the figures of all stages.
+
+        ``prepare`` must have been called on this machine. Raises as ``stages`` does.
+        """
+        figures: dict[str, Any] = {}
+        model: nn.Module | None = None
+        with fixed_threads(self.threads):
+            for stage in self.stages(context, architecture, deadline):
+                model = stage.model
+                figures.update(stage.figures)
+        assert model is not None, "an evaluator has a final stage"
+        return model, figures
+
+    def prepare(self, context: Context) -> None:  # noqa: B027 (most evaluators need nothing)
+        """Build, once and in the main process, what all candidates share (a supernet)."""
+
+    def state(self, context: Context) -> str:
+        """Digest of what weights depend on beside settings and data (built files), once ``prepare`` is over."""
+        return ""
 
     def start(
         self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]
@@ -83,6 +124,13 @@ class Job:
     constraints: tuple[Constraint, ...]
 
 
+Work = Callable[[Architecture], T]
+"""What a worker does with an architecture; it travels by pickle."""
+
+Died = Callable[[Architecture, str], T]
+"""The result where the worker process died, with the reason."""
+
+
 class PoolSession(Session):
     """Candidates of one search, evaluated in this process or in a pool."""
 
@@ -93,7 +141,9 @@ class PoolSession(Session):
         objectives: tuple[Objective, ...],
         constraints: tuple[Constraint, ...],
     ) -> None:
-        for objective in (*objectives, *(c.of for c in constraints), *context.recorded):
+        evaluator.prepare(context)
+        measured = (*objectives, *(c.of for c in constraints), *context.recorded)
+        for objective in measured:
             objective.prepare(context)
         self.workers = context.workers
         self.job = Job(evaluator, dataclasses.replace(context, say=silent), objectives, constraints)
@@ -105,38 +155,43 @@ class PoolSession(Session):
             list(objectives),
             list(constraints),
             list(context.recorded),
-            [o.state(context) for o in (*objectives, *(c.of for c in constraints), *context.recorded)],
+            [o.state(context) for o in measured],
             context.seed,
             torch.device(context.device).type,
+            *filter(None, [evaluator.state(context)]),
         )
 
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
         """See :meth:`Session.evaluate`."""
+        yield from self._each(functools.partial(evaluate_candidate, self.job), architectures, self._failure)
+
+    def _each(self, work: Work[T], architectures: Sequence[Architecture], died: Died[T]) -> Iterator[tuple[int, T]]:
+        """Results of ``work`` with the index of their architecture, as they arrive."""
         if self.workers == 1 or len(architectures) == 0:
             for index, architecture in enumerate(architectures):
-                yield index, evaluate_candidate(self.job, architecture)
+                yield index, work(architecture)
             return
         todo = dict(enumerate(architectures))
-        yield from self._in_pool(todo)
+        yield from self._in_pool(work, todo, died)
 
-    def _in_pool(self, todo: dict[int, Architecture]) -> Iterator[tuple[int, Evaluation]]:
+    def _in_pool(self, work: Work[T], todo: dict[int, Architecture], died: Died[T]) -> Iterator[tuple[int, T]]:
         """A dead worker costs only its own candidate."""
         try:
-            for index, evaluation in self._run(self._dearest_first(todo), todo, self.workers):
+            for index, result in self._run(work, self._dearest_first(todo), todo, self.workers):
                 del todo[index]
-                yield index, evaluation
+                yield index, result
         except TerminatedWorkerError:
             # somebody's process was killed (memory, as a rule) and took the pool with it: one at a time tells whose
             for index in list(todo):
                 try:
-                    yield from self._run([index], todo, 2)
+                    yield from self._run(work, [index], todo, 2)
                 except TerminatedWorkerError as error:
                     reason = f"its worker process died, most likely out of memory ({type(error).__name__})"
-                    yield index, self._failure(todo[index], reason)
+                    yield index, died(todo[index], reason)
 
     def _run(
-        self, order: Iterable[int], todo: Mapping[int, Architecture], workers: int
-    ) -> Iterator[tuple[int, Evaluation]]:
+        self, work: Work[T], order: Iterable[int], todo: Mapping[int, Architecture], workers: int
+    ) -> Iterator[tuple[int, T]]:
         evaluator = self.job.evaluator
         parallel = joblib.Parallel(
             n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
@@ -145,7 +200,7 @@ class PoolSession(Session):
             # loky restarts workers that hold much memory and says so each time
             warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
             architectures = dict(todo)  # what arrives leaves ``todo`` while tasks are still being made
-            yield from parallel(joblib.delayed(_numbered)(self.job, i, architectures[i]) for i in order)
+            yield from parallel(joblib.delayed(_numbered)(work, i, architectures[i]) for i in order)
 
     def _dearest_first(self, todo: Mapping[int, Architecture]) -> Iterator[int]:
         """Indices so that no worker waits long for the last candidate of another."""
@@ -180,8 +235,8 @@ class PoolSession(Session):
             get_reusable_executor().shutdown(wait=True)
 
 
-def _numbered(job: Job, index: int, architecture: Architecture) -> tuple[int, Evaluation]:
-    return index, evaluate_candidate(job, architecture)
+def _numbered(work: Work[T], index: int, architecture: Architecture) -> tuple[int, T]:
+    return index, work(architecture)
 
 
 @contextlib.contextmanager
@@ -194,58 +249,45 @@ def _backend(name: str) -> Iterator[None]:
         yield
 
 
-@functools.lru_cache(maxsize=2)
-def splits_on(data: DataSet, device: str) -> Splits:
-    """The data set's images on a device, loaded once per process."""
-    return data.load().to(device)
-
-
-def worker_device(device: str) -> str:
-    """``cuda`` becomes one of the devices, by the number of the worker process; other names stay."""
-    if device != "cuda" or torch.cuda.device_count() < 2:
-        return device
-    name = multiprocessing.current_process().name  # LokyProcess-3
-    number = int(digits) if (digits := "".join(filter(str.isdigit, name))) else 0
-    return f"cuda:{number % torch.cuda.device_count()}"
-
-
-def candidate_seed(context: Context, text: str) -> int:
-    """The candidate's seed: problem seed and architecture, never order, worker or clock."""
-    return seed_from(context.seed, text)
-
-
-def build_candidate(context: Context, architecture: Architecture, seed: int) -> nn.Module:
-    """The candidate's network with its initial weights, on the CPU."""
-    # modules draw their initial weights from torch's global generator
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return context.space.build(architecture, context.data.n_classes, context.data.in_shape)
-
-
-def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
-    """Train and measure one candidate; whatever goes wrong is its own failure, with the reason."""
-    started = time.monotonic()
+@contextlib.contextmanager
+def at_work(job: Job, architecture: Architecture) -> Iterator[Candidate]:
+    """A candidate on this worker's device, without weights, under a fixed number of threads."""
     context = dataclasses.replace(job.context, device=worker_device(job.context.device))
     text = context.space.to_text(architecture)
-    seed = candidate_seed(context, text)
-    status: Literal["ok", "failed", "rejected"] = "failed"
-    error: str | None = None
-    measured = _Measured()
     try:
         with fixed_threads(job.evaluator.threads):
-            candidate = Candidate(context, architecture, text, seed, splits_on(context.data, context.device))
-            error = _measure(job, candidate, measured, started)
-        status = "ok" if error is None else "rejected"
-        figures = candidate.figures
-    except UserError:
-        raise  # missing data and the like concern the search, not this candidate
-    except (TimeLimit, TrainingDiverged) as reason:
-        error, figures = str(reason), {}
-    except Exception as reason:
-        error, figures = f"{type(reason).__name__}: {reason}", {}
+            splits = splits_on(context.data, context.device)
+            yield Candidate(context, architecture, text, candidate_seed(context, text), splits)
     finally:
         if context.device.startswith("cuda"):
             torch.cuda.empty_cache()  # several workers share a device: what is not used must not be held
+
+
+def reason_of(error: Exception) -> str:
+    """A candidate's failure in words.
+
+    Raises:
+        UserError: missing data and the like concern the search, not this candidate.
+    """
+    if isinstance(error, UserError):
+        raise error
+    return str(error) if isinstance(error, (TimeLimit, TrainingDiverged)) else f"{type(error).__name__}: {error}"
+
+
+def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
+    """Obtain and measure one candidate; whatever goes wrong is its own failure, with the reason."""
+    started = time.monotonic()
+    text = job.context.space.to_text(architecture)
+    status: Literal["ok", "failed", "rejected"] = "failed"
+    error: str | None = None
+    figures: dict[str, Any] = {}
+    measured = _Measured()
+    try:
+        with at_work(job, architecture) as candidate:
+            error = _measure(job, candidate, measured, started)
+            status, figures = "ok" if error is None else "rejected", candidate.figures
+    except Exception as reason:
+        error = reason_of(reason)
     return Evaluation(
         architecture=text,
         status=status,
@@ -254,7 +296,7 @@ def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
         recorded=measured.recorded if status == "ok" else {},
         figures=figures,
         seconds=round(time.monotonic() - started, 3),
-        seed=seed,
+        seed=candidate_seed(job.context, text),
         error=error,
     )
 
@@ -275,30 +317,27 @@ def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float
     candidate.figures["params"] = count_params(blank)
     candidate.figures["flops"] = count_flops(blank, context.data.in_shape, "thop")
     del blank
-    _constraints(job, candidate, measured, needs_weights=False)
-    broken = [name for name, g in measured.constraints.items() if g > 0]
-    if broken:
-        return f"rejected before training: {', '.join(broken)}"
-    deadline = None if evaluator.time_limit is None else started + evaluator.time_limit
-    candidate.model, figures = evaluator.obtain(context, candidate.architecture, deadline)
-    candidate.figures.update(figures)
-    for objectives, values in ((job.objectives, measured.objectives), (context.recorded, measured.recorded)):
-        for objective in objectives:
-            values[objective.name] = _finite(objective.name, objective.measure(candidate))
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeLimit(f"took longer than evaluator.time_limit={evaluator.time_limit} s")
-    _constraints(job, candidate, measured, needs_weights=True)
+    meter = Meter(candidate, evaluator.time_limit, started)
+    cheap = [c for c in job.constraints if not c.of.needs_weights]
+    if broken := _check(cheap, meter, measured):
+        return f"rejected before training: {', '.join(c.name for c, _ in broken)}"
+    for stage in evaluator.stages(context, candidate.architecture, meter.deadline):
+        meter.use(stage.model, stage.figures)
+        if stage.final:
+            measured.objectives = meter.values(job.objectives)
+            measured.recorded = meter.values(context.recorded)
+        elif stage.record_as:
+            candidate.figures[stage.record_as] = meter.aside((*job.objectives, *context.recorded))
+    _check([c for c in job.constraints if c.of.needs_weights], meter, measured)
     return None
 
 
-def _constraints(job: Job, candidate: Candidate, measured: _Measured, *, needs_weights: bool) -> None:
-    for constraint in job.constraints:
-        if constraint.of.needs_weights == needs_weights:
-            value = _finite(constraint.name, constraint.of.measure(candidate))
-            measured.constraints[constraint.name] = constraint.violation(value)
-
-
-def _finite(name: str, value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value}")
-    return float(value)
+def _check(constraints: Iterable[Constraint], meter: Meter, measured: _Measured) -> list[tuple[Constraint, float]]:
+    """Keep every constraint's G; those that are broken, with the value."""
+    broken = []
+    for constraint in constraints:
+        value = meter.value(constraint.of)
+        measured.constraints[constraint.name] = g = constraint.violation(value)
+        if g > 0:
+            broken.append((constraint, value))
+    return broken

@@ -1,0 +1,97 @@
+"""One candidate at a time: its seed, device, images and first weights, and what is measured on it."""
+
+from __future__ import annotations
+
+import functools
+import math
+import multiprocessing
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from evo_robust.data import DataSet, Splits
+from evo_robust.objectives.base import Candidate, Context, Objective
+from evo_robust.parts import seed_from
+from evo_robust.spaces.base import Architecture
+from evo_robust.train import TimeLimit
+
+
+@functools.lru_cache(maxsize=2)
+def splits_on(data: DataSet, device: str) -> Splits:
+    """The data set's images on a device, loaded once per process."""
+    return data.load().to(device)
+
+
+def worker_device(device: str) -> str:
+    """``cuda`` becomes one of the devices, by the number of the worker process; other names stay."""
+    if device != "cuda" or torch.cuda.device_count() < 2:
+        return device
+    name = multiprocessing.current_process().name  # LokyProcess-3
+    number = int(digits) if (digits := "".join(filter(str.isdigit, name))) else 0
+    return f"cuda:{number % torch.cuda.device_count()}"
+
+
+def candidate_seed(context: Context, text: str) -> int:
+    """The candidate's seed: problem seed and architecture, never order, worker or clock."""
+    return seed_from(context.seed, text)
+
+
+def build_candidate(context: Context, architecture: Architecture, seed: int) -> nn.Module:
+    """The candidate's network with its initial weights, on the CPU."""
+    # modules draw their initial weights from torch's global generator
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return context.space.build(architecture, context.data.n_classes, context.data.in_shape)
+
+
+class Meter:
+    """Measures objectives on a candidate's present network, each once, until its time is up.
+
+    Attributes:
+        candidate: what is measured.
+        deadline: ``time.monotonic`` seconds; None without a limit.
+    """
+
+    def __init__(self, candidate: Candidate, limit: float | None, started: float) -> None:
+        self.candidate, self.limit = candidate, limit
+        self.deadline = None if limit is None else started + limit
+        self._known: list[tuple[Objective, float]] = []
+
+    def use(self, model: nn.Module, figures: Mapping[str, Any]) -> None:
+        """Measure this network from now on, and keep its figures."""
+        self.candidate.use(model)
+        self.candidate.figures.update(figures)
+        self._known = [(objective, value) for objective, value in self._known if not objective.needs_weights]
+
+    def value(self, objective: Objective) -> float:
+        """The objective's value.
+
+        Raises:
+            ValueError: it is NaN or infinite.
+            TimeLimit: the candidate's time was up meanwhile.
+        """
+        # one objective may be searched for, recorded and limited: equal settings give equal values
+        for known, value in self._known:
+            if known == objective:
+                return value
+        value = float(objective.measure(self.candidate))
+        if not math.isfinite(value):
+            raise ValueError(f"{objective.name} is {value}")
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            raise TimeLimit(f"took longer than evaluator.time_limit={self.limit} s")
+        self._known.append((objective, value))
+        return value
+
+    def values(self, objectives: Iterable[Objective]) -> dict[str, float]:
+        """Values by name."""
+        return {objective.name: self.value(objective) for objective in objectives}
+
+    def aside(self, objectives: Iterable[Objective]) -> dict[str, float]:
+        """Values by name of those that need weights; what else they would record is left out."""
+        kept = dict(self.candidate.figures)
+        values = self.values(objective for objective in objectives if objective.needs_weights)
+        self.candidate.figures = kept
+        return values
