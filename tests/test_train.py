@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import chz
@@ -20,6 +21,8 @@ from evo_robust.attacks.inference import correct_mask
 from evo_robust.data import Augment, Digits, Images
 from evo_robust.parts import Fraction, UserError
 from evo_robust.spaces.ops import Normalize
+from evo_robust.spaces.robnet import RobNet, RobNetArchitecture
+from evo_robust.spaces.supernet import inherit
 from evo_robust.train import (
     RECIPES,
     TRADES,
@@ -30,6 +33,7 @@ from evo_robust.train import (
     TimeLimit,
     TrainingDiverged,
     evaluate_error,
+    read_logs,
     train,
 )
 
@@ -327,6 +331,114 @@ def test_a_damaged_or_foreign_checkpoint_is_named(tmp_path: Path) -> None:
         file.write_bytes(wrong)
         with pytest.raises(UserError, match=r"checkpoint\.safetensors is damaged"):
             train(network(), images, Standard(), 1, seed=0, checkpoint=file)
+
+
+# --- paths of a supernet
+
+SPACE = RobNet(channels=4, layers=3, nodes=2)
+FIRST, SECOND = SPACE.from_text("01 01 00 10 01"), SPACE.from_text("11 00 10 00 11")
+ONE_STEP = Standard(lr=0.1, schedule="constant", momentum=0.0, weight_decay=0.0, clip=None, batch_size=48)
+
+
+def supernet() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SPACE.supernet(10, (1, 8, 8))
+
+
+def trained_on(*epochs: tuple[RobNetArchitecture, ...], images: Images, recipe: Recipe) -> list[dict[str, Tensor]]:
+    """Weights of a supernet before training and after each epoch, whose steps all go along the given paths."""
+
+    def paths(epoch: int) -> Iterator[tuple[RobNetArchitecture, ...]]:
+        while True:
+            yield epochs[epoch]
+
+    model, states = supernet(), []
+
+    def keep(_: object = None) -> None:
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    keep()
+    train(model, images, recipe, len(epochs), seed=0, on_epoch=keep, paths=paths)
+    return states
+
+
+@pytest.mark.parametrize(
+    "recipe", [PGDTraining(attack=PGD(steps=3)), TRADES(attack=PGD(steps=2, loss="kl")), FastTraining(momentum=0.0)]
+)
+def test_a_path_is_trained_as_the_network_that_it_is(recipe: Recipe) -> None:
+    # the same adversarial images, made for the path with the batch's statistics, the same clipped steps
+    images, _ = digits(200)
+    start, _, end = trained_on((FIRST,), (FIRST,), images=images, recipe=recipe)
+    alone = SPACE.build(FIRST, 10, (1, 8, 8))
+    inherit(alone, start)
+    train(alone, images, recipe, 2, seed=0)
+    own = alone.state_dict()
+    assert 0 < len(own) < len(start)
+    for name, value in own.items():
+        torch.testing.assert_close(end[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    assert all(torch.equal(end[name], start[name]) for name in start.keys() - own.keys())
+
+
+def test_neither_momentum_nor_decay_moves_weights_that_no_path_uses() -> None:
+    images, _ = digits(200)
+    recipe = PGDTraining(momentum=0.9, weight_decay=0.1, attack=PGD(steps=2))
+    # the second path's weights get their first gradients when the first one's have momentum already
+    start, first, both, last = trained_on((FIRST,), (FIRST, SECOND), (SECOND,), images=images, recipe=recipe)
+    one, two = (set(SPACE.build(path, 10, (1, 8, 8)).state_dict()) for path in (FIRST, SECOND))
+    used = one | two
+    assert one - two and two - one and used < set(start)
+
+    def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+        return {name for name in before if not torch.equal(before[name], after[name])}
+
+    constant = {"normalize.mean", "normalize.std"}
+    assert moved(start, first) == one  # the normalisation is fitted in the beginning
+    assert moved(first, both) == used - constant
+    assert moved(both, last) == two - constant
+
+
+def test_a_step_goes_along_the_mean_gradient_of_its_paths() -> None:
+    images, _ = digits(60)
+
+    def moved(*paths: RobNetArchitecture) -> dict[str, Tensor]:
+        start, end = trained_on(paths, images=images, recipe=ONE_STEP)
+        return {name: end[name] - start[name] for name, _ in supernet().named_parameters()}
+
+    first, second, both, twice = moved(FIRST), moved(SECOND), moved(FIRST, SECOND), moved(FIRST, FIRST)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for name, step in both.items():
+        torch.testing.assert_close(step, (first[name] + second[name]) / 2, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(twice[name], first[name], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_interrupted_supernet_equals_an_uninterrupted_one(momentum: float, tmp_path: Path) -> None:
+    images, _ = digits(120)
+    recipe = PGDTraining(attack=PGD(steps=2), momentum=momentum)
+
+    def paths(epoch: int) -> Iterator[tuple[RobNetArchitecture, ...]]:
+        while True:  # until the last epoch some weights have no gradient
+            yield (SECOND,) if epoch == 2 else (FIRST,)
+
+    def stop(log: object) -> None:
+        raise Stop
+
+    whole, resumed = supernet(), supernet()
+    train(whole, images, recipe, 3, seed=1, paths=paths)
+    file = tmp_path / "checkpoint.safetensors"
+    for _ in range(2):
+        with pytest.raises(Stop):
+            train(supernet(), images, recipe, 3, seed=1, checkpoint=file, on_epoch=stop, paths=paths)
+    assert len(read_logs(file)) == 2
+    train(resumed, images, recipe, 3, seed=1, checkpoint=file, paths=paths)
+    assert same(whole, resumed)
+
+
+def test_paths_need_a_supernet() -> None:
+    images, _ = digits(60)
+    with pytest.raises(ValueError, match="expected a supernet where paths are given, got Sequential"):
+        train(network(), images, Standard(), 1, seed=0, paths=lambda epoch: iter([(FIRST,)]))
 
 
 # --- what goes wrong
