@@ -12,9 +12,18 @@ Every network takes images in [0,1] of any size from 8×8 up and normalises insi
 ``vgg-16``      13 convolutions of 64 to 512 channels with batch normalisation, global pooling, one linear layer
 =============== ============================================================================================
 
-Blocks and layers are torchvision's. Up to 64×64 pixels residual and dense networks begin with one 3×3 convolution of
-stride 1 (the usual stem for CIFAR); above, with torchvision's 7×7 stem. Poolings of VGG-16 that would leave nothing of
-a small image are left out (two on 8×8 digits).
+Genotypes that papers published, found by their searches:
+
+==================== =======================================================================================
+``robnet-small``     RobNet (Guo et al. 2020): 20 cells that share one α, 36 channels; 4.41M with 100 classes
+``robnet-large``     the same with more operations: 6.89M
+``robnet-large-v2``  the large cell, 33 times, 64 channels: 33.42M
+``robnet-free``      20 cells, each with an α of its own, 36 channels: 5.49M
+==================== =======================================================================================
+
+Blocks and layers of the reference networks are torchvision's. Up to 64×64 pixels residual and dense networks begin with
+one 3×3 convolution of stride 1 (the usual stem for CIFAR); above, with torchvision's 7×7 stem, RobNets with three
+convolutions of stride 2. Poolings of VGG-16 that would leave nothing of a small image are left out (two on 8×8 digits).
 ``width`` multiplies the channels, for images that need no more; LeNet, small as it is, is never narrowed.
 """
 
@@ -28,6 +37,8 @@ from torch import Tensor, nn
 
 from evo_robust.parts import nearest
 from evo_robust.spaces.ops import Normalize
+from evo_robust.spaces.robnet import RobNet
+from evo_robust.spaces.robnet_genotypes import NODES, PUBLISHED
 
 if TYPE_CHECKING:
     from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -72,8 +83,17 @@ def build(name: str, n_classes: int = 10, in_shape: Shape = (3, 32, 32), *, widt
         raise ValueError(f"expected in_shape (channels, height, width), sides >= {MIN_SIDE}, got {in_shape}")
     if n_classes < 2 or not width > 0:
         raise ValueError(f"expected n_classes >= 2 and width > 0, got {n_classes} and {width}")
-    body = _BUILDERS[name](n_classes, in_shape, width)
-    return nn.Sequential(OrderedDict(normalize=Normalize(in_shape[0]), body=body))
+    return _BUILDERS[name](n_classes, in_shape, width)
+
+
+def _normalised(body: Builder) -> Builder:
+    """Builder of a network that normalises, from one of a network of normalised images."""
+
+    def builder(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
+        layers = OrderedDict(normalize=Normalize(in_shape[0]), body=body(n_classes, in_shape, width))
+        return nn.Sequential(layers)
+
+    return builder
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -198,8 +218,22 @@ def _vgg_16(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
     return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, n_classes))
 
 
-# Published genotypes are added here: name → function of (n_classes, in_shape, width).
-_BUILDERS: dict[str, Builder] = {
+def _robnet(name: str) -> Builder:
+    published = PUBLISHED[name]
+
+    def builder(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
+        space = RobNet(
+            cells="shared" if len(published.alphas) == 1 else "free",
+            channels=_scaled(published.channels, width),
+            layers=published.layers,
+            nodes=NODES,
+        )
+        return space.build(space.from_text("/".join(published.alphas)), n_classes, in_shape)
+
+    return builder
+
+
+_REFERENCES: dict[str, Builder] = {
     "densenet": _densenet(12, (6, 6, 6), 24),
     "densenet-121": _densenet(32, (6, 12, 24, 16), 64),
     "lenet": _lenet,
@@ -208,3 +242,8 @@ _BUILDERS: dict[str, Builder] = {
     "resnet-50": _resnet("Bottleneck", (64, 128, 256, 512), (3, 4, 6, 3)),
     "vgg-16": _vgg_16,
 }
+
+# Published genotypes are added here; networks of search spaces normalise by themselves.
+_GENOTYPES: dict[str, Builder] = {f"robnet-{name}": _robnet(name) for name in PUBLISHED}
+
+_BUILDERS = {name: _normalised(body) for name, body in _REFERENCES.items()} | _GENOTYPES

@@ -2,5 +2,6 @@
 
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
 from evo_robust.spaces.nsga_phases import NSGAPhases
+from evo_robust.spaces.robnet import RobNet
 
-__all__ = ["InvalidArchitecture", "NSGAPhases", "SearchSpace"]
+__all__ = ["InvalidArchitecture", "NSGAPhases", "RobNet", "SearchSpace"]

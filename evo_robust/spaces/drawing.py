@@ -217,14 +217,14 @@ def draw_phases(figure: Figure, phases: Sequence[PhaseGraph], channels: Sequence
     _box(axes, x - 0.52 * column, middle, "image", column, height)
     for k, (phase, graph, span) in enumerate(zip(phases, graphs, spans, strict=True)):
         right = x + (span + 1.2) * column
-        _flow(axes, x - 0.3 * column, x, middle, radius)
+        draw_flow(axes, x - 0.3 * column, x, middle, radius)
         _frame(axes, x, right, low, high, f"phase {k + 1}", f"{channels[k]} channels", column)
         _draw_phase(axes, phase, graph, (x + 0.6 * column, column, middle, high - low), radius)
         if k + 1 < len(phases):
             _box(axes, right + 0.42 * column, middle, "max pool", column, height)
-            _flow(axes, right, right + 0.22 * column, middle, radius)
+            draw_flow(axes, right, right + 0.22 * column, middle, radius)
         x = right + 0.9 * column
-    _flow(axes, x - 0.9 * column, x - 0.62 * column, middle, radius)
+    draw_flow(axes, x - 0.9 * column, x - 0.62 * column, middle, radius)
     _box(axes, x - 0.1 * column, middle, "average pool\n+ classifier", column, height)
     _caption(axes, 0.04 * height, width)
 
@@ -256,10 +256,15 @@ def _draw_phase(
         draw_arrow(axes, path, SKIP, radius, dashed=True)
 
 
-def _frame(axes: Axes, left: float, right: float, low: float, high: float, name: str, note: str, column: float) -> None:
+def draw_frame(axes: Axes, left: float, right: float, low: float, high: float) -> None:
+    """Draw a pale box with round corners behind everything else; edges in inches."""
     box = FancyBboxPatch((left, low), right - left, high - low, boxstyle="round,pad=0,rounding_size=0.08", zorder=0)
     box.set(facecolor=GROUND, edgecolor=FRAME, lw=1)
     axes.add_patch(box)
+
+
+def _frame(axes: Axes, left: float, right: float, low: float, high: float, name: str, note: str, column: float) -> None:
+    draw_frame(axes, left, right, low, high)
     size = float(np.clip(20 * column, 6, 10))
     axes.text(left + 0.05, high + 0.05, name, fontsize=size, fontweight="bold", color=INK, va="bottom")
     axes.text(right - 0.05, high + 0.05, note, fontsize=size - 1, color=PALE, ha="right", va="bottom")
@@ -271,7 +276,8 @@ def _box(axes: Axes, x: float, y: float, text: str, column: float, height: float
     axes.text(x, y, text, fontsize=size, rotation=90, ha="center", va="center", bbox=ground, color=INK, zorder=3)
 
 
-def _flow(axes: Axes, left: float, right: float, y: float, radius: float) -> None:
+def draw_flow(axes: Axes, left: float, right: float, y: float, radius: float) -> None:
+    """Draw a level arrow whose line suits nodes of a radius; all in inches."""
     axes.annotate(
         "", (right, y), (left, y), arrowprops={"arrowstyle": "-|>", "color": INK, "lw": max(0.7, 10 * radius)}
     )

@@ -57,6 +57,11 @@ class PhasesNetwork(nn.Module):
         self.pool = nn.AvgPool2d((height, breadth))
         self.classifier = nn.Linear(width, n_classes)
 
+    @property
+    def cells(self) -> nn.ModuleList:
+        """The phases in order, each from one input to its output (a view: their weights are those of ``features``)."""
+        return nn.ModuleList(layer for layer in self.features if isinstance(layer, Phase))
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(n, n_classes)`` of images ``(n, c, h, w)`` in [0,1]."""
         return self.classifier(self.pool(self.features(self.normalize(x))).flatten(1))

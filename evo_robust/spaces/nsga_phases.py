@@ -19,6 +19,7 @@ from evo_robust.spaces.nsga_codec import (
     phases_from_text,
 )
 from evo_robust.spaces.nsga_network import PhasesNetwork
+from evo_robust.spaces.structure import Operation, Structure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,6 +169,28 @@ class NSGAPhases(SearchSpace):
         full = ((0,), *(tuple(range(1, node)) for node in range(2, self.nodes + 1)))
         graphs = (PhaseGraph(chain, False), PhaseGraph(chain, True), PhaseGraph(full, True))
         return tuple(dict.fromkeys(PhasesArchitecture((graph,) * self.phases) for graph in graphs))
+
+    @property
+    def gene_names(self) -> tuple[str, ...]:
+        """``phase 1 node 2→3`` for a connection, ``phase 1 skip``."""
+        phase = [f"node {j}→{i}" for i in range(2, self.nodes + 1) for j in range(1, i)] + ["skip"]
+        return tuple(f"phase {k + 1} {name}" for k in range(self.phases) for name in phase)
+
+    def structure(self, architecture: Architecture) -> Structure:
+        """One 3×3 convolution per node, between the node and the latest that it reads; 0 is the phase's input.
+
+        A node that reads the one right before it is direct. Density is the share of the n(n−1)/2 possible connections
+        between nodes that are there, over the active phases; reading the phase's input and skip bits do not count.
+        """
+        graphs = self._graphs(architecture)
+        operations = [
+            Operation("conv 3x3", k, max(sources), node, convolution=True)
+            for k, graph in enumerate(graphs)
+            for node, sources in enumerate(graph.inputs, 1)
+        ]
+        connections = sum(source > 0 for graph in graphs for sources in graph.inputs for source in sources)
+        possible = len(graphs) * self.nodes * (self.nodes - 1) // 2
+        return Structure(tuple(operations), len(graphs), self.nodes, connections / possible)
 
     def for_final_training(self) -> NSGAPhases:
         """The same space with the dense decoder (RoCo-NAS trains what it found with it)."""

@@ -21,6 +21,7 @@ from evo_robust.spaces.robnet_codec import (
     live_cells,
     n_edges,
 )
+from evo_robust.spaces.robnet_genotypes import NODES, PUBLISHED
 from evo_robust.spaces.robnet_network import RobNetNetwork, RobNetSupernet
 from evo_robust.spaces.structure import Budget, Operation, Structure, budget_range, draw_count
 
@@ -234,6 +235,17 @@ class RobNet(SearchSpace):
             repaired = [(a[0], a[1] | IDENTITY, *a[2:]) for a in alphas]
         codes = np.array(repaired)
         return np.stack((codes // IDENTITY, codes % IDENTITY), -1).reshape(-1).astype(genome.dtype)
+
+    def seeds(self) -> tuple[RobNetArchitecture, ...]:
+        """The published cells that fit: shared ones anywhere (free cells all alike), the free ones in as many cells."""
+        if self.nodes != NODES:
+            return ()
+        found = []
+        for published in PUBLISHED.values():
+            alphas = [alpha_from_text(text, NODES) for text in published.alphas]
+            if len(alphas) in (1, self.n_described):
+                found.append(self._live(alphas * (self.n_described // len(alphas))))
+        return tuple(dict.fromkeys(architecture for architecture in found if architecture is not None))
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
         """A uniform random genome ``(n_genes,)``, repaired; drawn again where repair is refused."""

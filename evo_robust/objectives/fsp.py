@@ -1,0 +1,166 @@
+"""How far an attack moves what a network's cells do: the FSP distance (RobNet, Guo et al., CVPR 2020, §3.4)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import chz
+import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+from torch import Tensor, nn
+
+from evo_robust.attacks.base import Norm, Threat
+from evo_robust.attacks.fast import for_attack
+from evo_robust.attacks.gradient import PGD, GradientAttack
+from evo_robust.attacks.inference import eval_mode, undisturbed
+from evo_robust.images import Images, batches
+from evo_robust.objectives.base import Candidate, Objective
+from evo_robust.parts import Fraction
+
+_BATCH = 128
+"""Images that are attacked together: always as many, since random starts are drawn batch by batch."""
+
+_GRAM_BYTES = 64 * 2**20
+
+
+@chz.chz
+class FSPDistance(Objective):
+    """Mean squared distance between the cells' FSP matrices on clean and on adversarial images.
+
+    The FSP matrix of a cell (flow of the solution procedure) holds the products of its input's and its output's
+    channels, averaged over places: G = Σ F_in ⊗ F_out / (h·w). The distance of a cell is the mean over images of
+    ‖G(x) − G(x_adv)‖², squared Frobenius norm; in deep cells it goes with the gap between clean and robust accuracy,
+    so that it can turn candidates away before anything dearer is measured. F_in is the cell's last input that is not
+    zero (RobNet: the output of cell k−1), averaged to the output's size where a reduction halves it.
+
+    The distances of all cells are recorded in the candidate's figures under the objective's name, null where a cell
+    is empty, with the number of images ``n``. Every image is attacked to the last step, misclassified ones too.
+    """
+
+    cells: Literal["deep", "all"] = chz.field(
+        default="deep", doc="the mean is over the deep cells, number 2L//3 of L (from 0) and later, or over all"
+    )
+    attack: GradientAttack = chz.field(
+        default_factory=lambda: PGD(steps=7, step=Fraction(2 / 255)),
+        blueprint_unspecified=PGD,
+        doc="how adversarial images are found",
+    )
+    eps: Fraction = chz.field(
+        default=Fraction(8 / 255), doc="strength > 0, in units of the pixel range 0..1, such as 8/255"
+    )
+    norm: Norm = chz.field(default="linf", doc="norm of the ball, linf or l2")
+    limit: int | None = chz.field(default=256, doc="validation images used, >= 1; all when none")
+
+    @chz.validate
+    def _sensible(self) -> None:
+        if self.cells not in ("deep", "all"):
+            raise ValueError(f"expected cells deep or all, got {self.cells!r}")
+        if not self.eps > 0:
+            raise ValueError(f"expected eps > 0 in units of the pixel range 0..1 (such as 8/255), got {self.eps}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+
+    @property
+    def unit(self) -> str:
+        """Features squared have no unit of their own."""
+        return "squared norm"
+
+    def measure(self, candidate: Candidate) -> float:
+        """Mean distance of the chosen cells that are not empty; 0 where all of them are, for nothing moves there.
+
+        Raises:
+            ValueError: the network tells no cells.
+        """
+        images = candidate.splits.val if self.limit is None else candidate.splits.val.take(slice(self.limit))
+        distances = fsp_distances(
+            candidate.network(),
+            images,
+            self.attack,
+            Threat(norm=self.norm, eps=self.eps),
+            candidate.generator(self.name),
+        )
+        candidate.figures[self.name] = {"cells": distances, "n": len(images)}
+        first = 2 * len(distances) // 3 if self.cells == "deep" else 0
+        chosen = [distance for distance in distances[first:] if distance is not None]
+        return math.fsum(chosen) / len(chosen) if chosen else 0.0
+
+
+@torch.no_grad()
+def fsp_distances(
+    model: nn.Module, images: Images, attack: GradientAttack, threat: Threat, generator: torch.Generator
+) -> list[float | None]:
+    """FSP distance of every cell of ``model`` in eval mode, None where a cell is empty.
+
+    A fast float32 copy of the model crafts the adversarial images. Model, mode, statistics and gradients stay as
+    they were.
+
+    Args:
+        model: network from images in [0,1] to logits, with its cells in ``model.cells``, on the images' device.
+        images: what to attack, at least one.
+        attack: makes the adversarial images.
+        threat: the ball.
+        generator: source of the random starts.
+
+    Raises:
+        ValueError: the network tells no cells, or there are no images.
+    """
+    cells = getattr(model, "cells", None)
+    if not isinstance(cells, nn.ModuleList) or len(cells) == 0:
+        raise ValueError(f"expected a network with cells for the FSP distance, got {type(model).__name__} without")
+    if len(images) == 0:
+        raise ValueError("expected at least 1 image, got 0")
+    with eval_mode(model), undisturbed(model):
+        crafting = for_attack(model, images.floats(slice(16)))
+        with _watched(cells) as sums:
+            for x, y in batches(images, _BATCH):
+                adversarial = attack.perturb(crafting, x, y, threat, generator, keep_going=True)
+                model(torch.cat((x, adversarial)))
+    return [None if total is None else total.item() / len(images) for total in sums]
+
+
+@contextlib.contextmanager
+def _watched(cells: nn.ModuleList) -> Iterator[list[Tensor | None]]:
+    """Let every forward pass over clean and then adversarial images add up the cells' distances.
+
+    The sums over images stay on the device, float64; None where a cell put out nothing.
+    """
+    sums: list[Tensor | None] = [None] * len(cells)
+
+    def watch(index: int) -> Any:
+        def hook(_: nn.Module, inputs: tuple[Tensor | None, ...], output: Tensor | None) -> None:
+            given = [value for value in inputs if value is not None]
+            if output is not None and given:
+                total, before = squared_distances(given[-1], output).sum(), sums[index]
+                sums[index] = total if before is None else before + total
+
+        return hook
+
+    with contextlib.ExitStack() as hooks:
+        for index, cell in enumerate(cells):
+            hooks.callback(cell.register_forward_hook(watch(index)).remove)
+        yield sums
+
+
+def squared_distances(given: Tensor, output: Tensor) -> Tensor:
+    """‖G(x) − G(x_adv)‖² of every image, float64 ``(n,)``.
+
+    Args:
+        given: F_in ``(2n, c_in, H, W)`` of a cell, n clean images before their n adversarial versions.
+        output: F_out ``(2n, c_out, h, w)`` alike; F_in is averaged to its size.
+    """
+    size = output.shape[-2:]
+    if given.shape[-2:] != size:
+        given = F.adaptive_avg_pool2d(given, (size[0], size[1]))
+    given, output = given.flatten(2), output.flatten(2).transpose(1, 2) / math.prod(size)
+    n = len(output) // 2
+    # two matrices per image at once, of which wide cells have room for a few images only
+    at_once = max(1, _GRAM_BYTES // (2 * given.element_size() * given.shape[1] * output.shape[2]))
+    found = []
+    for start in range(0, n, at_once):
+        clean, adversarial = slice(start, min(start + at_once, n)), slice(n + start, n + min(start + at_once, n))
+        moved = torch.bmm(given[clean], output[clean]).sub_(torch.bmm(given[adversarial], output[adversarial]))
+        found.append(moved.flatten(1).square_().sum(1).double())
+    return torch.cat(found)
