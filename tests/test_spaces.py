@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from evo_robust.spaces import InvalidArchitecture, NSGAPhases, SearchSpace
+from evo_robust.spaces import InvalidArchitecture, NSGAPhases, RobNet, SearchSpace
 from evo_robust.spaces.nsga_codec import (
     PhaseGraph,
     PhasesArchitecture,
@@ -31,6 +31,10 @@ SPACES: dict[str, SearchSpace] = {
     "nsga-smallest": NSGAPhases(phases=1, nodes=2, channels=1),
     "nsga-large": NSGAPhases(phases=5, nodes=10, channels=1),
     "nsga-refuse": NSGAPhases(phases=2, nodes=3, channels=2, all_inactive="refuse"),
+    "robnet": RobNet(channels=2, layers=4, final_channels=3, final_layers=3),
+    "robnet-free": RobNet(cells="free", channels=1, layers=4, nodes=2, final_channels=2),
+    "robnet-refuse": RobNet(cells="free", channels=2, layers=3, nodes=3, no_path="refuse", final_channels=2),
+    "robnet-smallest": RobNet(channels=1, layers=1, nodes=1, final_channels=1, final_layers=1),
 }
 IN_SHAPES = ((1, 8, 8), (3, 17, 12))
 TABLE_V = """[0][01][000][0000][00000][0]
@@ -179,6 +183,18 @@ def test_drawings_show_every_text_inside_the_picture(space: SearchSpace, seed: i
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, text.get_text()
 
 
+@every_space
+@quick
+@given(seed=seeds)
+def test_a_study_knows_names_of_genes_and_what_architectures_are_made_of(space: SearchSpace, seed: int) -> None:
+    assert len(set(space.gene_names)) == len(space.gene_names) == space.n_genes
+    structure = space.structure(decode_or_skip(space, sparse_genome(space, seed)))
+    assert structure is not None and structure.operations
+    assert 0 < structure.density <= 1 and 0 <= structure.convolutions <= structure.places
+    assert {o.cell for o in structure.operations} <= set(range(structure.cells))
+    assert all(o.source < o.target for o in structure.operations)
+
+
 # --- NSGA phases: identity ----------------------------------------------------------------------------------------
 
 
@@ -259,6 +275,29 @@ def test_all_inactive_genomes_are_repaired_alike_or_refused() -> None:
     for one in (space, refusing):
         with pytest.raises(InvalidArchitecture, match="no connection"):
             one.from_text("[0][00][1] / [0][00][0]")
+
+
+def test_structure_of_phases_has_one_convolution_per_node() -> None:
+    space = NSGAPhases(phases=3, nodes=4)
+    # phase 1: node 2 reads 1, node 3 reads 1; phase 2: a chain of three with skip; the third is inactive
+    architecture = space.from_text("[1][10][000][0] / [1][01][000][1] / [0][00][000][0]")
+    structure = space.structure(architecture)
+    assert {(o.cell, o.source, o.target) for o in structure.operations} == {
+        *((0, 0, 1), (0, 1, 2), (0, 1, 3)),
+        *((1, 0, 1), (1, 1, 2), (1, 2, 3)),
+    }
+    assert all(o.convolution and o.name == "conv 3x3" for o in structure.operations)
+    assert (structure.cells, structure.places, structure.convolutions) == (2, 4, 3)
+    assert structure.density == 4 / 12  # the connections between nodes; inputs and skip bits aside
+    assert structure.direct_share == 5 / 6
+    full = space.structure(space.seeds()[2])
+    assert (full.density, full.convolutions, full.budget) == (1, 4, "large")
+
+
+def test_genes_of_phases_are_named() -> None:
+    space = NSGAPhases(phases=2, nodes=3)
+    names = ["node 1→2", "node 1→3", "node 2→3", "skip"]
+    assert list(space.gene_names) == [f"phase {k} {name}" for k in (1, 2) for name in names]
 
 
 def test_seeds_are_the_hand_made_networks() -> None:
@@ -367,6 +406,13 @@ def test_residual_network_computes_the_decoded_graph() -> None:
     last = phase2.output(phase2.nodes[1](phase2.nodes[0](second)))
     expected = model.classifier(last.mean((2, 3)))
     torch.testing.assert_close(model(x), expected)
+
+
+def test_phases_are_the_cells_of_a_network_and_leave_no_trace_in_its_weights() -> None:
+    model = PhasesNetwork([([(0,), (1,)], True)] * 2, "residual", 2, 5, (1, 9, 9))
+    before = list(model.state_dict())
+    assert list(model.cells) == [m for m in model.features if isinstance(m, Phase)] and len(model.cells) == 2
+    assert list(model.state_dict()) == before and not any(name.startswith("cells") for name in before)
 
 
 def test_values_are_released_after_their_last_reader() -> None:

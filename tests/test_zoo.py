@@ -15,8 +15,9 @@ SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 96, 72)]
 LIGHT = ("densenet", "lenet", "resnet")
 
 
-def count(name: str, n_classes: int = 10, in_shape: tuple[int, int, int] = (3, 32, 32)) -> int:
-    return sum(p.numel() for p in zoo.build(name, n_classes, in_shape).parameters())
+def count(name: str, n_classes: int = 10, in_shape: tuple[int, int, int] = (3, 32, 32), width: float = 1) -> int:
+    with torch.device("meta"):  # counts need no memory
+        return sum(p.numel() for p in zoo.build(name, n_classes, in_shape, width=width).parameters())
 
 
 # Counts of 10-class networks for 32×32×3 as the field quotes them: LeNet-5 62,006; ResNet-18 11,173,962; ResNet-50
@@ -39,12 +40,40 @@ def test_parameter_counts(name: str, params: int) -> None:
     assert count(name) == params
 
 
+# The paper prints counts with a head of 100 classes: 4.41M, 6.89M, 33.42M, 5.49M. A class costs 4·4·C + 1 numbers:
+# two reductions multiply C by 4, the four nodes of a cell by 4 again.
+@pytest.mark.parametrize(
+    ("name", "params", "printed", "channels"),
+    [
+        ("robnet-small", 4_359_574, 4.41, 36),
+        ("robnet-large", 6_842_710, 6.89, 36),
+        ("robnet-large-v2", 33_326_666, 33.42, 64),
+        ("robnet-free", 5_439_790, 5.49, 36),
+    ],
+)
+def test_parameter_counts_of_published_genotypes(name: str, params: int, printed: float, channels: int) -> None:
+    assert count(name) == params
+    assert count(name, 100) == params + 90 * (16 * channels + 1)
+    assert round(count(name, 100) / 1e6, 2) == printed
+
+
+def test_reference_networks_keep_the_names_of_their_weights() -> None:
+    for name in zoo.names():
+        with torch.device("meta"):
+            model = zoo.build(name, in_shape=(1, 8, 8), width=0.25)
+        tops = {key.partition(".")[0] for key in model.state_dict()}
+        if name.startswith("robnet"):
+            assert tops == {"normalize", "stem", "cells", "classifier"}
+        else:
+            assert tops == {"normalize", "body"}
+
+
 def test_lenet_of_mnist_is_the_original() -> None:
     assert count("lenet", in_shape=(1, 28, 28)) == 61_706
 
 
 @pytest.mark.parametrize("in_shape", SHAPES)
-@pytest.mark.parametrize("name", LIGHT + ("vgg-16",))
+@pytest.mark.parametrize("name", (*LIGHT, "vgg-16", "robnet-small", "robnet-free"))
 def test_every_size_of_image(name: str, in_shape: tuple[int, int, int]) -> None:
     model = zoo.build(name, 7, in_shape, width=0.25).eval()
     x = torch.rand(2, *in_shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -71,11 +100,9 @@ def test_normalises_inside(name: str) -> None:
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_width_scales_channels(name: str) -> None:
-    def weights(width: float) -> int:
-        return sum(p.numel() for p in zoo.build(name, in_shape=(1, 8, 8), width=width).parameters())
-
-    assert 3 < weights(2) / weights(1) < 4.5
-    ratio = weights(0.25) / weights(1)
+    one, double, quarter = (count(name, in_shape=(1, 8, 8), width=width) for width in (1, 2, 0.25))
+    assert 3 < double / one < 4.5
+    ratio = quarter / one
     assert ratio == 1 if name == "lenet" else 0.05 < ratio < 0.15
 
 
@@ -89,7 +116,9 @@ def test_initial_weights_depend_on_torchs_seed_alone() -> None:
 
 
 def test_names() -> None:
-    assert zoo.names() == ("densenet", "densenet-121", "lenet", "resnet", "resnet-18", "resnet-50", "vgg-16")
+    published = ("robnet-free", "robnet-large", "robnet-large-v2", "robnet-small")
+    references = ("densenet", "densenet-121", "lenet", "resnet", "resnet-18", "resnet-50")
+    assert zoo.names() == (*references, *published, "vgg-16")
 
 
 def test_unknown_name_tells_the_nearest() -> None:
