@@ -1,0 +1,224 @@
+"""A run as the study sees it: errors, costs and structure of its architectures, column by column."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from evo_robust.algorithms.random import RandomSearch
+from evo_robust.files import write_csv
+from evo_robust.objectives.errors import CleanError
+from evo_robust.parts import UserError, nearest
+from evo_robust.spaces.base import SearchSpace
+from evo_robust.spaces.structure import Structure
+
+if TYPE_CHECKING:
+    from evo_robust.plotting.view import View
+
+
+class LeftOut(Exception):
+    """A part of the study that this record cannot tell; the message is one sentence that says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The evaluated architectures of one run and one fingerprint, n of them.
+
+    Attributes:
+        name: what the run is called.
+        space: the search space.
+        objective: column of the robust error.
+        texts: notation of each architecture.
+        genomes: a genome of each, ``(n, genes)``.
+        structures: what each is made of; None where the space cannot tell.
+        columns: ``robust``, ``clean``, ``inherited_robust``, ``inherited_clean`` (errors in [0, 1]), ``params`` and
+            ``flops``, each ``(n,)`` and NaN where nothing was recorded.
+        fsp: FSP distance of each cell ``(n, cells)``, NaN where a cell is empty; no cells where nothing was recorded.
+        fsp_inherited: whether FSP distances were measured with inherited weights, before finetuning.
+        caution: what a reader of its correlations must know about the sample; empty where there is nothing.
+    """
+
+    name: str
+    space: SearchSpace
+    objective: str
+    texts: list[str]
+    genomes: np.ndarray
+    structures: list[Structure] | None
+    columns: dict[str, np.ndarray]
+    fsp: np.ndarray
+    fsp_inherited: bool
+    caution: str
+
+    def error(self, which: str) -> np.ndarray:
+        """A column ``(n,)``, see ``columns``."""
+        return self.columns[which]
+
+    def accuracy(self, which: str = "robust") -> np.ndarray:
+        """1 − error, ``(n,)``."""
+        return 1.0 - self.columns[which]
+
+    def has(self, which: str) -> bool:
+        """Whether any row has this column."""
+        return bool(np.isfinite(self.columns[which]).any())
+
+    @property
+    def robust_words(self) -> str:
+        """What the accuracy under attack is called."""
+        return accuracy_words(self.objective)
+
+    def structural(self, name: str) -> np.ndarray:
+        """Attribute ``name`` of every structure as numbers ``(n,)``.
+
+        Raises:
+            LeftOut: the space tells no structure.
+        """
+        return np.array([getattr(s, name) for s in self.known_structures()], dtype=float)
+
+    def known_structures(self) -> list[Structure]:
+        """The structures.
+
+        Raises:
+            LeftOut: the space tells none.
+        """
+        if self.structures is None:
+            raise LeftOut(f"{type(self.space).__name__} cannot tell what its architectures are made of")
+        return self.structures
+
+
+def accuracy_words(name: str) -> str:
+    """An error's name as people read its complement: ``robust_error`` is ``robust accuracy``."""
+    first, dot, strength = name.partition(".")
+    words = first.replace("_", " ")
+    words = words.replace("error", "accuracy") if "error" in words else f"{words} accuracy"
+    return f"{words} at ε = {float(strength):.3g}" if dot else words
+
+
+def study_of(view: View, objective: str) -> Study:
+    """The study of a run.
+
+    Args:
+        view: its usable evaluations, of one fingerprint.
+        objective: name of an error in its record, or of one strength of it such as ``robust_error.0.03``.
+
+    Raises:
+        UserError: the record holds no such error, with the nearest name, or its architectures cannot be read.
+    """
+    robust = view.column(objective)
+    known = _errors(view)
+    if objective not in known:
+        why = f"expected an error, got {objective}" if np.isfinite(robust).any() else f"no {objective!r} in its record"
+        raise UserError(f"objective={objective}: {why} ({view.name}): {nearest(objective, known)}")
+    if not ((robust >= 0) & (robust <= 1) | np.isnan(robust)).all():
+        raise UserError(f"objective={objective}: expected an error in [0, 1], got up to {np.nanmax(robust):.3g}")
+    clean = _clean_name(view)
+    keep = np.isfinite(robust)
+    names = {"robust": objective, "clean": clean}
+    names |= {f"inherited_{key}": f"inherited.{name}" for key, name in names.items()}
+    names |= {"params": "params", "flops": "flops"}
+    columns = {key: view.column(name)[keep] for key, name in names.items()}
+    if clean == objective:  # the clean error is no second figure then
+        columns["clean"] = np.full(keep.sum(), np.nan)
+    rows = [row for row, kept in zip(view.rows, keep, strict=True) if kept]
+    space, texts = view.run.problem.space, [row["architecture"] for row in rows]
+    try:
+        architectures = [space.from_text(text) for text in texts]
+    except ValueError as error:
+        raise UserError(
+            f"{view.run.folder}: its architectures cannot be read by {type(space).__name__}: {error}"
+        ) from None
+    structures = [s for a in architectures if (s := space.structure(a)) is not None]
+    fsp, on_inherited = _fsp(rows)
+    return Study(
+        name=view.name,
+        space=space,
+        objective=objective,
+        texts=texts,
+        genomes=np.array([space.encode(a) for a in architectures]),
+        structures=structures if len(structures) == len(rows) else None,
+        columns=columns,
+        fsp=fsp,
+        fsp_inherited=on_inherited and bool(np.isfinite(columns["inherited_robust"]).any()),
+        caution=_caution(view),
+    )
+
+
+def _caution(view: View) -> str:
+    algorithm, missing = view.run.problem.algorithm, view.n_asked - len(view.rows)
+    found = []
+    if not isinstance(algorithm, RandomSearch):
+        found.append("A search's networks are no independent sample: read p as a hint.")
+    elif algorithm.budgets:
+        found.append("As many networks were drawn from each budget: rare ones weigh more than in the whole space.")
+    if missing:
+        found.append(f"{missing} more failed, were rejected or broke a constraint: they are not among these.")
+    return " ".join(found)
+
+
+def _errors(view: View) -> list[str]:
+    """Names of errors in the record, and of each strength of one."""
+    problem = view.run.problem
+    named = [o.name for o in (*problem.objectives, *problem.recorded) if o.unit == "fraction"]
+    strengths = [
+        f"{name}.{key}"
+        for name in named
+        if isinstance(figures := view.rows[0].get("figures", {}).get(name), Mapping)
+        for key, value in figures.items()
+        if isinstance(value, float) and _is_number(key)
+    ]
+    return [name for name in (*named, *strengths) if np.isfinite(view.column(name)).any()]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _clean_name(view: View) -> str:
+    problem = view.run.problem
+    found = (o.name for o in (*problem.objectives, *problem.recorded) if isinstance(o, CleanError))
+    return next(found, "clean_error")
+
+
+def _fsp(rows: list[dict[str, Any]]) -> tuple[np.ndarray, bool]:
+    """FSP distances ``(n, cells)``, and whether a gate measured them before finetuning."""
+    names = [
+        name
+        for row in rows
+        for name, value in row.get("figures", {}).items()
+        if isinstance(value, Mapping) and isinstance(value.get("cells"), list)
+    ]
+    if not names:
+        return np.empty((len(rows), 0)), False
+    name = names[0]
+    cells = [(row.get("figures", {}).get(name) or {}).get("cells", []) for row in rows]
+    found = np.full((len(rows), max(map(len, cells))), np.nan)
+    for i, values in enumerate(cells):
+        found[i, : len(values)] = [np.nan if v is None else v for v in values]
+    # an objective is measured on the network as it is in the end; a gate alone comes before finetuning
+    measured_last = any(name in {**row["objectives"], **row.get("recorded", {})} for row in rows)
+    return found, not measured_last
+
+
+def write_architectures(study: Study, path: Path) -> None:
+    """All points of the pictures as CSV, one line per architecture, errors as recorded; empty where unknown."""
+    columns: dict[str, list[Any]] = {name: [*values] for name, values in study.columns.items()}
+    if study.structures is not None:
+        for name in ("density", "convolutions", "direct_share", "budget"):
+            columns[name] = [getattr(s, name) for s in study.structures]
+    columns |= {f"fsp_cell_{i}": [*values] for i, values in enumerate(study.fsp.T)}
+    names = {which: f"{which}_error" for which in ("robust", "clean", "inherited_robust", "inherited_clean")}
+    header = [names.get(name, name) for name in columns]
+    rows = zip(study.texts, *columns.values(), strict=True)
+    write_csv(path, ["architecture", *header], [[blank(v) for v in row] for row in rows])
+
+
+def blank(value: Any) -> Any:
+    """A value as a CSV cell: empty where a number is undefined."""
+    return "" if isinstance(value, float) and not np.isfinite(value) else value

@@ -1,0 +1,256 @@
+"""Command: what a run's record says about which architectures withstand attacks: RobNet's study."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import chz
+from rich.console import Console
+
+from evo_robust import cli
+from evo_robust.analysis.finetuning import Change, finetuning_changes, write_changes
+from evo_robust.analysis.ranking import Ranking, ranking, write_ranking, write_scores
+from evo_robust.analysis.relations import (
+    Relation,
+    convolution_relations,
+    density_relations,
+    fsp_relations,
+    write_relations,
+)
+from evo_robust.analysis.separation import Separation, separation, write_points, write_separation
+from evo_robust.analysis.statistics import signed
+from evo_robust.analysis.study import LeftOut, Study, study_of, write_architectures
+from evo_robust.files import make_folder
+from evo_robust.parts import UserError
+from evo_robust.plotting.study_convolutions import draw_convolutions
+from evo_robust.plotting.study_density import draw_density
+from evo_robust.plotting.study_finetuning import draw_finetuning
+from evo_robust.plotting.study_fsp import draw_fsp
+from evo_robust.plotting.study_panel import networks
+from evo_robust.plotting.study_ranking import draw_ranking, draw_scores
+from evo_robust.plotting.study_separation import draw_separation
+from evo_robust.plotting.study_terminal import ranking_table, relations_table
+from evo_robust.plotting.view import names_of, view_of
+from evo_robust.progress import output
+from evo_robust.record import load_run
+
+USAGE = """usage: python -m evo_robust.analyze run=DIR [out=DIR] [objective=robust_error]
+       python -m evo_robust.analyze run=DIR truth=DIR[,DIR…] …       does the run rank as the truth does?
+       python -m evo_robust.analyze run=DIR,DIR,… truth=DIR[,DIR…]   which of several runs ranks best?
+       python -m evo_robust.analyze --help                           every key with its type, default and meaning
+
+DIR is the run folder of a search. A truth is a run that evaluated the same architectures with more care, such as from
+scratch; give several, with other seeds, to see how far they agree among themselves."""
+
+
+@chz.chz
+class AnalyzeCommand:
+    """Study a run: python -m evo_robust.analyze run=DIR [truth=DIR]."""
+
+    run: tuple[str, ...] = chz.field(
+        default=(), doc="run folder; several, separated by commas, are compared with truth="
+    )
+    truth: tuple[str, ...] = chz.field(
+        default=(), doc="run folders that evaluated the same architectures with more care; several count as their mean"
+    )
+    objective: str = chz.field(
+        default="robust_error",
+        doc="the error that the study is about, searched for or recorded; or one of its strengths, robust_error.0.03",
+    )
+    out: str | None = chz.field(default=None, doc="folder for pictures and tables; the (first) run folder by default")
+
+    @chz.validate
+    def _sound(self) -> None:
+        if not self.run or not all(self.run):
+            raise ValueError("expected run=DIR, or run=DIR,DIR truth=DIR to compare how runs rank")
+        if not all(self.truth):
+            raise ValueError("expected truth=DIR or truth=DIR,DIR")
+        if len(self.run) > 1 and not self.truth:
+            raise ValueError("expected truth=DIR beside several runs: without it, study one run at a time")
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """What was found and written.
+
+    Attributes:
+        files: pictures and tables.
+        left_out: why a picture is not there, by its name.
+        relations: the correlations of all pictures.
+        separation: best against worst; None where left out.
+        changes: what finetuning changed; empty where left out.
+        ranking: predictors against truths; None without truths.
+    """
+
+    files: list[Path]
+    left_out: dict[str, str]
+    relations: list[Relation]
+    separation: Separation | None
+    changes: list[Change]
+    ranking: Ranking | None
+
+
+def analyze(
+    folders: Sequence[str | Path],
+    truths: Sequence[str | Path] = (),
+    objective: str = "robust_error",
+    out: str | Path | None = None,
+) -> Analysis:
+    """Draw and tabulate the study of a run, and how well runs rank beside truths.
+
+    Args:
+        folders: run folders; the study's pictures are drawn for one, several are only compared with ``truths``.
+        truths: run folders that evaluated the same architectures with more care.
+        objective: name of the robust error in the records.
+        out: folder for pictures and tables; the first run folder when not given.
+
+    Raises:
+        UserError: a folder that cannot be read, an unknown objective, no architecture in common with the truths, or
+            nothing in the record that can be drawn.
+    """
+    paths = [Path(folder) for folder in (*folders, *truths)]
+    found = [
+        study_of(view_of(load_run(path), name), objective) for path, name in zip(paths, names_of(paths), strict=True)
+    ]
+    runs, truth_runs = found[: len(folders)], found[len(folders) :]
+    work = _Work()
+    if len(runs) == 1:
+        for name, part in _PARTS.items():
+            work.attempt(name, part, runs[0])
+    if truth_runs:
+        work.attempt("ranking", _ranking, runs, truth_runs)
+    if not work.writers:
+        raise UserError(f"{folders[0]}: nothing to draw: {'; '.join(dict.fromkeys(work.left_out.values()))}")
+    if len(runs) == 1:
+        work.add("study.csv", lambda path: write_architectures(runs[0], path))
+    return work.write(Path(out or folders[0]))
+
+
+class _Work:
+    """What is to be written: everything is computed before the first file is."""
+
+    def __init__(self) -> None:
+        self.writers: dict[str, Callable[[Path], None]] = {}
+        self.left_out: dict[str, str] = {}
+        self.relations: list[Relation] = []
+        self.separation: Separation | None = None
+        self.changes: list[Change] = []
+        self.ranking: Ranking | None = None
+
+    def attempt(self, name: str, part: Callable[..., None], *studies: Any) -> None:
+        """Let a part of the study add its files, or keep the reason why it cannot."""
+        try:
+            part(self, *studies)
+        except LeftOut as reason:
+            self.left_out[name] = str(reason)
+
+    def add(self, name: str, write: Callable[[Path], None]) -> None:
+        """A file to be written."""
+        self.writers[name] = write
+
+    def write(self, out: Path) -> Analysis:
+        """Write all files into a folder."""
+        make_folder(out)
+        files = [out / name for name in self.writers]
+        for path in files:
+            self.writers[path.name](path)
+        return Analysis(files, self.left_out, self.relations, self.separation, self.changes, self.ranking)
+
+
+def _finetuning(work: _Work, study: Study) -> None:
+    found = work.changes = finetuning_changes(study)
+    work.add("finetuning.png", lambda path: draw_finetuning(found, path))
+    work.add("finetuning.csv", lambda path: write_changes(found, path))
+
+
+def _separation(work: _Work, study: Study) -> None:
+    found = work.separation = separation(study)
+    work.add("separation.png", lambda path: draw_separation(found, study.robust_words, path))
+    work.add("separation.csv", lambda path: write_separation(found, path))
+    work.add("separation_points.csv", lambda path: write_points(found, path))
+
+
+def _density(work: _Work, study: Study) -> None:
+    found = density_relations(study)
+    work.relations += found
+    work.add("density.png", lambda path: draw_density(found, path, caution=study.caution))
+    work.add("density.csv", lambda path: write_relations(found, path))
+
+
+def _convolutions(work: _Work, study: Study) -> None:
+    found = convolution_relations(study)
+    work.relations += found
+    work.add("convolutions.png", lambda path: draw_convolutions(found, path, caution=study.caution))
+    work.add("convolutions.csv", lambda path: write_relations(found, path))
+
+
+def _fsp(work: _Work, study: Study) -> None:
+    found = fsp_relations(study)
+    work.relations += found
+    work.add("fsp.png", lambda path: draw_fsp(found, path, inherited=study.fsp_inherited, caution=study.caution))
+    work.add("fsp.csv", lambda path: write_relations(found, path))
+
+
+def _ranking(work: _Work, runs: Sequence[Study], truths: Sequence[Study]) -> None:
+    found = work.ranking = ranking(runs, truths)
+    words = truths[0].robust_words
+    work.add("ranking.png", lambda path: draw_ranking(found, words, path))
+    work.add("ranking.csv", lambda path: write_ranking(found, path))
+    work.add("ranking_scores.png", lambda path: draw_scores(found, words, path))
+    work.add("ranking_scores.csv", lambda path: write_scores(found, path))
+
+
+_PARTS: dict[str, Callable[[_Work, Study], None]] = {
+    "finetuning": _finetuning,
+    "separation": _separation,
+    "density": _density,
+    "convolutions": _convolutions,
+    "fsp": _fsp,
+}
+
+
+def _show(console: Console, found: Analysis) -> None:
+    for change in found.changes:
+        before, after = 100 * change.before.mean(), 100 * change.after.mean()
+        console.print(
+            f"{change.name}: {before:.2f}% with inherited weights, {after:.2f}% after finetuning "
+            f"(mean of {networks(len(change.before))}), order kept: τ = {signed(change.agreement.tau)}"
+        )
+    if found.separation is not None:
+        s = found.separation
+        positive = "" if math.isnan(s.positive) else f", {s.positive:.0%} of the weights positive"
+        console.print(
+            f"best against worst {s.each} networks, linear classifier: {s.accuracy:.1%} right by cross-validation, "
+            f"{s.training_accuracy:.1%} of what it was fitted to (guessing: 50%){positive}"
+        )
+    if found.relations:
+        console.print(relations_table(found.relations))
+    if found.ranking is not None:
+        console.print(ranking_table(found.ranking))
+        if found.ranking.left_out:
+            console.print(f"architectures that not all of these runs have, left out: {found.ranking.left_out}")
+    for name, reason in found.left_out.items():
+        console.print(f"{name} is left out: {reason}", markup=False)
+
+
+@cli.command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command with ``argv``; the exit status."""
+    if not argv:
+        print(USAGE)
+        return 0
+    command = cli.parse(AnalyzeCommand, argv, "analyze")
+    found = analyze(command.run, command.truth, command.objective, command.out)
+    _show(output(), found)
+    for path in found.files:
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

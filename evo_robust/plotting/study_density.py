@@ -1,0 +1,32 @@
+"""Do denser networks withstand more? Density, and parameters as its plain rival (RobNet, Fig. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from evo_robust.analysis.relations import Relation
+from evo_robust.plotting.study_panel import networks, same_heights, scatter
+from evo_robust.plotting.style import note, picture
+
+
+def draw_density(found: Sequence[Relation], path: Path, *, caution: str) -> None:
+    """Robust accuracy against density and, where recorded, against the parameter count.
+
+    Args:
+        found: relations, the robust accuracy's among them; density first.
+        path: PNG file.
+        caution: what must be known about the sample.
+    """
+    shown = [r for r in found if r.y_name == found[0].y_name]
+    with picture(path, 4.6 * len(shown) if len(shown) > 1 else 7.0, 4.9) as figure:
+        panels = figure.subplots(1, len(shown), squeeze=False)[0]
+        labels = {"density": "density (% of all that could be there)"}
+        titles = {"density": "Density", "parameters": "The plain rival: size"}
+        for k, (axes, r) in enumerate(zip(panels, shown, strict=True)):
+            scatter(axes, r, titles[r.x_name], x_label=labels.get(r.x_name), y_label=k == 0)
+        same_heights(panels, 100 * np.concatenate([r.y for r in shown]))
+        figure.suptitle("Do denser networks withstand more?", x=0.01, ha="left", fontsize=12)
+        note(figure, f"{networks(found[0].correlation.n)}. Line: least squares. {caution}")
