@@ -241,8 +241,8 @@ def _parts_in(value: object) -> Iterator[Part]:
 def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto") -> nn.Module:
     """The network of a ledger row with the weights it had in the search, in eval mode.
 
-    A candidate's weights come from the problem's seed and its architecture alone, so they are trained again rather
-    than kept for every candidate.
+    A candidate's weights come from the problem's seed, its architecture and the supernet where it inherits from one,
+    so they are made again rather than kept for every candidate.
 
     Raises:
         UserError: the evaluator cannot give weights, or the device is absent.
@@ -259,6 +259,7 @@ def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto") -> nn.Module
         cache=cache_folder(),
         folder=run.folder,
     )
+    problem.evaluator.prepare(context)
     return problem.evaluator.obtain(context, problem.space.from_text(row["architecture"]))[0]
 
 

@@ -20,7 +20,7 @@ from evo_robust.cli import make
 from evo_robust.data import DataSet, cache_folder
 from evo_robust.device import choose_device, choose_workers
 from evo_robust.evaluators.base import Evaluator, Session
-from evo_robust.objectives.base import Constraint, Context, Objective, Say, silent
+from evo_robust.objectives.base import Constraint, Context, Gate, Objective, Say, silent
 from evo_robust.parts import Fraction, Part, UserError, dotted, from_dotted, nearest, subclasses
 from evo_robust.spaces.base import SearchSpace
 
@@ -56,6 +56,13 @@ class Problem(Part):
             raise ValueError(f"expected seed >= 0, got {self.seed}")
         for objective in (*measured, *(c.of for c in self.constraints)):
             objective.check(self.data)
+        self.evaluator.check(self.space, self.data)
+        gates = [constraint.name for constraint in self.constraints if isinstance(constraint, Gate)]
+        if gates and not self.evaluator.inherits:
+            raise ValueError(
+                f"expected an evaluator whose candidates inherit weights (OneShot) for the gate {gates[0]}, "
+                f"got {type(self.evaluator).__name__}"
+            )
         self.algorithm.check(self.space)
 
     def to_pymoo(self, *, device: str = "auto", workers: int | None = None) -> SearchProblem:

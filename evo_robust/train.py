@@ -263,7 +263,7 @@ def train(
         raise ValueError(f"expected a supernet where paths are given, got {type(model).__name__}")
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
-    with _reproducible(device, seed_from(seed, "layers")):
+    with reproducible(device, seed_from(seed, "layers")):
         run = _Run(model, images, recipe, seed, paths)
         identity = digest(
             recipe, epochs, seed, len(images), [(k, list(v.shape)) for k, v in model.state_dict().items()]
@@ -286,7 +286,7 @@ def train(
 
 
 @contextlib.contextmanager
-def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
+def reproducible(device: torch.device, seed: int) -> Iterator[None]:
     """Seed torch's global generators, choose deterministic convolutions, and put everything back on leaving."""
     cuda = [device] if device.type == "cuda" else []
     with (

@@ -17,6 +17,9 @@ from torch import nn
 
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
+from evo_robust.attacks.base import Attack
+from evo_robust.attacks.curve import robust_curve
+from evo_robust.attacks.inference import correct_mask
 from evo_robust.data import Digits
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
@@ -63,6 +66,14 @@ class Broken(Objective):
         if self.nan:
             return float("nan")
         raise torch.OutOfMemoryError("tried to allocate 20 GiB")
+
+
+@chz.chz
+class Same(Attack):
+    """Leaves images as they are."""
+
+    def perturb(self, model: nn.Module, x: torch.Tensor, *_: Any) -> torch.Tensor:
+        return x
 
 
 def run(problem: Problem, folder: Path, workers: int = 1) -> Run:
@@ -219,3 +230,38 @@ def test_a_sum_of_objectives_is_their_sum() -> None:
     assert evaluation.objectives["weighted_sum"] == pytest.approx(expected)
     with pytest.raises(ValueError, match="expected 2 weights"):
         WeightedSum(of=(CleanError(), Flops()), weights=(1.0,))
+
+
+def test_what_is_asked_for_twice_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    measure = CleanError.measure
+    monkeypatch.setattr(CleanError, "measure", lambda self, c: asked.append(self.name) or measure(self, c))
+    problem = chz.replace(
+        TINY,
+        constraints=(Constraint(of=CleanError(), at_most=2.0),),
+        recorded=(CleanError(label="again"), CleanError(limit=10, label="few")),
+    )
+    evaluation = evaluate(problem, distinct(problem, 1))[0]
+    assert asked == ["clean_error", "again", "few"]  # other names or settings are other objectives
+    assert evaluation.objectives["clean_error"] == evaluation.recorded["again"]
+    assert evaluation.constraints == {"clean_error_at_most": evaluation.objectives["clean_error"] / 2 - 1}
+
+
+def test_images_known_to_be_right_save_the_curve_its_clean_pass() -> None:
+    session = TINY.start("cpu", 1)
+    model, _ = TINY.evaluator.obtain(session.job.context, distinct(TINY, 1)[0])
+    val = TINY.data.load().val
+    correct = correct_mask(model, val)
+    passes: list[int] = []
+    model.register_forward_hook(lambda *_: passes.append(1))
+
+    def curve(**known: torch.Tensor) -> tuple[float, ...]:
+        passes.clear()
+        return robust_curve(model, val, Same(), [0.1], generator=torch.Generator(), **known).error
+
+    assert curve() == curve() and len(passes) == 2
+    assert curve(correct=correct) == curve() and 0 < correct.sum() < len(correct)
+    curve(correct=correct)
+    assert len(passes) == 1
+    with pytest.raises(ValueError, match="expected bool correct"):
+        curve(correct=correct[:-1])

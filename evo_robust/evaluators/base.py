@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import chz
 
+from evo_robust.data import DataSet
 from evo_robust.objectives.base import Constraint, Context, Objective
 from evo_robust.parts import Part
-from evo_robust.spaces.base import Architecture
+from evo_robust.spaces.base import Architecture, SearchSpace
 
 Status = Literal["ok", "failed", "rejected"]
 
@@ -60,6 +61,12 @@ class Session(abc.ABC):
 @chz.chz
 class Evaluator(Part, abc.ABC):
     """A way to obtain the figures of architectures."""
+
+    inherits: ClassVar[bool] = False
+    """Whether candidates have inherited weights before anything dear is paid for, which gates are measured on."""
+
+    def check(self, space: SearchSpace, data: DataSet) -> None:  # noqa: B027 (most evaluators take any)
+        """Raise ``ValueError`` where the evaluator cannot work on ``space`` or ``data``; before anything is written."""
 
     @abc.abstractmethod
     def start(self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Session:

@@ -88,10 +88,3 @@ class Meter:
     def values(self, objectives: Iterable[Objective]) -> dict[str, float]:
         """Values by name."""
         return {objective.name: self.value(objective) for objective in objectives}
-
-    def aside(self, objectives: Iterable[Objective]) -> dict[str, float]:
-        """Values by name of those that need weights; what else they would record is left out."""
-        kept = dict(self.candidate.figures)
-        values = self.values(objective for objective in objectives if objective.needs_weights)
-        self.candidate.figures = kept
-        return values

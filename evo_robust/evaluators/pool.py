@@ -21,7 +21,8 @@ from torch import nn
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, splits_on, worker_device
-from evo_robust.objectives.base import Candidate, Constraint, Context, Objective, silent
+from evo_robust.evaluators.gates import with_limits
+from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective, silent
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts import WHERE, UserError, digest
 from evo_robust.spaces.base import Architecture
@@ -77,7 +78,7 @@ class PooledEvaluator(Evaluator, abc.ABC):
         """The candidate's network with weights, stage by stage; what a stage costs is paid when it is asked for.
 
         Depends on seed, data, evaluator and architecture alone: the same call gives the same weights again. The
-        caller has fixed the number of threads.
+        caller has fixed the number of threads. Gates are checked at the first stage.
 
         Raises:
             TimeLimit: the deadline (``time.monotonic`` seconds) passed.
@@ -123,6 +124,11 @@ class Job:
     objectives: tuple[Objective, ...]
     constraints: tuple[Constraint, ...]
 
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """The gates among the constraints."""
+        return tuple(constraint for constraint in self.constraints if isinstance(constraint, Gate))
+
 
 Work = Callable[[Architecture], T]
 """What a worker does with an architecture; it travels by pickle."""
@@ -160,6 +166,22 @@ class PoolSession(Session):
             torch.device(context.device).type,
             *filter(None, [evaluator.state(context)]),
         )
+        if self.job.gates:
+            self._find_limits(context)
+
+    def _find_limits(self, context: Context) -> None:
+        """Give every gate its limit."""
+
+        def measure(objective: Objective, sample: Sequence[Architecture]) -> Iterator[tuple[int, float | str]]:
+            work = functools.partial(inherited_value, self.job, objective)
+            return self._each(work, sample, lambda _, reason: reason)
+
+        try:
+            limited = with_limits(self.job.constraints, context, self.fingerprint, measure)
+        except BaseException:
+            self.close()  # nobody else knows of the workers yet
+            raise
+        self.job = dataclasses.replace(self.job, constraints=limited)
 
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
         """See :meth:`Session.evaluate`."""
@@ -249,6 +271,19 @@ def _backend(name: str) -> Iterator[None]:
         yield
 
 
+def inherited_value(job: Job, objective: Objective, architecture: Architecture) -> float | str:
+    """The objective on an architecture's first stage (inherited weights), or the reason why there is none."""
+    started = time.monotonic()
+    try:
+        with at_work(job, architecture) as candidate:
+            meter = Meter(candidate, job.evaluator.time_limit, started)
+            stage = next(job.evaluator.stages(candidate.context, architecture, meter.deadline))
+            meter.use(stage.model, stage.figures)
+            return meter.value(objective)
+    except Exception as error:
+        return reason_of(error)
+
+
 @contextlib.contextmanager
 def at_work(job: Job, architecture: Architecture) -> Iterator[Candidate]:
     """A candidate on this worker's device, without weights, under a fixed number of threads."""
@@ -311,7 +346,7 @@ class _Measured:
 
 
 def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float) -> str | None:
-    """Fill ``measured``: cheap figures first; the reason when a cheap constraint rejects the candidate."""
+    """Fill ``measured``: cheap figures first; the reason when a constraint or gate rejects the candidate."""
     context, evaluator = candidate.context, job.evaluator
     blank = build_candidate(context, candidate.architecture, candidate.seed)
     candidate.figures["params"] = count_params(blank)
@@ -321,14 +356,19 @@ def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float
     cheap = [c for c in job.constraints if not c.of.needs_weights]
     if broken := _check(cheap, meter, measured):
         return f"rejected before training: {', '.join(c.name for c, _ in broken)}"
-    for stage in evaluator.stages(context, candidate.architecture, meter.deadline):
+    for number, stage in enumerate(evaluator.stages(context, candidate.architecture, meter.deadline)):
         meter.use(stage.model, stage.figures)
+        if number == 0 and (broken := _check(job.gates, meter, measured)):
+            found = (f"{gate.of.name} {value:#.3g} > {gate.at_most:#.3g}" for gate, value in broken)
+            return f"rejected before finetuning: {', '.join(found)}"
         if stage.final:
             measured.objectives = meter.values(job.objectives)
             measured.recorded = meter.values(context.recorded)
         elif stage.record_as:
-            candidate.figures[stage.record_as] = meter.aside((*job.objectives, *context.recorded))
-    _check([c for c in job.constraints if c.of.needs_weights], meter, measured)
+            asked = [o for o in (*job.objectives, *context.recorded) if o.needs_weights]
+            candidate.figures[stage.record_as] = meter.values(asked)
+    dear = [c for c in job.constraints if c.of.needs_weights and not isinstance(c, Gate)]
+    _check(dear, meter, measured)
     return None
 
 

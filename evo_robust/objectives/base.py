@@ -147,12 +147,16 @@ class Objective(Part, abc.ABC):
 class Constraint(Part):
     """An objective that must not exceed a limit: reaches pymoo as G = value/limit − 1 ≤ 0."""
 
+    limit_needed: ClassVar[bool] = True
+
     of: Objective = chz.field(doc="what is limited")
-    at_most: float = chz.field(doc="largest allowed value, in the objective's unit; > 0")
+    at_most: float | None = chz.field(doc="largest allowed value, in the objective's unit; > 0")
 
     @chz.validate
     def _positive(self) -> None:
-        if not self.at_most > 0:
+        if self.at_most is None and not self.limit_needed:
+            return
+        if self.at_most is None or not self.at_most > 0:
             raise ValueError(f"expected constraint at_most > 0, got {self.at_most}")
 
     @property
@@ -162,4 +166,38 @@ class Constraint(Part):
 
     def violation(self, value: float) -> float:
         """G of a measured value: ≤ 0 when the constraint holds (relative, so that constraints compare)."""
+        if self.at_most is None:
+            raise ValueError(f"{self.name}: expected a limit, which a search finds when it starts")
         return value / self.at_most - 1.0
+
+
+@chz.chz
+class Gate(Constraint):
+    """A constraint on the network with inherited weights: what exceeds its limit is rejected before finetuning.
+
+    The limit is a quantile of what random architectures of the space reach, all measured with inherited weights (and
+    recalibrated statistics) when a search starts. Only evaluators that inherit weights have gates. RobNet rejects
+    cell-free networks of high FSP distance (Guo et al., CVPR 2020, §3.4), at a threshold that the paper does not tell.
+    """
+
+    limit_needed: ClassVar[bool] = False
+
+    at_most: float | None = chz.field(
+        default=None, doc="largest allowed value, > 0; the quantile over random architectures when not given"
+    )
+    quantile: float = chz.field(default=0.5, doc="share of random architectures that would pass, in (0,1)")
+    sample: int = chz.field(default=50, doc="random architectures that the quantile is taken over, >= 2")
+
+    @chz.validate
+    def _sensible(self) -> None:
+        if not 0 < self.quantile < 1:
+            raise ValueError(f"expected quantile in (0,1), got {self.quantile}")
+        if self.sample < 2:
+            raise ValueError(f"expected sample >= 2 architectures, got {self.sample}")
+        if not self.of.needs_weights:
+            raise ValueError(f"expected an objective that needs weights in a Gate, got {self.of.name}: use Constraint")
+
+    @property
+    def name(self) -> str:
+        """Column name."""
+        return f"{self.of.name}_gate"

@@ -1,0 +1,134 @@
+"""Limits of gates: what random architectures reach with inherited weights, measured when a search starts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import chz
+import numpy as np
+
+from evo_robust.files import write_json
+from evo_robust.objectives.base import Constraint, Context, Gate, Objective
+from evo_robust.parts import UserError, seed_from
+from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
+
+GATES_FILE = "gates.json"
+
+Measure = Callable[[Objective, Sequence[Architecture]], Iterator[tuple[int, "float | str"]]]
+"""Values of an objective on inherited networks, by index as they arrive; the reason where there is none."""
+
+# random genomes drawn for each architecture wanted, before fewer have to do
+_PATIENCE = 20
+
+
+def with_limits(
+    constraints: Sequence[Constraint], context: Context, fingerprint: str, measure: Measure
+) -> tuple[Constraint, ...]:
+    """The constraints, every gate with a limit.
+
+    What was measured is kept in the run folder, architecture by architecture, and is not paid for again on a resume.
+
+    Args:
+        constraints: constraints and gates.
+        context: where the search runs; told what comes out.
+        fingerprint: of the search: values kept under another one do not count.
+        measure: measures an objective.
+
+    Raises:
+        UserError: fewer than two random architectures could be measured, or the quantile is not above 0.
+    """
+    return tuple(
+        chz.replace(c, at_most=_limit(c, context, fingerprint, measure)) if isinstance(c, Gate) else c
+        for c in constraints
+    )
+
+
+def _limit(gate: Gate, context: Context, fingerprint: str, measure: Measure) -> float:
+    if gate.at_most is not None:
+        return gate.at_most
+    drawn = _draw(context.space, context.seed, gate.sample)
+    kept = _Kept(context.folder, gate, fingerprint)
+    missing = [text for text in drawn if text not in kept.found]
+    if missing:
+        context.say(f"{gate.name}: measuring {len(missing)} random architectures with inherited weights")
+    for index, value in measure(gate.of, [drawn[text] for text in missing]):
+        kept.found[missing[index]] = value
+        kept.write()
+    found = [kept.found[text] for text in drawn]
+    values = [value for value in found if not isinstance(value, str)]
+    if len(values) < 2:
+        reasons = [value for value in found if isinstance(value, str)]
+        reason = f"the first failure: {reasons[0]}" if reasons else "the space has no more"
+        raise UserError(
+            f"{gate.name}: expected 2 random architectures or more to take a quantile over, got {len(values)}; {reason}"
+        )
+    limit = float(np.quantile(values, gate.quantile))
+    if not limit > 0:
+        raise UserError(
+            f"{gate.name}: expected a quantile > 0 as limit, got {limit:g}; another quantile or at_most gives one"
+        )
+    kept.write(limit)
+    context.say(
+        f"{gate.name}: candidates above {limit:.4g} are rejected before finetuning "
+        f"(quantile {gate.quantile:g} of {len(values)} random architectures)"
+    )
+    return limit
+
+
+def _draw(space: SearchSpace, seed: int, count: int) -> dict[str, Architecture]:
+    """Distinct random architectures by notation, always the same ones; fewer where the space has no more."""
+    rng = np.random.default_rng(seed_from(seed, "gate"))
+    drawn: dict[str, Architecture] = {}
+    for _ in range(_PATIENCE * count):
+        if len(drawn) == count:
+            break
+        try:
+            architecture = space.decode(space.sample(rng))
+        except InvalidArchitecture:
+            continue
+        drawn.setdefault(space.to_text(architecture), architecture)
+    return drawn
+
+
+class _Kept:
+    """What a run folder holds of a gate.
+
+    Attributes:
+        found: value, or the reason why there is none, by architecture.
+    """
+
+    def __init__(self, folder: Path | None, gate: Gate, fingerprint: str) -> None:
+        self.path = None if folder is None else folder / GATES_FILE
+        self.gate, self.fingerprint = gate, fingerprint
+        entry = self._read().get(gate.name, {})
+        found = entry.get("found") if isinstance(entry, dict) and entry.get("fingerprint") == fingerprint else None
+        sound = isinstance(found, dict) and all(map(_sound, found.values()))
+        self.found: dict[str, float | str] = dict(found) if isinstance(found, dict) and sound else {}
+
+    def _read(self) -> dict[str, Any]:
+        """The file's gates; none where it is absent or damaged: all of it can be measured again."""
+        try:
+            gates = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
+        except (OSError, ValueError):
+            return {}
+        return gates if isinstance(gates, dict) else {}
+
+    def write(self, limit: float | None = None) -> None:
+        """Keep what is known so far."""
+        if self.path is None:
+            return
+        entry = {
+            "fingerprint": self.fingerprint,
+            "quantile": self.gate.quantile,
+            "limit": limit,
+            "found": dict(sorted(self.found.items())),
+        }
+        write_json(self.path, self._read() | {self.gate.name: entry})
+
+
+def _sound(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))

@@ -1,0 +1,161 @@
+"""Candidates that inherit a supernet's weights (RobNet, Guo et al., CVPR 2020, §3.1)."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import chz
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from evo_robust.data import DataSet
+from evo_robust.evaluators.candidates import build_candidate, candidate_seed, splits_on
+from evo_robust.evaluators.pool import PooledEvaluator, Stage
+from evo_robust.images import Augment
+from evo_robust.objectives.base import Context
+from evo_robust.parts import UserError, seed_from
+from evo_robust.recalibration import Batches, draw_batches, recalibrate
+from evo_robust.spaces.base import Architecture, SearchSpace
+from evo_robust.spaces.supernet import inherit
+from evo_robust.supernet import FILE, SupernetTraining
+from evo_robust.train import PGDTraining, Recipe, train
+
+_RECALIBRATIONS = ("adversarial", "clean", "none")
+
+
+@chz.chz
+class OneShot(PooledEvaluator):
+    """Each candidate inherits a supernet's weights, is recalibrated, finetuned, and measured on the validation split.
+
+    The supernet is trained when the first search that wants it starts, and kept in the cache. Its running statistics
+    mix all paths, so that a candidate's are taken anew before anything is measured.
+    """
+
+    inherits: ClassVar[bool] = True
+
+    supernet: SupernetTraining = chz.field(
+        default_factory=SupernetTraining, blueprint_unspecified=SupernetTraining, doc="how the shared weights are made"
+    )
+    recalibration: Literal["adversarial", "clean", "none"] = chz.field(
+        default="adversarial",
+        doc="images that statistics of batch normalisation are taken on: adversarial (those of the finetuning recipe's "
+        "loss), clean, or none (the supernet's own statistics stay)",
+    )
+    recalibration_batches: int = chz.field(default=8, doc="batches of training images for it, >= 1")
+    finetune: int = chz.field(default=0, doc="epochs of finetuning per candidate, >= 0; RobNet: 3")
+    recipe: Recipe = chz.field(
+        default_factory=lambda: PGDTraining(lr=0.01, weight_decay=1e-4, batch_size=64, decay_bn=False),
+        blueprint_unspecified=PGDTraining,
+        doc="how candidates are finetuned",
+    )
+    compare: bool = chz.field(
+        default=True, doc="with finetuning, measure candidates before it too and record that as `inherited`"
+    )
+
+    @chz.validate
+    def _ranges(self) -> None:
+        for name, good, expected in (
+            ("recalibration", self.recalibration in _RECALIBRATIONS, " or ".join(_RECALIBRATIONS)),
+            ("recalibration_batches", self.recalibration_batches >= 1, ">= 1"),
+            ("finetune", self.finetune >= 0, ">= 0 epochs"),
+        ):
+            if not good:
+                raise ValueError(f"expected evaluator.{name} {expected}, got {getattr(self, name)!r}")
+
+    def check(self, space: SearchSpace, data: DataSet) -> None:
+        """See :meth:`Evaluator.check`."""
+        self.supernet.check(space, data)
+
+    def prepare(self, context: Context) -> None:
+        """Train the supernet, or find it in the cache."""
+        self.supernet.build_or_load(context.space, context.data, context.cache, context.device, context.say)
+
+    def state(self, context: Context) -> str:
+        """The supernet's weights."""
+        return self.supernet.fingerprint(context.space, context.data, context.cache, context.device)
+
+    def stages(self, context: Context, architecture: Architecture, deadline: float | None = None) -> Iterator[Stage]:
+        """See :meth:`PooledEvaluator.stages`: inherited weights, then finetuned ones."""
+        seed = candidate_seed(context, context.space.to_text(architecture))
+        model = build_candidate(context, architecture, seed)
+        model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        folder = self.supernet.folder(context.space, context.data, context.cache, context.device)
+        inherit(model, shared_weights(folder / FILE))
+        recipe = self.recipe.for_data(context.data)
+        self._recalibrate(model.eval(), context, recipe, seed, deadline)
+        if self.finetune == 0:
+            yield Stage(model)
+            return
+        yield Stage(model, final=False, record_as="inherited" if self.compare else None)
+        images = splits_on(context.data, context.device).train
+        logs = train(model, images, recipe, self.finetune, seed=seed, deadline=deadline)
+        yield Stage(model.eval(), {"train_error": logs[-1].train_error})
+
+    def _recalibrate(
+        self, model: nn.Module, context: Context, recipe: Recipe, seed: int, deadline: float | None
+    ) -> None:
+        """Statistics of the candidate's own; all candidates see the same images, each with attacks of its own."""
+        if self.recalibration == "none":
+            return
+        given = _batches(
+            *(context.data, context.device, recipe.batch_size, recipe.augment, self.recalibration_batches),
+            seed_from(context.seed, "recalibration"),
+        )
+        own = seed_from(seed, "recalibration")
+        generator = torch.Generator(next(model.parameters()).device).manual_seed(own)
+
+        def attacked(network: nn.Module, x: Tensor, y: Tensor) -> None:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                recipe.loss(network, x, y, generator)
+
+        forward = attacked if self.recalibration == "adversarial" else None
+        recalibrate(model, given, forward, seed=own, deadline=deadline)
+
+
+@functools.lru_cache(maxsize=2)
+def _batches(data: DataSet, device: str, batch_size: int, augment: Augment | None, count: int, seed: int) -> Batches:
+    """Batches for recalibration, made once per process."""
+    return draw_batches(splits_on(data, device).train, batch_size, augment, count, seed)
+
+
+def shared_weights(path: Path) -> Mapping[str, Tensor]:
+    """A supernet's weights by name, in host memory: mapped, so that all processes share what is read, and no more is.
+
+    Raises:
+        UserError: the file is gone or cannot be read.
+    """
+    try:
+        found = os.stat(path)
+        return _open(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run the command again") from None
+
+
+@functools.lru_cache(maxsize=2)
+def _open(path: Path, stamp: tuple[int, ...]) -> Mapping[str, Tensor]:
+    """The file at ``path``, opened once per process for as long as it is the same one."""
+    return _Stored(path)
+
+
+class _Stored(Mapping[str, Tensor]):
+    """Tensors of a safetensors file, each read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = safe_open(path, framework="pt")
+        self._names = dict.fromkeys(self._file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
