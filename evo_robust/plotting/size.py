@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from scipy import stats
 
+from evo_robust.analysis.statistics import SIGNIFICANT, correlate, p_text, signed
 from evo_robust.files import write_csv
 from evo_robust.plotting.style import EVALUATED, FRONT, Quantity, grid, heading, note, picture, quantity
 from evo_robust.plotting.view import View
 
-SIGNIFICANT = 0.05
 FEWEST = 10
 """Fewer networks tell nothing: a perfect rank order of three has p = 1/3, and tests for large samples call it 0."""
 
@@ -55,16 +54,10 @@ class Correlation:
 
 def correlation(objective: str, values: np.ndarray, params: np.ndarray) -> Correlation:
     """Spearman and Pearson correlation of two columns ``(n,)``; rows where either is NaN do not count."""
-    known = np.isfinite(values) & np.isfinite(params)
-    x, y = np.asarray(params, dtype=float)[known], np.asarray(values, dtype=float)[known]
-    if len(x) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return Correlation(objective, len(x))
-    # scaled first: Pearson's test warns of lost precision where values are nearly equal compared with their size
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()
-    rank, line = stats.spearmanr(x, y), stats.pearsonr(x, y)
-    return Correlation(
-        objective, len(x), *(float(v) for v in (rank.statistic, rank.pvalue, line.statistic, line.pvalue))
-    )
+    found = correlate(params, values)
+    if found.n < FEWEST:
+        return Correlation(objective, found.n)
+    return Correlation(objective, found.n, found.spearman, found.spearman_p, found.pearson, found.pearson_p)
 
 
 def correlations(view: View) -> list[Correlation]:
@@ -106,12 +99,7 @@ def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: Correla
     axes.margins(0.08)
     figures = ""
     if not math.isnan(c.spearman):
-        figures = f"\nρ = {c.spearman:+.2f} ({_p(c.spearman_p)}), r = {c.pearson:+.2f} ({_p(c.pearson_p)})".replace(
-            "-", "−"
-        )
+        spearman, pearson = signed(c.spearman), signed(c.pearson)
+        figures = f"ρ = {spearman} ({p_text(c.spearman_p)}), r = {pearson} ({p_text(c.pearson_p)})"
     axes.set_title(f"{shown.words}: {c.verdict}", fontsize=11, pad=22)
-    axes.text(0, 1.02, figures.strip(), transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+    axes.text(0, 1.02, figures, transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")

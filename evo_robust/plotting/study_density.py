@@ -28,5 +28,6 @@ def draw_density(found: Sequence[Relation], path: Path, *, caution: str) -> None
         for k, (axes, r) in enumerate(zip(panels, shown, strict=True)):
             scatter(axes, r, titles[r.x_name], x_label=labels.get(r.x_name), y_label=k == 0)
         same_heights(panels, 100 * np.concatenate([r.y for r in shown]))
+        line = "Line: least squares. " if found[0].correlation.known else ""
         figure.suptitle("Do denser networks withstand more?", x=0.01, ha="left", fontsize=12)
-        note(figure, f"{networks(found[0].correlation.n)}. Line: least squares. {caution}")
+        note(figure, f"{networks(found[0].correlation.n)}. {line}{caution}")

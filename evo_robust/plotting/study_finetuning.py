@@ -45,6 +45,8 @@ def _histograms(axes: Axes, change: Change) -> None:
     for values, colour, name in ((before, _BEFORE, "inherited weights"), (after, _AFTER, "after finetuning")):
         axes.hist(values, bins, color=colour, alpha=0.6, label=name)
         axes.axvline(values.mean(), color=colour, ls="--", lw=2)
+    # room for the means' numbers at either end
+    axes.margins(x=0.15)
     top = axes.get_ylim()[1]
     axes.set_ylim(0, top * 1.16)
     # the number stands on the side away from the other mean

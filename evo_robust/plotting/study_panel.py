@@ -36,7 +36,7 @@ def scatter(axes: Axes, found: Relation, title: str, *, x_label: str | None = No
         gap = found.y_name == "accuracy gap"
         axes.set_ylabel("clean − robust accuracy (points)" if gap else f"{found.y_name} (%)")
     axes.margins(0.08)
-    axes.set_title(title, fontsize=11, pad=34 if len(found.x) else 6, color=INK)
+    axes.set_title(title, fontsize=11, pad=34, color=INK)
     axes.text(0, 1.02, correlation_lines(found), transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")
 
 
@@ -44,7 +44,7 @@ def correlation_lines(found: Relation) -> str:
     """Pearson and Spearman, each with its p, on two lines."""
     c = found.correlation
     if not c.known:
-        return f"no correlation to tell\n{networks(c.n)}"
+        return f"no correlation to tell\n{networks(c.n)}" if c.n else "no such network"
     return (
         f"Pearson r = {signed(c.pearson)} ({p_text(c.pearson_p)})\n"
         f"Spearman ρ = {signed(c.spearman)} ({p_text(c.spearman_p)}), n = {c.n}"
