@@ -24,17 +24,25 @@ from evo_robust.data import (
 )
 from evo_robust.evaluators.base import Evaluator
 from evo_robust.evaluators.from_scratch import FromScratch
-from evo_robust.objectives.base import Candidate, Constraint, Context, Objective
+from evo_robust.evaluators.one_shot import OneShot
+from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError, RobustError
+from evo_robust.objectives.fsp import FSPDistance
 from evo_robust.objectives.transfer import TransferError
 from evo_robust.problem import Problem, load
 from evo_robust.search import search
-from evo_robust.spaces import NSGAPhases, SearchSpace
+from evo_robust.spaces import NSGAPhases, RobNet, SearchSpace
+from evo_robust.supernet import SupernetTraining
 from evo_robust.train import TRADES, FastTraining, PGDTraining, Recipe, Standard
 
 __all__ = [
+    "SupernetTraining",
+    "RobNet",
+    "OneShot",
+    "Gate",
+    "FSPDistance",
     "BIM",
     "CIFAR10",
     "CIFAR100",

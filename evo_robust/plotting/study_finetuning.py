@@ -41,7 +41,7 @@ def _histograms(axes: Axes, change: Change) -> None:
     before, after = 100 * change.before, 100 * change.after
     both = np.concatenate([before, after])
     room = 0.5 if np.ptp(both) == 0 else 0.0
-    bins = np.linspace(both.min() - room, both.max() + room, _BINS + 1)
+    bins = np.linspace(both.min() - room, both.max() + room, _BINS + 1).tolist()
     for values, colour, name in ((before, _BEFORE, "inherited weights"), (after, _AFTER, "after finetuning")):
         axes.hist(values, bins, color=colour, alpha=0.6, label=name)
         axes.axvline(values.mean(), color=colour, ls="--", lw=2)

@@ -1,0 +1,40 @@
+"""RobNet-free (Guo et al., CVPR 2020, §3.4): every cell has an α of its own; high FSP distance is rejected first.
+
+Cell-free spaces are too large for random search alone. The paper found that the distance between the flow (FSP) of
+clean and adversarial images in deep cells tells the gap between clean and robust accuracy, so candidates whose distance
+is high are rejected before finetuning. How high is left open: here the median over 50 random architectures.
+
+- ``study`` is the paper's Fig. 7: 50 cell-free networks without finetuning and without the gate, FSP distances of all
+  cells recorded. ``python -m evo_robust.analyze run=DIR`` draws it.
+- The published RobNet-free has 20 cells with C=36, and an α of 20 cells fits no other depth: that is the paper's scale.
+- NSGA-II is one override: ``algorithm=NSGA2``.
+"""
+
+import chz
+
+from evo_robust import FSPDistance, Gate, Problem, RandomSearch, RobNet, load
+
+
+def _free(problem: Problem, fsp: FSPDistance, channels: int, layers: int) -> Problem:
+    return chz.replace(
+        problem,
+        space=RobNet(cells="free", channels=channels, layers=layers),
+        constraints=(Gate(of=fsp, quantile=0.5, sample=50),),
+    )
+
+
+def _study(problem: Problem) -> Problem:
+    (gate,) = problem.constraints
+    return chz.replace(
+        problem,
+        constraints=(),
+        recorded=(*problem.recorded, chz.replace(gate.of, cells="all")),
+        evaluator=chz.replace(problem.evaluator, finetune=0),
+        algorithm=RandomSearch(pop_size=25, n_gen=2),
+    )
+
+
+paper = _free(load("robnet", "paper"), FSPDistance(cells="deep", eps=8 / 255), channels=36, layers=20)
+demo = _free(load("robnet", "demo"), FSPDistance(cells="deep", eps=0.1), channels=4, layers=6)
+study = _study(demo)
+study_paper = _study(paper)
