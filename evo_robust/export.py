@@ -31,7 +31,7 @@ from evo_robust.files import make_folder, read_tensors, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.indicators import pick
 from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
-from evo_robust.objectives.base import Context
+from evo_robust.objectives.base import Context, Say, silent
 from evo_robust.parts import Part, UserError, dotted
 from evo_robust.progress import output
 from evo_robust.record import Run, comparable, load_run
@@ -238,7 +238,7 @@ def _parts_in(value: object) -> Iterator[Part]:
             yield from _parts_in(getattr(value, name))
 
 
-def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto") -> nn.Module:
+def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = silent) -> nn.Module:
     """The network of a ledger row with the weights it had in the search, in eval mode.
 
     A candidate's weights come from the problem's seed, its architecture and the supernet where it inherits from one,
@@ -257,7 +257,7 @@ def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto") -> nn.Module
         device=_device(run, device),
         workers=1,
         cache=cache_folder(),
-        folder=run.folder,
+        say=say,
     )
     problem.evaluator.prepare(context)
     return problem.evaluator.obtain(context, problem.space.from_text(row["architecture"]))[0]
@@ -276,8 +276,8 @@ def _device(run: Run, device: str) -> str:
 
 def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: str, console: Console) -> Exported:
     """The same with its weights, and how they compare with the record."""
-    console.print(f"training evaluation {row['id']} again, as in the search …")
-    model = rebuild(run, row, device)
+    console.print(f"making the weights of evaluation {row['id']} again, as in the search …")
+    model = rebuild(run, row, device, lambda text: console.print(text, markup=False, soft_wrap=True))
     images = run.problem.data.load().val.to(next(model.parameters()).device)
     notes = [f"trained as in the search: {_recipe(run)}"]
     error = evaluate_error(model, images)
@@ -296,9 +296,11 @@ def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: 
 def _recipe(run: Run) -> str:
     """The evaluator in words: its class and its budget."""
     evaluator = run.problem.evaluator
-    words = [f"{name}={getattr(evaluator, name)}" for name in ("epochs", "seed") if hasattr(evaluator, name)]
-    recipe = getattr(evaluator, "recipe", None)
-    words += [f"recipe={type(recipe).__name__}"] if recipe is not None else []
+    budget = ("epochs", "recalibration", "finetune", "seed")
+    words = [f"{name}={getattr(evaluator, name)}" for name in budget if hasattr(evaluator, name)]
+    parts = {name: getattr(evaluator, name, None) for name in ("recipe", "supernet")}
+    words += [f"{name}={type(part).__name__}" for name, part in parts.items() if part is not None]
+    words += [f"supernet.epochs={parts['supernet'].epochs}"] if parts["supernet"] is not None else []
     return f"{type(evaluator).__name__}({', '.join(words)}) on {run.problem.data.name}"
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.files import make_folder, write_csv, write_json
 from evo_robust.indicators import hypervolume, ideal_and_nadir, nondominated, objective_matrix
-from evo_robust.parts import UserError, changed
+from evo_robust.parts import UserError, changed, dotted
 from evo_robust.problem import Problem, problem_from_dict
 
 SCHEMA = 1
@@ -275,7 +275,7 @@ class Record:
         self._ledger.truncate(good)
 
     def _check_same(self, old: dict[str, Any], path: Path) -> None:
-        differences = changed(old.get("identity", {}), self._info["identity"])
+        differences = changed(_completed(old), self._info["identity"])
         if differences:
             shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
             raise UserError(
@@ -379,6 +379,15 @@ class Record:
             for index, row in enumerate(front)
         ]
         write_json(self.folder / "front.json", {"schema": SCHEMA, "front": entries})
+
+
+def _completed(info: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a ``problem.json``, with the defaults of fields that came after it was written."""
+    identity: dict[str, Any] = info.get("identity", {})
+    try:
+        return {**dotted(problem_from_dict(info), identity=True), **identity}
+    except (UserError, ValueError, KeyError):
+        return identity  # what cannot be read today differs, and is shown as it stands
 
 
 def _visible(folder: Path) -> Iterable[Path]:

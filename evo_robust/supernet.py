@@ -29,6 +29,7 @@ VERSION = 1
 """Raised when a change of code changes the weights, so that old supernets are not taken for new ones."""
 
 FILE = "supernet.safetensors"
+CURVE_FILES = ("learning_curve.csv", "learning_curve.png")
 _CHECKPOINT = "checkpoint.safetensors"
 _SAMPLINGS = ("uniform", "progressive", "two_ended")
 
@@ -218,7 +219,7 @@ class _Curve:
         """Write ``learning_curve.csv``."""
         names = ("epoch", "loss", "train_error", "lr", "seconds")
         rows = [[getattr(log, name) for name in names] for log in self.logs]
-        write_csv(self.folder / "learning_curve.csv", names, rows)
+        write_csv(self.folder / CURVE_FILES[0], names, rows)
 
     def draw(self, settings: SupernetTraining, space: SearchSpace, data: DataSet) -> None:
         """Draw ``learning_curve.png``."""
@@ -232,4 +233,4 @@ class _Curve:
             f"{settings.sampling.replace('_', '-')} paths, operations kept with probability {settings.keep:g}. "
             "Error on training images, of the paths that were trained on them."
         )
-        draw_learning(self.folder / "learning_curve.png", self.logs, error, data.n_classes, text)
+        draw_learning(self.folder / CURVE_FILES[1], self.logs, error, data.n_classes, text)

@@ -276,6 +276,15 @@ class TestBudgets:
 
 
 class TestFolder:
+    def test_written_before_a_field_was_there_goes_on_with_the_fields_default(self, tmp_path: Path) -> None:
+        run(toy(RandomSearch(pop_size=6, n_gen=1)), tmp_path / "run")
+        file = tmp_path / "run" / "problem.json"
+        info = json.loads(file.read_text())
+        for part in ("values", "identity"):
+            del info[part]["algorithm.budgets"]
+        file.write_text(json.dumps(info))
+        assert len(run(toy(RandomSearch(pop_size=6, n_gen=2)), tmp_path / "run").evaluations) == 12
+
     def test_of_another_search_is_refused_and_names_the_difference(self, tmp_path: Path) -> None:
         run(toy(), tmp_path / "run")
         before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}

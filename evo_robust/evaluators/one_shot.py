@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -22,7 +23,7 @@ from evo_robust.parts import UserError, seed_from
 from evo_robust.recalibration import Batches, draw_batches, recalibrate
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import inherit
-from evo_robust.supernet import FILE, SupernetTraining
+from evo_robust.supernet import CURVE_FILES, FILE, SupernetTraining
 from evo_robust.train import PGDTraining, Recipe, train
 
 _RECALIBRATIONS = ("adversarial", "clean", "none")
@@ -72,8 +73,11 @@ class OneShot(PooledEvaluator):
         self.supernet.check(space, data)
 
     def prepare(self, context: Context) -> None:
-        """Train the supernet, or find it in the cache."""
-        self.supernet.build_or_load(context.space, context.data, context.cache, context.device, context.say)
+        """Train the supernet, or find it in the cache; how it learned lies in the run folder too."""
+        file = self.supernet.build_or_load(context.space, context.data, context.cache, context.device, context.say)
+        if context.folder is not None:
+            for name in CURVE_FILES:
+                shutil.copyfile(file.with_name(name), context.folder / f"supernet_{name}")
 
     def state(self, context: Context) -> str:
         """The supernet's weights."""

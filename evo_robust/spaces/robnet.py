@@ -255,12 +255,17 @@ class RobNet(SearchSpace):
         return genome
 
     def draw_path(self, rng: np.random.Generator, keep: float = 0.5) -> RobNetArchitecture:
-        """See :meth:`SearchSpace.draw_path`: every bit of α stays with probability ``keep``."""
-        while True:
+        """See :meth:`SearchSpace.draw_path`: every bit of α stays with probability ``keep``.
+
+        Raises:
+            ValueError: so few operations are kept that no path through them was met.
+        """
+        for _ in range(_PATIENCE):
             bits = (rng.random(self.n_genes) < keep).astype(int)
             architecture = self._live(self._alphas(bits))
             if architecture is not None:
                 return architecture
+        raise ValueError(f"none of {_PATIENCE} draws with keep={keep:g} has a path from image to logits: raise keep")
 
     def largest(self) -> RobNetArchitecture:
         """All operations on every edge."""
