@@ -319,6 +319,10 @@ def test_interrupted_or_with_two_workers_a_search_gives_the_same_record(tmp_path
     with pytest.raises(_Stop):  # the gate's sample and the first generation by two workers, the rest by one
         search(GATED, tmp_path / "killed", device="cpu", workers=2, on_generation=stop)
     assert figures(search(GATED, tmp_path / "killed", device="cpu", workers=1)) == figures(whole)
+    curve = (tmp_path / "killed" / "supernet_learning_curve.csv").read_text().splitlines()
+    assert (
+        len(curve) == 1 + SUPERNET.epochs and (tmp_path / "killed" / "supernet_learning_curve.png").stat().st_size > 0
+    )
 
 
 def test_exported_weights_are_those_that_were_measured(tmp_path: Path) -> None:
