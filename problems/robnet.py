@@ -66,7 +66,7 @@ demo = Problem(
         finetune=1,
         recipe=chz.replace(_DIGITS, lr=0.02),
     ),
-    algorithm=RandomSearch(pop_size=12, n_gen=4),
+    algorithm=RandomSearch(pop_size=12, n_gen=3),
 )
 
 

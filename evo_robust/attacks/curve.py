@@ -61,6 +61,14 @@ def check_strengths(eps: Sequence[float]) -> tuple[float, ...]:
     return values
 
 
+def _batch_size(images: Images) -> int:
+    """Images that advance together: on a CPU few large ones fit its caches, while small ones cost calls, not sums."""
+    if images.x.device.type != "cpu":
+        return 1024
+    height, width = images.x.shape[-2:]
+    return max(128, min(1024, 128 * 1024 // (height * width)))
+
+
 def robust_curve(
     model: nn.Module,
     images: Images,
@@ -88,7 +96,8 @@ def robust_curve(
         eps: strengths, ascending, in units of the pixel range 0..1.
         norm: of the ball.
         generator: source of the random starts; an image's start does not depend on the batch size.
-        batch_size: images that advance together; 128 on a CPU, 1024 elsewhere when not given.
+        batch_size: images that advance together; when not given 1024, on a CPU as many as have the pixels of 128
+            images of 32×32, at least 128 and at most 1024.
         precision: of the crafting copy, see :func:`evo_robust.attacks.fast.for_attack`; float32 is repeatable,
             ``auto`` measures and may choose otherwise next time.
         keep_going: attack every image, misclassified ones too, to the last step of every strength, for its losses.
@@ -103,7 +112,7 @@ def robust_curve(
     if keep_going and not isinstance(attack, GradientAttack):
         raise ValueError(f"expected a gradient attack for keep_going=True, got {type(attack).__name__}")
     if batch_size is None:
-        batch_size = 128 if images.x.device.type == "cpu" else 1024
+        batch_size = _batch_size(images)
     if correct is None:
         correct = correct_mask(model, images, batch_size)
     elif correct.shape != images.y.shape or correct.dtype != torch.bool:
