@@ -185,7 +185,7 @@ def _build(settings: SupernetTraining, space: SearchSpace, data: DataSet, folder
         raise UserError(f"the supernet cannot be trained with recipe.lr={settings.recipe.lr}: {reason}") from None
     curve.draw(settings, space, data)
     write_tensors(folder / FILE, model.state_dict(), {**info, "train_error": logs[-1].train_error})
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)  # another process, seeing the file, may have been faster
     say(f"supernet trained in {time.monotonic() - began:.0f} s, training error {logs[-1].train_error:.1%}")
 
 
