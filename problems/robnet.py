@@ -61,8 +61,9 @@ demo = Problem(
     objectives=(RobustError(attack=PGD(steps=20), eps=(0.05, 0.1, 0.15)), Params()),
     recorded=(CleanError(),),
     evaluator=OneShot(
-        # uniform paths alone learn next to nothing in as many steps: see docs/results.md
-        supernet=SupernetTraining(epochs=60, recipe=_DIGITS, sampling="progressive"),
+        # uniform paths alone learn next to nothing in as many steps (docs/results.md); a second thread costs more than
+        # it brings on maps of 8x8
+        supernet=SupernetTraining(epochs=60, recipe=_DIGITS, sampling="progressive", threads=1),
         finetune=1,
         recipe=chz.replace(_DIGITS, lr=0.02),
     ),
