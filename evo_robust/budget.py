@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from evo_robust.figures import figures_of
 from evo_robust.parts import Fraction, UserError, nearest
 from evo_robust.record import Run, comparable, front_of
 from evo_robust.spaces.structure import BUDGETS, Structure
@@ -20,7 +21,7 @@ class Limit:
     """A condition on a recorded figure.
 
     Attributes:
-        name: an objective, or another figure that the ledger holds.
+        name: an objective, or another figure that the ledger holds, such as ``robust_error.0.05``.
         value: its limit, finite, in the figure's unit.
         inclusive: whether the limit itself is allowed (``<=``).
     """
@@ -114,13 +115,6 @@ def within(run: Run, budget: WithinBudget) -> Run:
 def _allowed(row: Row, limits: tuple[Limit, ...]) -> bool:
     figures = figures_of(row)
     return all(limit.name in figures and limit.holds(figures[limit.name]) for limit in limits)
-
-
-def figures_of(row: Row) -> dict[str, float]:
-    """Every number that a ledger row holds, by name: objectives, what was recorded beside them, figures."""
-    # a measured error and its strengths bear one name: the number is meant
-    named = {**row.get("figures", {}), **row.get("recorded", {}), **row["objectives"]}
-    return {k: float(v) for k, v in named.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
 
 
 def structure_of(run: Run, row: Row) -> Structure:

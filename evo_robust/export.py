@@ -22,11 +22,12 @@ from rich.text import Text
 from torch import nn
 
 from evo_robust.adversarial_set import AdversarialSet
-from evo_robust.budget import WithinBudget, figures_of, parse_budget, structure_of, within
+from evo_robust.budget import WithinBudget, parse_budget, structure_of, within
 from evo_robust.cli import command, parse
 from evo_robust.data import cache_folder
 from evo_robust.device import choose_device
 from evo_robust.evaluators.pool import PooledEvaluator
+from evo_robust.figures import figures_of
 from evo_robust.files import make_folder, read_tensors, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.indicators import pick

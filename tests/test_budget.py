@@ -12,9 +12,10 @@ from toys import Distance, Integers, Total, Toy
 
 from evo_robust import export
 from evo_robust.algorithms.random import RandomSearch
-from evo_robust.budget import Limit, figures_of, parse_budget, structure_of, within
+from evo_robust.budget import Limit, parse_budget, structure_of, within
 from evo_robust.data import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
+from evo_robust.figures import figures_of
 from evo_robust.genotype import load_genotype
 from evo_robust.indicators import nondominated, objective_matrix, pick
 from evo_robust.objectives.cost import Flops, Params
@@ -230,6 +231,28 @@ def test_a_row_that_lacks_a_figure_is_outside_its_conditions(run: Run) -> None:
     assert [row["id"] for row in limited.evaluations] == [row["id"] for row in rows[1:]]
 
 
-def test_names_of_figures_that_are_no_numbers_are_not_offered(run: Run) -> None:
-    row = {**run.evaluations[0], "figures": {"curve": {"0.03": 0.5}, "estimated": True, "params": 7}}
-    assert set(figures_of(row)) == {"clean_error", "macs", "size", "params"}
+def test_parts_of_figures_bear_dotted_names_and_what_is_no_number_is_not_offered(run: Run) -> None:
+    figures = {
+        "curve": {"0.03": 0.5, "estimated": []},
+        "cells": [None, 3],
+        "exact": True,
+        "params": 7,
+        "macs": {"of": 1},
+    }
+    found = figures_of({**run.evaluations[0], "figures": figures})
+    assert set(found) == {"clean_error", "macs", "size", "params", "curve.0.03", "cells.1", "macs.of"}
+    assert (found["curve.0.03"], found["cells.1"]) == (0.5, 3.0)
+    assert found["macs"] == run.evaluations[0]["objectives"]["macs"]
+
+
+def test_a_strength_of_an_error_can_be_limited(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (run.folder / "evaluations.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["figures"]["robust_error"] = {"0.05": row["id"] / len(rows), "estimated": []}
+    (tmp_path / "problem.json").write_text((run.folder / "problem.json").read_text())
+    (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert export.main([f"run={tmp_path}", "weights=false", "budget=robust_error.0.05<0.5"]) == 0
+    said = capsys.readouterr().out
+    assert "within budget=robust_error.0.05<0.5: 6 of 12 networks" in said and "robust_error.0.05 ┃" in said
+    chosen = load_genotype(tmp_path / "export" / "knee-robust_error.0.05-below-0.5")
+    assert chosen.figures["robust_error"]["0.05"] < 0.5

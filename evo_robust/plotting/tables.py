@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from evo_robust.figures import figures_of
 from evo_robust.files import write_csv
 from evo_robust.parts import UserError
-from evo_robust.plotting.view import View, row_figures
+from evo_robust.plotting.view import View
 
 TOP = (1, 3, 5)
 """How many networks RoCo-NAS averages in Tables III and IV, Figs. 3 and 4."""
@@ -20,7 +21,7 @@ TOP = (1, 3, 5)
 def common_columns(views: Sequence[View]) -> list[str]:
     """Columns that every run has for all its networks, objectives of the runs first, then recorded figures."""
     objectives = dict.fromkeys(name for view in views for name in view.run.objectives)
-    figures = dict.fromkeys(name for view in views for row in view.rows for name in row_figures(row))
+    figures = dict.fromkeys(name for view in views for row in view.rows for name in figures_of(row))
     names = dict.fromkeys([*objectives, *figures])
     return [name for name in names if all(np.isfinite(view.column(name)).all() for view in views)]
 
@@ -120,7 +121,7 @@ def pair_sides(pair: Pair, columns: Sequence[str]) -> list[tuple[str, int, str, 
     sides = []
     for view, index in (pair.first, pair.second):
         row = view.run.front[index]
-        numbers = row_figures(row)
+        numbers = figures_of(row)
         sides.append((view.name, index, row["architecture"], {name: numbers[name] for name in columns}))
     return sides
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from evo_robust.figures import figures_of
 from evo_robust.indicators import knee, objective_matrix
 from evo_robust.objectives.cost import Flops
 from evo_robust.parts import UserError
@@ -47,7 +48,7 @@ class View:
 
     def column(self, name: str) -> np.ndarray:
         """Values ``(n,)`` of an objective or a recorded figure, NaN where a row has none."""
-        return np.array([row_figures(row).get(name, np.nan) for row in self.rows])
+        return np.array([figures_of(row).get(name, np.nan) for row in self.rows])
 
     def quantities(self) -> list[Quantity]:
         """How each objective is shown."""
@@ -106,27 +107,6 @@ def _why_empty(run: Run) -> str:
         return "no candidate has been evaluated yet; the command that began this run goes on with it"
     reason = next((row["error"] for row in run.evaluations if row.get("error")), None)
     return f"none of {len(run.evaluations)} evaluations succeeded" + (f"; the first reason: {reason}" if reason else "")
-
-
-def row_figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """All numbers of a row by column name: objectives, what was recorded beside them, then figures."""
-    numbers: dict[str, float] = {**row["objectives"], **row.get("recorded", {})}
-    for name, value in row.get("figures", {}).items():
-        for key, number in _flat(name, value):
-            numbers.setdefault(key, number)
-    return numbers
-
-
-def _flat(name: str, value: Any) -> list[tuple[str, float]]:
-    if isinstance(value, bool):
-        return []
-    if isinstance(value, (int, float)):
-        return [(name, float(value))]
-    if isinstance(value, Mapping):
-        return [pair for key, inner in value.items() for pair in _flat(f"{name}.{key}", inner)]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [pair for key, inner in enumerate(value) for pair in _flat(f"{name}.{key}", inner)]
-    return []
 
 
 def folder_name(folder: Path) -> str:
