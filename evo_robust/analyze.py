@@ -45,7 +45,11 @@ USAGE = """usage: python -m evo_robust.analyze run=DIR [out=DIR] [objective=robu
        python -m evo_robust.analyze --help                           every key with its type, default and meaning
 
 DIR is the run folder of a search. A truth is a run that evaluated the same architectures with more care, such as from
-scratch; give several, with other seeds, to see how far they agree among themselves."""
+scratch. The problem's seed proposes the architectures: give a truth the same. evaluator.seed trains them anew: give
+several truths, each with another one, to see how far they agree among themselves. For example:
+
+       python -m evo_robust.run problem=robnet scale=scratch out=runs/truth-0
+       python -m evo_robust.run problem=robnet scale=scratch evaluator.seed=1 out=runs/truth-1"""
 
 
 @chz.chz
@@ -56,7 +60,9 @@ class AnalyzeCommand:
         default=(), doc="run folder; several, separated by commas, are compared with truth="
     )
     truth: tuple[str, ...] = chz.field(
-        default=(), doc="run folders that evaluated the same architectures with more care; several count as their mean"
+        default=(),
+        doc="run folders that evaluated the same architectures (the same seed) with more care; several, such as with "
+        "evaluator.seed=1, count as their mean",
     )
     objective: str = chz.field(
         default="robust_error",

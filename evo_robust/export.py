@@ -242,7 +242,7 @@ def _parts_in(value: object) -> Iterator[Part]:
 def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = silent) -> nn.Module:
     """The network of a ledger row with the weights it had in the search, in eval mode.
 
-    A candidate's weights come from the problem's seed, its architecture and the supernet where it inherits from one,
+    A candidate's weights come from the seeds of problem and evaluator, its architecture and the supernet where it inherits from one,
     so they are made again rather than kept for every candidate.
 
     Raises:
@@ -260,6 +260,7 @@ def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = s
         cache=cache_folder(),
         say=say,
     )
+    context = problem.evaluator.seeded(context)
     problem.evaluator.prepare(context)
     return problem.evaluator.obtain(context, problem.space.from_text(row["architecture"]))[0]
 

@@ -446,7 +446,9 @@ def test_strengths_are_errors_too(tmp_path: Path) -> None:
 
 
 def test_usage_and_help(capsys: Any) -> None:
-    assert analyze.main([]) == 0 and "truth=DIR" in capsys.readouterr().out
+    assert analyze.main([]) == 0
+    text = capsys.readouterr().out
+    assert "truth=DIR" in text and "evaluator.seed=1" in text
     assert analyze.main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(key in text for key in ("run", "truth", "objective", "out"))

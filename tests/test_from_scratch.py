@@ -19,14 +19,16 @@ from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Attack
 from evo_robust.attacks.curve import robust_curve
-from evo_robust.attacks.inference import correct_mask
+from evo_robust.attacks.inference import clean_error, correct_mask
 from evo_robust.data import Digits
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
+from evo_robust.export import rebuild
 from evo_robust.objectives.base import Candidate, Constraint, Objective
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
+from evo_robust.parts import seed_from
 from evo_robust.problem import Problem
 from evo_robust.record import Run
 from evo_robust.search import search
@@ -147,6 +149,30 @@ def test_the_same_weights_come_again() -> None:
     assert not one.training
     for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_another_seed_of_the_evaluator_trains_the_same_architectures_anew(tmp_path: Path) -> None:
+    drawn = chz.replace(TINY, algorithm=RandomSearch(pop_size=3, n_gen=1))
+    runs = [
+        search(chz.replace(drawn, evaluator=FromScratch(epochs=1, seed=seed)), tmp_path / str(seed), device="cpu")
+        for seed in (0, 1)
+    ]
+    first, second = ([(row["id"], row["architecture"]) for row in run.evaluations] for run in runs)
+    assert first == second
+    for one, other in zip(*(run.evaluations for run in runs), strict=True):
+        assert one["seed"] != other["seed"] and one["fingerprint"] != other["fingerprint"]
+        assert one["objectives"]["flops"] == other["objectives"]["flops"]
+    errors = [[row["objectives"]["clean_error"] for row in run.evaluations] for run in runs]
+    assert errors[0] != errors[1]
+    # without a seed of its own, candidates' randomness comes from the problem's seed alone
+    assert runs[0].evaluations[0]["seed"] == seed_from(drawn.seed, first[0][1])
+    val = drawn.data.load().val
+    assert [clean_error(rebuild(runs[1], row), val) for row in runs[1].evaluations] == errors[1]
+
+
+def test_a_bad_seed_of_the_evaluator_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected evaluator.seed >= 0, got -1"):
+        FromScratch(seed=-1)
 
 
 @pytest.mark.parametrize("nan", [False, True])

@@ -35,7 +35,7 @@ def worker_device(device: str) -> str:
 
 
 def candidate_seed(context: Context, text: str) -> int:
-    """The candidate's seed: problem seed and architecture, never order, worker or clock."""
+    """The candidate's seed: the context's and the architecture, never order, worker or clock."""
     return seed_from(context.seed, text)
 
 

@@ -24,7 +24,7 @@ from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_s
 from evo_robust.evaluators.gates import with_limits
 from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective, silent
 from evo_robust.objectives.cost import count_flops, count_params
-from evo_robust.parts import WHERE, UserError, digest
+from evo_robust.parts import WHERE, UserError, digest, seed_from
 from evo_robust.spaces.base import Architecture
 from evo_robust.train import TimeLimit, TrainingDiverged
 
@@ -53,11 +53,17 @@ class Stage:
 class PooledEvaluator(Evaluator, abc.ABC):
     """An evaluator whose candidates are independent of each other; a subclass says how one gets its weights."""
 
-    version: ClassVar[int] = 1
+    # 2: robust errors of small images come in larger batches, which may change last bits
+    version: ClassVar[int] = 2
     """Raised when a change of code changes figures, so that old ledger rows are not mixed with new ones."""
 
     threads: int = chz.field(
         default=1, doc="CPU threads per candidate; fixed, so that figures do not depend on workers"
+    )
+    seed: int = chz.field(
+        default=0,
+        doc="another one trains and measures the same architectures anew; the problem's seed, which proposes them, "
+        "stays; >= 0",
     )
     time_limit: float | None = chz.field(
         default=None, doc="seconds after which a candidate's training is given up and recorded as failed; > 0"
@@ -70,6 +76,8 @@ class PooledEvaluator(Evaluator, abc.ABC):
     def _limits(self) -> None:
         if self.threads < 1:
             raise ValueError(f"expected evaluator.threads >= 1, got {self.threads}")
+        if self.seed < 0:
+            raise ValueError(f"expected evaluator.seed >= 0, got {self.seed}")
         if self.time_limit is not None and not self.time_limit > 0:
             raise ValueError(f"expected evaluator.time_limit > 0 seconds, got {self.time_limit}")
 
@@ -78,7 +86,7 @@ class PooledEvaluator(Evaluator, abc.ABC):
         """The candidate's network with weights, stage by stage; what a stage costs is paid when it is asked for.
 
         Depends on seed, data, evaluator and architecture alone: the same call gives the same weights again. The
-        caller has fixed the number of threads. Gates are checked at the first stage.
+        context is a ``seeded`` one, and the caller has fixed the number of threads. Gates are checked at the first stage.
 
         Raises:
             TimeLimit: the deadline (``time.monotonic`` seconds) passed.
@@ -90,7 +98,7 @@ class PooledEvaluator(Evaluator, abc.ABC):
     ) -> tuple[nn.Module, dict[str, Any]]:
         """The network of the final stage, in eval mode on the context's device, and the figures of all stages.
 
-        ``prepare`` must have been called on this machine. Raises as ``stages`` does.
+        ``prepare`` must have been called on this machine, and the context be a ``seeded`` one. Raises as ``stages`` does.
         """
         figures: dict[str, Any] = {}
         model: nn.Module | None = None
@@ -100,6 +108,10 @@ class PooledEvaluator(Evaluator, abc.ABC):
                 figures.update(stage.figures)
         assert model is not None, "an evaluator has a final stage"
         return model, figures
+
+    def seeded(self, context: Context) -> Context:
+        """The context of a search as candidates see it: its seed becomes one that depends on the evaluator's too."""
+        return context if self.seed == 0 else dataclasses.replace(context, seed=seed_from(context.seed, self.seed))
 
     def prepare(self, context: Context) -> None:  # noqa: B027 (most evaluators need nothing)
         """Build, once and in the main process, what all candidates share (a supernet)."""
@@ -112,7 +124,7 @@ class PooledEvaluator(Evaluator, abc.ABC):
         self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]
     ) -> PoolSession:
         """See :meth:`Evaluator.start`."""
-        return PoolSession(self, context, tuple(objectives), tuple(constraints))
+        return PoolSession(self, self.seeded(context), tuple(objectives), tuple(constraints))
 
 
 @dataclasses.dataclass(frozen=True)

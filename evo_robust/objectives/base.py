@@ -33,7 +33,8 @@ class Context:
     Attributes:
         space: the search space.
         data: the data set (a description; ``data.load()`` gives the images).
-        seed: the problem's seed, from which every candidate's randomness comes.
+        seed: the seed from which every candidate's randomness comes: the problem's, or one that follows from it and the
+            evaluator's.
         device: torch device name, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: how many candidates are evaluated at a time.
         cache: folder for things that later runs reuse (adversarial sets, resized images).
@@ -61,7 +62,7 @@ class Candidate:
         context: where the search runs.
         architecture: the canonical architecture.
         text: its notation.
-        seed: depends on the problem's seed and the architecture alone.
+        seed: depends on the context's seed and the architecture alone.
         splits: training, validation and test images on the device.
         model: the network with weights, in eval mode; None while only cheap objectives are asked. Set by ``use``.
         figures: extra figures to be recorded, JSON values by name.
