@@ -242,8 +242,8 @@ def _parts_in(value: object) -> Iterator[Part]:
 def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = silent) -> nn.Module:
     """The network of a ledger row with the weights it had in the search, in eval mode.
 
-    A candidate's weights come from the seeds of problem and evaluator, its architecture and the supernet where it inherits from one,
-    so they are made again rather than kept for every candidate.
+    A candidate's weights come from the seeds of problem and evaluator, its architecture and the supernet where it
+    inherits from one, so they are made again rather than kept for every candidate.
 
     Raises:
         UserError: the evaluator cannot give weights, or the device is absent.

@@ -154,7 +154,12 @@ def test_the_same_weights_come_again() -> None:
 def test_another_seed_of_the_evaluator_trains_the_same_architectures_anew(tmp_path: Path) -> None:
     drawn = chz.replace(TINY, algorithm=RandomSearch(pop_size=3, n_gen=1))
     runs = [
-        search(chz.replace(drawn, evaluator=FromScratch(epochs=1, seed=seed)), tmp_path / str(seed), device="cpu")
+        search(
+            chz.replace(drawn, evaluator=FromScratch(epochs=1, seed=seed)),
+            tmp_path / str(seed),
+            device="cpu",
+            workers=1,
+        )
         for seed in (0, 1)
     ]
     first, second = ([(row["id"], row["architecture"]) for row in run.evaluations] for run in runs)

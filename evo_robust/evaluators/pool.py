@@ -86,7 +86,8 @@ class PooledEvaluator(Evaluator, abc.ABC):
         """The candidate's network with weights, stage by stage; what a stage costs is paid when it is asked for.
 
         Depends on seed, data, evaluator and architecture alone: the same call gives the same weights again. The
-        context is a ``seeded`` one, and the caller has fixed the number of threads. Gates are checked at the first stage.
+        context is a ``seeded`` one, and the caller has fixed the number of threads. Gates are checked at the first
+        stage.
 
         Raises:
             TimeLimit: the deadline (``time.monotonic`` seconds) passed.
@@ -98,7 +99,7 @@ class PooledEvaluator(Evaluator, abc.ABC):
     ) -> tuple[nn.Module, dict[str, Any]]:
         """The network of the final stage, in eval mode on the context's device, and the figures of all stages.
 
-        ``prepare`` must have been called on this machine, and the context be a ``seeded`` one. Raises as ``stages`` does.
+        ``prepare`` must have been called on this machine, with the same ``seeded`` context. Raises as ``stages`` does.
         """
         figures: dict[str, Any] = {}
         model: nn.Module | None = None
