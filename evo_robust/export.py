@@ -24,17 +24,15 @@ from torch import nn
 from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.budget import WithinBudget, parse_budget, structure_of, within
 from evo_robust.cli import command, parse
-from evo_robust.data import cache_folder
 from evo_robust.device import choose_device
-from evo_robust.evaluators.pool import PooledEvaluator
 from evo_robust.figures import figures_of
 from evo_robust.files import make_folder, read_tensors, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.indicators import pick
 from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
-from evo_robust.objectives.base import Context, Say, silent
 from evo_robust.parts import Part, UserError, dotted
 from evo_robust.progress import output
+from evo_robust.rebuild import rebuild
 from evo_robust.record import Run, comparable, load_run
 from evo_robust.retraining import SETTINGS_FILE, load_result, read_settings
 from evo_robust.train import evaluate_error
@@ -239,47 +237,10 @@ def _parts_in(value: object) -> Iterator[Part]:
             yield from _parts_in(getattr(value, name))
 
 
-def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = silent) -> nn.Module:
-    """The network of a ledger row with the weights it had in the search, in eval mode.
-
-    A candidate's weights come from the seeds of problem and evaluator, its architecture and the supernet where it
-    inherits from one, so they are made again rather than kept for every candidate.
-
-    Raises:
-        UserError: the evaluator cannot give weights, or the device is absent.
-    """
-    problem = run.problem
-    if not isinstance(problem.evaluator, PooledEvaluator):
-        raise UserError(f"{type(problem.evaluator).__name__} gives no weights: expected weights=false")
-    context = Context(
-        space=problem.space,
-        data=problem.data,
-        seed=problem.seed,
-        device=_device(run, device),
-        workers=1,
-        cache=cache_folder(),
-        say=say,
-    )
-    context = problem.evaluator.seeded(context)
-    problem.evaluator.prepare(context)
-    return problem.evaluator.obtain(context, problem.space.from_text(row["architecture"]))[0]
-
-
-def _device(run: Run, device: str) -> str:
-    """The device asked for; ``auto`` is the kind of the search, where that is at hand."""
-    wanted = run.info.get("device", "auto") if device == "auto" else device
-    try:
-        return choose_device(wanted)
-    except UserError:
-        if device != "auto":
-            raise
-        return choose_device("auto")
-
-
 def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: str, console: Console) -> Exported:
     """The same with its weights, and how they compare with the record."""
     console.print(f"making the weights of evaluation {row['id']} again, as in the search …")
-    model = rebuild(run, row, device, lambda text: console.print(text, markup=False, soft_wrap=True))
+    model, shared = rebuild(run, row, device, lambda text: console.print(text, markup=False, soft_wrap=True))
     images = run.problem.data.load().val.to(next(model.parameters()).device)
     notes = [f"trained as in the search: {_recipe(run)}"]
     error = evaluate_error(model, images)
@@ -292,7 +253,10 @@ def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: 
         )
     for note in notes[1:]:
         console.print(f"  {note}")
-    return dataclasses.replace(exported, model=model.cpu().eval(), notes=tuple(notes))
+    genotype = exported.genotype
+    if shared:
+        genotype = dataclasses.replace(genotype, provenance={**genotype.provenance, "supernet": shared})
+    return dataclasses.replace(exported, genotype=genotype, model=model.cpu().eval(), notes=tuple(notes))
 
 
 def _recipe(run: Run) -> str:

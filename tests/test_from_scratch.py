@@ -23,13 +23,13 @@ from evo_robust.attacks.inference import clean_error, correct_mask
 from evo_robust.data import Digits
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
-from evo_robust.export import rebuild
 from evo_robust.objectives.base import Candidate, Constraint, Objective
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
 from evo_robust.parts import seed_from
 from evo_robust.problem import Problem
+from evo_robust.rebuild import rebuild
 from evo_robust.record import Run
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
@@ -172,7 +172,7 @@ def test_another_seed_of_the_evaluator_trains_the_same_architectures_anew(tmp_pa
     # without a seed of its own, candidates' randomness comes from the problem's seed alone
     assert runs[0].evaluations[0]["seed"] == seed_from(drawn.seed, first[0][1])
     val = drawn.data.load().val
-    assert [clean_error(rebuild(runs[1], row), val) for row in runs[1].evaluations] == errors[1]
+    assert [clean_error(rebuild(runs[1], row)[0], val) for row in runs[1].evaluations] == errors[1]
 
 
 def test_a_bad_seed_of_the_evaluator_is_refused() -> None:

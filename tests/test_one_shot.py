@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from evo_robust import export
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import FGSM
@@ -22,8 +24,8 @@ from evo_robust.evaluators import one_shot, pool
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot, shared_weights
-from evo_robust.export import rebuild
 from evo_robust.files import read_tensors
+from evo_robust.genotype import load_genotype
 from evo_robust.images import Augment
 from evo_robust.objectives import base
 from evo_robust.objectives.base import Candidate, Constraint, Gate, Objective
@@ -31,8 +33,9 @@ from evo_robust.objectives.cost import Params
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts import Fraction, UserError
 from evo_robust.problem import Problem, problem_from_dict, problem_to_dict
+from evo_robust.rebuild import rebuild
 from evo_robust.recalibration import draw_batches, recalibrate
-from evo_robust.record import Run
+from evo_robust.record import Run, load_run
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.robnet import RobNet
@@ -329,7 +332,68 @@ def test_exported_weights_are_those_that_were_measured(tmp_path: Path) -> None:
     problem = chz.replace(TUNED, algorithm=RandomSearch(pop_size=1, n_gen=1))
     run = search(problem, tmp_path / "run", device="cpu", workers=1)
     for row in run.evaluations:
-        assert clean_error(rebuild(run, row), TINY.data.load().val) == row["recorded"]["clean_error"]
+        assert clean_error(rebuild(run, row)[0], TINY.data.load().val) == row["recorded"]["clean_error"]
+
+
+# ---- exports on another machine
+
+
+@pytest.fixture
+def searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A search of one network whose supernet lies in a cache of its own."""
+    monkeypatch.setenv("EVO_ROBUST_CACHE", str(tmp_path / "cache"))
+    problem = chz.replace(TINY, algorithm=RandomSearch(pop_size=1, n_gen=1))
+    return search(problem, tmp_path / "run", device="cpu", workers=1)
+
+
+def supernet_folder(kind: str) -> Path:
+    return SUPERNET.folder(TINY.space, TINY.data, cache_folder(), kind)
+
+
+def on_cuda(run: Run) -> Run:
+    """The run as if it had been searched on the second of several CUDA devices."""
+    path = run.folder / "problem.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "device": "cuda:1"}))
+    return load_run(run.folder)
+
+
+def test_the_supernet_is_that_of_the_search_s_kind_of_device(searched: Run) -> None:
+    (row,) = searched.evaluations
+    other = chz.replace(SUPERNET, seed=1).build_or_load(TINY.space, TINY.data, cache_folder())
+    shutil.copytree(other.parent, supernet_folder("cuda"))
+    lines: list[str] = []
+    (model, state), (elsewhere, foreign) = rebuild(searched, row), rebuild(on_cuda(searched), row, "cpu", lines.append)
+    assert state == SUPERNET.fingerprint(TINY.space, TINY.data, cache_folder(), "cpu") != foreign
+    one, two, given = model.state_dict(), elsewhere.state_dict(), read_tensors(other)[0]
+    weights = [name for name, _ in elsewhere.named_parameters()]
+    assert all(torch.equal(two[name], given[name]) for name in weights) and lines == []
+    assert not all(torch.equal(two[name], one[name]) for name in weights)
+
+
+def test_a_supernet_that_is_gone_is_trained_again_and_that_is_said(
+    searched: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(supernet_folder("cpu"))
+    assert export.main([f"run={searched.folder}", "onnx=false", f"out={tmp_path / 'out'}"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"the supernet of this search is not in {supernet_folder('cpu')} any more" in said
+    assert "the search recorded" not in said  # on the same machine it comes out the same
+    provenance = load_genotype(tmp_path / "out").provenance
+    assert provenance["supernet"] == SUPERNET.fingerprint(TINY.space, TINY.data, cache_folder(), "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_a_supernet_that_cannot_be_trained_here_is_named(
+    searched: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [f"run={on_cuda(searched).folder}", f"out={tmp_path / 'out'}"]
+    assert export.main(given) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "weights=false" in error
+    assert f"was trained on cuda and is not in {supernet_folder('cuda')}: bring that folder here" in error
+    assert not (tmp_path / "out").exists() and not supernet_folder("cuda").exists()
+    assert export.main([*given, "weights=false"]) == 0
+    assert "supernet" not in load_genotype(tmp_path / "out").provenance
 
 
 # ---- what is refused

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from evo_robust.data import DataSet
+from evo_robust.device import choose_device
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed, splits_on
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.images import Augment
@@ -73,23 +74,35 @@ class OneShot(PooledEvaluator):
         self.supernet.check(space, data)
 
     def prepare(self, context: Context) -> None:
-        """Train the supernet, or find it in the cache; how it learned lies in the run folder too."""
-        file = self.supernet.build_or_load(context.space, context.data, context.cache, context.device, context.say)
+        """Train the supernet, or find it in the cache; how it learned lies in the run folder too.
+
+        Raises:
+            UserError: an earlier search's is wanted, which is neither in the cache nor can be trained again here.
+        """
+        folder = self._folder(context)
+        if context.shared_from is not None and not (folder / FILE).is_file():
+            _check_at_hand(context.shared_from, folder)
+            context.say(f"the supernet of this search is not in {folder} any more: another one is trained as it was")
+        where = (context.space, context.data, context.cache, _trained_on(context))
+        file = self.supernet.build_or_load(*where, context.say)
         if context.folder is not None:
             for name in CURVE_FILES:
                 shutil.copyfile(file.with_name(name), context.folder / f"supernet_{name}")
 
+    def _folder(self, context: Context) -> Path:
+        """The supernet's folder."""
+        return self.supernet.folder(context.space, context.data, context.cache, _trained_on(context))
+
     def state(self, context: Context) -> str:
         """The supernet's weights."""
-        return self.supernet.fingerprint(context.space, context.data, context.cache, context.device)
+        return self.supernet.fingerprint(context.space, context.data, context.cache, _trained_on(context))
 
     def stages(self, context: Context, architecture: Architecture, deadline: float | None = None) -> Iterator[Stage]:
         """See :meth:`PooledEvaluator.stages`: inherited weights, then finetuned ones."""
         seed = candidate_seed(context, context.space.to_text(architecture))
         model = build_candidate(context, architecture, seed)
         model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        folder = self.supernet.folder(context.space, context.data, context.cache, context.device)
-        inherit(model, shared_weights(folder / FILE))
+        inherit(model, shared_weights(self._folder(context) / FILE))
         recipe = self.recipe.for_data(context.data)
         self._recalibrate(model.eval(), context, recipe, seed, deadline)
         if self.finetune == 0:
@@ -119,6 +132,22 @@ class OneShot(PooledEvaluator):
 
         forward = attacked if self.recalibration == "adversarial" else None
         recalibrate(model, given, forward, seed=own, deadline=deadline)
+
+
+def _trained_on(context: Context) -> str:
+    """Device on whose kind the supernet is trained: its weights differ between kinds."""
+    return context.shared_from or context.device
+
+
+def _check_at_hand(kind: str, folder: Path) -> None:
+    """Raise ``UserError`` where the supernet that ``folder`` lacks cannot be trained again on its kind of device."""
+    try:
+        choose_device(kind)
+    except UserError:
+        raise UserError(
+            f"the supernet of this search was trained on {kind} and is not in {folder}: bring that folder here, "
+            f"export on a machine with {kind}, or without weights (weights=false)"
+        ) from None
 
 
 @functools.lru_cache(maxsize=2)

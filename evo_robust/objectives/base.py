@@ -41,6 +41,8 @@ class Context:
         recorded: what is measured beside the objectives and kept in the record alone.
         folder: the run folder, for state that a resume needs; None when a search keeps no record.
         say: takes one line of progress text.
+        shared_from: kind of device, ``cpu`` or ``cuda``, that weights which candidates share (a supernet) were trained
+            on, where those of an earlier search are wanted; ``device`` trains them when not given.
     """
 
     space: SearchSpace
@@ -52,6 +54,7 @@ class Context:
     recorded: tuple[Objective, ...] = ()
     folder: Path | None = None
     say: Say = silent
+    shared_from: str | None = None
 
 
 @dataclasses.dataclass
