@@ -198,7 +198,8 @@ def _convolutions(work: _Work, study: Study) -> None:
 def _fsp(work: _Work, study: Study) -> None:
     found = fsp_relations(study)
     work.relations += found
-    work.add("fsp.png", lambda path: draw_fsp(found, path, inherited=study.fsp_inherited, caution=study.caution))
+    caution = f"{study.fsp_choice} {study.caution}".strip()
+    work.add("fsp.png", lambda path: draw_fsp(found, path, inherited=study.fsp_inherited, caution=caution))
     work.add("fsp.csv", lambda path: write_relations(found, path))
 
 

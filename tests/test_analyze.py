@@ -20,6 +20,7 @@ from toys import Distance, Integers, Total, Toy
 from evo_robust import analyze
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
+from evo_robust.analysis.finetuning import finetuning_changes
 from evo_robust.analysis.ranking import ranking
 from evo_robust.analysis.relations import density_relations, fsp_relations
 from evo_robust.analysis.separation import features, separation
@@ -30,6 +31,7 @@ from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.objectives.base import Constraint, Context, Objective
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts import UserError, seed_from
+from evo_robust.plotting import study_fsp
 from evo_robust.plotting.view import view_of
 from evo_robust.problem import Problem
 from evo_robust.record import load_run
@@ -65,6 +67,11 @@ class Pretended(Evaluator):
     finetuned: bool = True
     fsp: bool = True
     strength: float = 0.3
+    compare: bool = True
+
+    @property
+    def finetunes(self) -> bool:
+        return self.finetuned
 
     def start(self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Session:
         return PretendedSession(self, context, [o.name for o in objectives])
@@ -95,8 +102,9 @@ class PretendedSession(Session):
         if structure:
             figures["params"] = 1000 + 400 * len(structure.operations) + int(rng.integers(300))
             figures["flops"] = 1e6 * (1 + structure.convolutions)
-        if p.finetuned:
-            figures["inherited"] = {k: v + 0.1 + 3 * p.noise * float(rng.normal()) for k, v in errors.items()}
+        if p.finetuned and p.compare:
+            before = {k: v + 0.1 + 3 * p.noise * float(rng.normal()) for k, v in errors.items()}
+            figures["inherited"] = before | {"robust_error.0.1": before["robust_error"] / 2}
         if p.fsp:
             figures["fsp_distance"] = {"cells": cells, "n": 64}
         return Evaluation(
@@ -311,6 +319,37 @@ def test_gap_is_that_of_the_network_fsp_was_measured_on(tmp_path: Path) -> None:
     assert not study(run(tmp_path / "one-shot", n=12, finetuned=False)).fsp_inherited
 
 
+def test_what_was_not_recorded_before_finetuning_is_not_taken_from_after_it(shared: Path, tmp_path: Path) -> None:
+    for folder, objective, words in (
+        (run(tmp_path / "gate", n=12, compare=False), "robust_error", "no robust accuracy"),
+        (shared, "robust_error.0.03", "no robust accuracy at ε = 0.03"),  # this strength's is not there
+    ):
+        found = analyze.analyze([folder], objective=objective, out=tmp_path / "out")
+        assert "a gate measured FSP distances before finetuning" in found.left_out["fsp"]
+        for name in ("fsp", "finetuning"):
+            assert words in found.left_out[name] and "evaluator.compare=true" in found.left_out[name]
+            assert "nothing was finetuned" not in found.left_out[name]
+
+
+def test_which_of_several_fsp_distances_is_shown_is_said(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert study(shared).fsp_choice == ""
+    folder = noisy(shared, tmp_path / "several", 0.0)
+    path = folder / "evaluations.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["recorded"]["later"] = 1.0
+        row["figures"]["later"] = {"cells": [2.0] * CELLS, "n": 64}
+        row["figures"]["inherited"] = {"robust_error": row["id"] / 100, "clean_error": 0.1}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    notes: list[str] = []
+    monkeypatch.setattr(study_fsp, "note", lambda figure, text: notes.append(text))
+    analyze.analyze([folder], out=tmp_path / "out")
+    assert len(notes) == 1 and "Shown is fsp_distance; recorded too: later." in notes[0]
+    assert study(folder).fsp == pytest.approx(study(shared).fsp, nan_ok=True) and study(folder).fsp_inherited
+
+
 def test_finetuning(drawn: tuple[analyze.Analysis, Path]) -> None:
     robust, clean = rows_of(drawn[1] / "finetuning.csv")
     assert (robust["accuracy"], clean["accuracy"], robust["n"]) == ("robust accuracy", "clean accuracy", "80")
@@ -439,7 +478,10 @@ def test_strengths_are_errors_too(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", n=12)
     found = study(folder, "robust_error.0.1")
     assert found.error("robust") == pytest.approx(study(folder).error("robust") / 2)
-    assert found.robust_words == "robust accuracy at ε = 0.1" and not found.has("inherited_robust")
+    assert found.robust_words == "robust accuracy at ε = 0.1"
+    assert found.error("inherited_robust") == pytest.approx(study(folder).error("inherited_robust") / 2)
+    robust = finetuning_changes(found)[0]
+    assert robust.name == found.robust_words and robust.before.mean() < robust.after.mean()
 
 
 # what a user gets wrong

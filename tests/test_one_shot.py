@@ -187,7 +187,9 @@ def test_what_is_inherited_is_recorded_beside_what_finetuning_makes_of_it() -> N
     for before, after in zip(evaluate(TINY, architectures), evaluate(TUNED, architectures), strict=True):
         assert before.status == after.status == "ok" and "inherited" not in before.figures
         robust, clean = before.objectives["robust_error"], before.recorded["clean_error"]
-        assert after.figures["inherited"] == {"robust_error": robust, "clean_error": clean}
+        strength = before.figures["robust_error"]["0.05"]
+        expected = {"robust_error": robust, "clean_error": clean, "robust_error.0.05": strength}
+        assert after.figures["inherited"] == expected
         assert after.recorded != before.recorded
         assert after.figures["robust_error"]["0.05"] == after.objectives["robust_error"]
         assert 0 <= after.figures["train_error"] <= 1

@@ -34,7 +34,7 @@ def finetuning_changes(study: Study) -> list[Change]:
     """Robust accuracy, then clean accuracy where it was recorded before and after.
 
     Raises:
-        LeftOut: nothing was finetuned.
+        LeftOut: nothing was finetuned, or what was before it is not recorded.
     """
     found = []
     for name, which in ((study.robust_words, "robust"), ("clean accuracy", "clean")):
@@ -43,7 +43,9 @@ def finetuning_changes(study: Study) -> list[Change]:
         if both.any():
             found.append(Change(name, before[both], after[both], kendall(before, after)))
     if not found or found[0].name != study.robust_words:
-        raise LeftOut(f"no {study.robust_words} before finetuning in the record: nothing was finetuned")
+        if not study.finetuned:
+            raise LeftOut("nothing was finetuned")
+        raise LeftOut(f"no {study.robust_words} before finetuning in the record (evaluator.compare=true records it)")
     return found
 
 

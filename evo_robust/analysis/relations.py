@@ -81,11 +81,16 @@ def fsp_relations(study: Study) -> list[Relation]:
     The gap is that of the network that FSP was measured on: with inherited weights where a gate measured it.
 
     Raises:
-        LeftOut: no FSP distances or no clean error in the record, or too few to correlate.
+        LeftOut: no FSP distances or no such errors in the record, or too few to correlate.
     """
     if study.fsp.shape[1] == 0:
         raise LeftOut("no FSP distances in the record: add FSPDistance as an objective, gate or recorded figure")
     clean, robust = ("inherited_clean", "inherited_robust") if study.fsp_inherited else ("clean", "robust")
+    if study.fsp_inherited and not study.has(robust):
+        raise LeftOut(
+            f"a gate measured FSP distances before finetuning, and no {study.robust_words} of then is in the record "
+            "(evaluator.compare=true records it)"
+        )
     if not study.has(clean):
         raise LeftOut("no clean error in the record, so no gap between clean and robust accuracy: record CleanError")
     gap = study.accuracy(clean) - study.accuracy(robust)

@@ -38,7 +38,9 @@ class Study:
         columns: ``robust``, ``clean``, ``inherited_robust``, ``inherited_clean`` (errors in [0, 1]), ``params`` and
             ``flops``, each ``(n,)`` and NaN where nothing was recorded.
         fsp: FSP distance of each cell ``(n, cells)``, NaN where a cell is empty; no cells where nothing was recorded.
+        finetuned: whether inherited weights were finetuned before architectures were judged.
         fsp_inherited: whether FSP distances were measured with inherited weights, before finetuning.
+        fsp_choice: which of several recorded FSP distances these are; empty where there is one.
         caution: what a reader of its correlations must know about the sample; empty where there is nothing.
     """
 
@@ -50,7 +52,9 @@ class Study:
     structures: list[Structure] | None
     columns: dict[str, np.ndarray]
     fsp: np.ndarray
+    finetuned: bool
     fsp_inherited: bool
+    fsp_choice: str
     caution: str
 
     def error(self, which: str) -> np.ndarray:
@@ -116,10 +120,10 @@ def study_of(view: View, objective: str) -> Study:
         raise UserError(f"objective={objective}: expected an error in [0, 1], got up to {np.nanmax(robust):.3g}")
     clean = _clean_name(view)
     keep = np.isfinite(robust)
-    names = {"robust": objective, "clean": clean}
-    names |= {f"inherited_{key}": f"inherited.{name}" for key, name in names.items()}
-    names |= {"params": "params", "flops": "flops"}
-    columns = {key: view.column(name)[keep] for key, name in names.items()}
+    shown = {"robust": objective, "clean": clean}
+    shown |= {f"inherited_{key}": f"inherited.{name}" for key, name in shown.items()}
+    shown |= {"params": "params", "flops": "flops"}
+    columns = {key: view.column(name)[keep] for key, name in shown.items()}
     if clean == objective:  # the clean error is no second figure then
         columns["clean"] = np.full(keep.sum(), np.nan)
     rows = [row for row, kept in zip(view.rows, keep, strict=True) if kept]
@@ -131,7 +135,8 @@ def study_of(view: View, objective: str) -> Study:
             f"{view.run.folder}: its architectures cannot be read by {type(space).__name__}: {error}"
         ) from None
     structures = [s for a in architectures if (s := space.structure(a)) is not None]
-    fsp, on_inherited = _fsp(rows)
+    names = _fsp_names(rows)
+    finetuned = view.run.problem.evaluator.finetunes
     return Study(
         name=view.name,
         space=space,
@@ -140,8 +145,10 @@ def study_of(view: View, objective: str) -> Study:
         genomes=np.array([space.encode(a) for a in architectures]),
         structures=structures if len(structures) == len(rows) else None,
         columns=columns,
-        fsp=fsp,
-        fsp_inherited=on_inherited and bool(np.isfinite(columns["inherited_robust"]).any()),
+        fsp=_fsp(rows, names[0]) if names else np.empty((len(rows), 0)),
+        finetuned=finetuned,
+        fsp_inherited=bool(names) and finetuned and not _judged(rows, names[0]),
+        fsp_choice=f"Shown is {names[0]}; recorded too: {', '.join(names[1:])}." if names[1:] else "",
         caution=_caution(view),
     )
 
@@ -186,24 +193,30 @@ def _clean_name(view: View) -> str:
     return next(found, "clean_error")
 
 
-def _fsp(rows: list[dict[str, Any]]) -> tuple[np.ndarray, bool]:
-    """FSP distances ``(n, cells)``, and whether a gate measured them before finetuning."""
-    names = [
-        name
-        for row in rows
-        for name, value in row.get("figures", {}).items()
-        if isinstance(value, Mapping) and isinstance(value.get("cells"), list)
-    ]
-    if not names:
-        return np.empty((len(rows), 0)), False
-    name = names[0]
+def _fsp_names(rows: list[dict[str, Any]]) -> list[str]:
+    """Names of FSP distances in the record, as they come."""
+    return list(
+        dict.fromkeys(
+            name
+            for row in rows
+            for name, value in row.get("figures", {}).items()
+            if isinstance(value, Mapping) and isinstance(value.get("cells"), list)
+        )
+    )
+
+
+def _fsp(rows: list[dict[str, Any]], name: str) -> np.ndarray:
+    """FSP distances ``(n, cells)``."""
     cells = [(row.get("figures", {}).get(name) or {}).get("cells", []) for row in rows]
     found = np.full((len(rows), max(map(len, cells))), np.nan)
     for i, values in enumerate(cells):
         found[i, : len(values)] = [np.nan if v is None else v for v in values]
-    # an objective is measured on the network as it is in the end; a gate alone comes before finetuning
-    measured_last = any(name in {**row["objectives"], **row.get("recorded", {})} for row in rows)
-    return found, not measured_last
+    return found
+
+
+def _judged(rows: list[dict[str, Any]], name: str) -> bool:
+    """Whether a figure is that of the weights that were judged: a gate alone measures before finetuning."""
+    return any(name in {**row["objectives"], **row.get("recorded", {})} for row in rows)
 
 
 def write_architectures(study: Study, path: Path) -> None:

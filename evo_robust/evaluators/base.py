@@ -65,6 +65,11 @@ class Evaluator(Part, abc.ABC):
     inherits: ClassVar[bool] = False
     """Whether candidates have inherited weights before anything dear is paid for, which gates are measured on."""
 
+    @property
+    def finetunes(self) -> bool:
+        """Whether inherited weights are trained further before candidates are judged by them."""
+        return False
+
     def check(self, space: SearchSpace, data: DataSet) -> None:  # noqa: B027 (most evaluators take any)
         """Raise ``ValueError`` where the evaluator cannot work on ``space`` or ``data``; before anything is written."""
 

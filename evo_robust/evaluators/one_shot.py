@@ -56,7 +56,7 @@ class OneShot(PooledEvaluator):
         doc="how candidates are finetuned",
     )
     compare: bool = chz.field(
-        default=True, doc="with finetuning, measure candidates before it too and record that as `inherited`"
+        default=True, doc="with finetuning, measure candidates before it too and record all of that as `inherited`"
     )
 
     @chz.validate
@@ -68,6 +68,11 @@ class OneShot(PooledEvaluator):
         ):
             if not good:
                 raise ValueError(f"expected evaluator.{name} {expected}, got {getattr(self, name)!r}")
+
+    @property
+    def finetunes(self) -> bool:
+        """See :attr:`Evaluator.finetunes`."""
+        return self.finetune > 0
 
     def check(self, space: SearchSpace, data: DataSet) -> None:
         """See :meth:`Evaluator.check`."""

@@ -22,6 +22,7 @@ from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, splits_on, worker_device
 from evo_robust.evaluators.gates import with_limits
+from evo_robust.figures import flat
 from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective, silent
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts import WHERE, UserError, digest, seed_from
@@ -39,8 +40,8 @@ class Stage:
         model: the network, in eval mode on the context's device; a later stage may change it in place.
         figures: figures to be recorded.
         final: whether the objectives are measured with these weights; true of the last stage alone.
-        record_as: name among the figures under which the objectives' values at an earlier stage are recorded; None
-            where they are not measured.
+        record_as: name among the figures under which the objectives' values at an earlier stage are recorded, and
+            what they record beside (strengths) by dotted name; None where they are not measured.
     """
 
     model: nn.Module
@@ -379,10 +380,16 @@ def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float
             measured.recorded = meter.values(context.recorded)
         elif stage.record_as:
             asked = [o for o in (*job.objectives, *context.recorded) if o.needs_weights]
-            candidate.figures[stage.record_as] = meter.values(asked)
+            candidate.figures[stage.record_as] = _with_parts(meter.values(asked), candidate.figures)
     dear = [c for c in job.constraints if c.of.needs_weights and not isinstance(c, Gate)]
     _check(dear, meter, measured)
     return None
+
+
+def _with_parts(values: Mapping[str, float], figures: Mapping[str, Any]) -> dict[str, float]:
+    """Values of objectives, and what they recorded by dotted name (strengths), which the next stage overwrites."""
+    parts = {key: number for name in values for key, number in flat(name, figures.get(name)).items()}
+    return {**values, **{key: number for key, number in parts.items() if key not in values}}
 
 
 def _check(constraints: Iterable[Constraint], meter: Meter, measured: _Measured) -> list[tuple[Constraint, float]]:
