@@ -5,10 +5,15 @@
 - step: ``train`` on random paths with PGD-7 against a plain float32 loop: the same supernet class, initial weights,
   images, batches, random starts and paths, but contiguous memory and an attack whose ``loss.backward()`` fills the
   gradients of parameters too. They take turns; mean losses show that both train alike. bf16 stands beside them, so that
-  the default is a choice by measurement.
-- sparse: forward and backward pass of random architectures with exactly half of the bits of α off, against all on.
-- candidates: RobNet's digits demo, a candidate measured with inherited weights against one trained from scratch, and
-  the number of candidates from which the supernet's own training has paid for itself.
+  the default is a choice by measurement: the target is set for float32 on a CPU, for the faster of the two on CUDA.
+  Rates count the multiply-accumulates that a step needs (a forward pass for each; as many for the gradient of images,
+  twice as many for that of weights and maps), beside those of one large matrix product in the same precision.
+- sparse: forward and backward pass of random architectures with exactly half of the bits of α off, against all on, one
+  thread.
+- candidates: RobNet's digits demo, a candidate measured with inherited weights (``finetune=0``, and finetuned as the
+  demo does) against one trained from scratch, one thread each, and the number of candidates from which the supernet's
+  own training has paid for itself. The supernet is trained in full. Errors on the adversarial training images after
+  half and all of the epochs tell whether the networks from scratch had the time they need.
 - memory: peak of a fresh process that trains the supernet of 20 cells and 36 channels on its largest path. The attack
   takes one step, since memory does not depend on their number.
 
@@ -19,7 +24,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
 import dataclasses
+import itertools
 import platform
 import resource
 import subprocess
@@ -39,22 +46,26 @@ from torch import Tensor, nn
 from evo_robust import load
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data import Images, batches
+from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation
+from evo_robust.evaluators.candidates import build_candidate, candidate_seed, splits_on
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
-from evo_robust.evaluators.pool import PooledEvaluator
+from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.objectives.base import Context, Objective
+from evo_robust.objectives.cost import count_flops
 from evo_robust.parts import Fraction
 from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.ops import fit_normalization
 from evo_robust.spaces.robnet import RobNet
 from evo_robust.spaces.supernet import Supernet
-from evo_robust.supernet import SupernetTraining
+from evo_robust.supernet import CURVE_FILES, SupernetTraining
 from evo_robust.train import PGDTraining, train
 
 SHAPE, CLASSES, BATCH = (3, 32, 32), 10, 64
 SPACE = RobNet(channels=16, layers=8)
-RECIPE = PGDTraining(lr=0.05, weight_decay=1e-4, batch_size=BATCH, decay_bn=False, schedule="constant")
+ATTACK = PGD(steps=7, step=Fraction(2 / 255))
+RECIPE = PGDTraining(attack=ATTACK, lr=0.05, weight_decay=1e-4, batch_size=BATCH, decay_bn=False, schedule="constant")
 LARGE, LARGE_BATCH = RobNet(channels=36, layers=20), 32
 
 STEP_TARGETS = {"cpu": 1.3, "cuda": 2.0}
@@ -153,41 +164,112 @@ def plain_pgd(model: nn.Module, x: Tensor, y: Tensor, recipe: PGDTraining, gener
     return adversarial.detach()
 
 
+@dataclasses.dataclass
+class Contender:
+    """A way to train, and how it fared.
+
+    Attributes:
+        turn: its training.
+        threads: CPU threads.
+        precision: float32 or bf16.
+        seconds: per step, by turn.
+        losses: mean losses, by turn.
+    """
+
+    turn: Turn
+    threads: int
+    precision: str = "float32"
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    losses: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def each(self) -> float:
+        """Seconds per step."""
+        return median(self.seconds)
+
+    def take_turn(self, number: int, options: argparse.Namespace) -> None:
+        """Train on, and note what it took."""
+        with fixed_threads(self.threads):
+            taken = seconds(lambda: self.losses.append(self.turn(number)), options.device)
+        self.seconds.append(taken / options.steps)
+
+
 def step(options: argparse.Namespace) -> bool:
     """Robust training step against a plain float32 loop."""
+    kind = torch.device(options.device).type
+    contenders, work = trained(options), needed(options)
+    print(
+        f"\nstep: PGD-{ATTACK.steps}, random paths{f', CPU threads: {options.threads}' * (kind == 'cpu')}; "
+        f"a step needs {work / 1e9:.0f} GMAC\n"
+        f"{'':26}{'s/step':>9}{'ratio':>7}{'GMAC/s':>9}{'product':>9}{'share':>7}   mean loss of {options.steps} steps"
+    )
+    expected = contenders["plain float32 loop"]
+    for name, one in contenders.items():
+        rate, most = work / one.each, product_rate(options.device, one.precision, one.threads)
+        row = f"{one.each:9.4f}{expected.each / one.each:7.2f}{rate / 1e9:9.1f}{most / 1e9:9.0f}{rate / most:7.1%}"
+        print(f"{name:26}{row}   {' '.join(f'{loss:.3f}' for loss in one.losses)}")
+    by_precision = {precision: contenders[f"train, {precision}"] for precision in ("float32", "bf16")}
+    best = min(by_precision, key=lambda precision: by_precision[precision].each)
+    precision = best if kind == "cuda" else "float32"
+    judged, target = by_precision[precision], STEP_TARGETS[kind]
+    # rounding alone turns signs of gradients, so that curves of equal training part a little
+    ratio, apart = expected.each / judged.each, abs(judged.losses[-1] / expected.losses[-1] - 1)
+    good = ratio >= target and apart <= LOSS_TOLERANCE
+    print(
+        f"train in {precision} is {ratio:.2f} times as fast as the plain loop (target: at least {target:g}), mean loss "
+        f"of the last turn {judged.losses[-1]:.3f} against {expected.losses[-1]:.3f}, {apart:.1%} apart "
+        f"(allowed {LOSS_TOLERANCE:.0%}): {verdict(good)}"
+    )
+    return good
+
+
+def trained(options: argparse.Namespace) -> dict[str, Contender]:
+    """All contenders after their turns, by name."""
     images = labelled_images(options.steps * BATCH, options.device)
     initial = supernet(SPACE, options.device)
     bf16 = chz.replace(RECIPE, precision="bf16")
     contenders = {
-        "plain float32 loop": plain(copy.deepcopy(initial), images, RECIPE),
-        "train, float32": ours(copy.deepcopy(initial), images, RECIPE),
-        "train, bf16": ours(copy.deepcopy(initial), images, bf16),
+        "plain float32 loop": Contender(plain(copy.deepcopy(initial), images, RECIPE), options.threads),
+        "train, float32": Contender(ours(copy.deepcopy(initial), images, RECIPE), options.threads),
+        "train, bf16": Contender(ours(copy.deepcopy(initial), images, bf16), options.threads, "bf16"),
     }
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    losses: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(options.turns + 1):
-        for name, turn in contenders.items():
-            keep = losses[name].append
-            taken = seconds(lambda t=turn, k=keep, s=number: k(t(s)), options.device)  # type: ignore[misc]
-            times[name].append(taken / options.steps)
-    print(f"\n{'step: PGD-7, random paths':28}{'s/step':>9}{'ratio':>7}   mean loss of {options.steps} steps, by turn")
-    steps = {name: median(values[1:]) for name, values in times.items()}  # the first turn warms up
-    for name, value in steps.items():
-        curve = " ".join(f"{loss:.3f}" for loss in losses[name])
-        print(f"{name:28}{value:9.4f}{steps['plain float32 loop'] / value:7.2f}   {curve}")
-    target = STEP_TARGETS[torch.device(options.device).type]
-    ratio = steps["plain float32 loop"] / steps["train, float32"]
-    fastest = max(ratio, steps["plain float32 loop"] / steps["train, bf16"])
-    # rounding alone turns signs of gradients, so that curves of equal training part a little
-    late, expected = losses["train, float32"][-1], losses["plain float32 loop"][-1]
-    apart = abs(late / expected - 1)
-    good = ratio >= target and apart <= LOSS_TOLERANCE
-    print(
-        f"train in float32 is {ratio:.2f} times as fast as the plain loop (target: at least {target:g}; the best "
-        f"precision {fastest:.2f}), mean loss of the last turn {late:.3f} against {expected:.3f}, {apart:.1%} apart "
-        f"(allowed {LOSS_TOLERANCE:.0%}): {verdict(good)}"
-    )
-    return good
+        for one in contenders.values():
+            one.take_turn(number, options)
+    for one in contenders.values():
+        del one.seconds[0]  # the first turn warmed up
+    if torch.device(options.device).type == "cpu" and options.threads > 1:
+        # the last turn's paths and images once more, with weights that are one turn older
+        alone = Contender(contenders["train, float32"].turn, 1)
+        alone.take_turn(options.turns, options)
+        contenders["train, float32, 1 thread"] = alone
+    return contenders
+
+
+def needed(options: argparse.Namespace) -> float:
+    """Multiply-accumulates that a step of the timed turns needs, on average."""
+    model = supernet(SPACE, options.device)
+    counts = []
+    for turn in range(1, options.turns + 1):
+        for (path,) in itertools.islice(paths_of(turn), options.steps):
+            model.choose(path)
+            counts.append(count_flops(model, SHAPE, "macs"))
+    # each step of the attack goes forward and back to the images; then comes the pass that trains
+    return mean(counts) * BATCH * (2 * ATTACK.steps + 3)
+
+
+def product_rate(device: str, precision: str, threads: int) -> float:
+    """Multiply-accumulates per second of a large matrix product: about the most that the device can do."""
+    n, repeats = (8192, 20) if device.startswith("cuda") else (2048, 3)
+    matrix = torch.ones(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32  # as convolutions do it
+    try:
+        with fixed_threads(threads):
+            taken = [seconds(lambda: torch.mm(matrix, matrix), device) for _ in range(repeats)]
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+    return float(n**3 / min(taken))
 
 
 # --- sparse paths ---------------------------------------------------------------------------------------------------
@@ -220,19 +302,21 @@ def sparse(options: argparse.Namespace) -> bool:
         return seconds(passes, options.device)
 
     paths = half_paths(options.paths)
-    for architecture in (SPACE.largest(), *paths[:2]):
-        timed(architecture)
     full: list[float] = []
     half: list[list[float]] = [[] for _ in paths]
-    for _ in range(options.repeats):
-        for values, architecture in zip(half, paths, strict=True):
-            full.append(timed(SPACE.largest()))
-            values.append(timed(architecture))
+    with fixed_threads(1):
+        for architecture in (SPACE.largest(), *paths[:2]):
+            timed(architecture)
+        for _ in range(options.repeats):
+            for values, architecture in zip(half, paths, strict=True):
+                full.append(timed(SPACE.largest()))
+                values.append(timed(architecture))
     each = [median(values) / median(full) for values in half]
     good = mean(each) <= SPARSE_TARGET
     print(
-        f"\nsparse: full path {1000 * median(full):.0f} ms, half of α off {mean(each):.2f} of it, mean of {len(each)} "
-        f"random α ({min(each):.2f} to {max(each):.2f}; target: at most {SPARSE_TARGET:g}): {verdict(good)}"
+        f"\nsparse, one thread: full path {1000 * median(full):.0f} ms, half of α off {mean(each):.2f} of it, "
+        f"mean of {len(each)} random α ({min(each):.2f} to {max(each):.2f}; target: at most {SPARSE_TARGET:g}): "
+        f"{verdict(good)}"
     )
     return good
 
@@ -240,40 +324,61 @@ def sparse(options: argparse.Namespace) -> bool:
 # --- candidates -----------------------------------------------------------------------------------------------------
 
 
+@chz.chz
+class Watched(FromScratch):
+    """The same training; its figures tell the training error after half of the epochs too."""
+
+    def stages(self, context: Context, architecture: Architecture, deadline: float | None = None) -> Iterator[Stage]:
+        """See :meth:`FromScratch.stages`."""
+        seed = candidate_seed(context, context.space.to_text(architecture))
+        model = build_candidate(context, architecture, seed).to(context.device)
+        recipe, images = self.recipe.for_data(context.data), splits_on(context.data, context.device).train
+        logs = train(model, images, recipe, self.epochs, seed=seed, deadline=deadline)
+        errors = {"half": logs[(len(logs) - 1) // 2].train_error, "train_error": logs[-1].train_error}
+        yield Stage(model.eval(), errors)
+
+
 def candidates(options: argparse.Namespace) -> bool:
     """A candidate measured one-shot against one trained from scratch, on RobNet's digits demo; one thread each."""
     demo, scratch = load("robnet", "demo"), load("robnet", "scratch").evaluator
     inherited, objective = demo.evaluator, demo.objectives[0]
     assert isinstance(inherited, OneShot) and isinstance(scratch, FromScratch)
-    whole = inherited.supernet.epochs
-    trained = min(whole, options.supernet_epochs)
+    epochs = options.supernet_epochs or inherited.supernet.epochs
     # one thread everywhere, so that seconds of supernet and candidates are seconds of a core
-    inherited = chz.replace(inherited, supernet=chz.replace(inherited.supernet, epochs=trained, threads=1))
-    scratch = chz.replace(scratch, epochs=options.epochs or scratch.epochs)
+    inherited = chz.replace(inherited, supernet=chz.replace(inherited.supernet, epochs=epochs, threads=1))
+    watched = Watched(epochs=options.epochs or scratch.epochs, recipe=scratch.recipe)
     rng = np.random.default_rng(0)
     architectures = [demo.space.decode(demo.space.sample(rng)) for _ in range(options.candidates)]
     with tempfile.TemporaryDirectory() as cache:
         context = Context(space=demo.space, data=demo.data, seed=0, device=options.device, workers=1, cache=Path(cache))
-        measured = {"inherited": cost(chz.replace(inherited, finetune=0), context, objective, architectures)}
+        measured = {
+            "inherited, finetune=0": cost(chz.replace(inherited, finetune=0), context, objective, architectures)
+        }
         if inherited.finetune:
-            label = f"inherited, finetuned for {inherited.finetune} epoch{'s' * (inherited.finetune > 1)}"
             # measuring before finetuning too, as the demo does, is no part of what finetuning costs
-            measured[label] = cost(chz.replace(inherited, compare=False), context, objective, architectures)
-        slow = cost(scratch, context, objective, architectures)
-        measured[f"from scratch, {scratch.epochs} epochs"] = slow
-    supernet_seconds = measured["inherited"].start / trained * whole
+            tuned = cost(chz.replace(inherited, compare=False), context, objective, architectures)
+            measured[f"inherited, finetune={inherited.finetune}"] = tuned
+        slow = cost(watched, context, objective, architectures)
+        measured[f"from scratch, {watched.epochs} epochs"] = slow
+        folder = inherited.supernet.folder(demo.space, demo.data, context.cache, options.device)
+        with open(folder / CURVE_FILES[0], encoding="utf-8", newline="") as file:
+            shared_error = float(list(csv.DictReader(file))[-1]["train_error"])
+    one_shot = measured["inherited, finetune=0"]
     print(
-        f"\ncandidates: one thread, supernet of {whole} epochs {supernet_seconds:.0f} s ({trained} were trained)\n"
+        f"\ncandidates: one thread, {len(architectures)} random architectures; supernet of {epochs} epochs "
+        f"{one_shot.start:.0f} s, adversarial training error {shared_error:.3f}\n"
         f"{'':34}{'s/candidate':>12}{'times cheaper':>15}{'pays from':>11}   mean {objective.name}"
     )
     for name, figures in measured.items():
         gain = slow.each - figures.each
-        pays = f"{supernet_seconds / gain:.1f}" if gain > 0 else "-"
+        pays = f"{one_shot.start / gain:.1f}" if gain > 0 else "-"
         print(f"{name:34}{figures.each:12.2f}{slow.each / figures.each:15.1f}{pays:>11}   {figures.error:.3f}")
-    ratio = slow.each / measured["inherited"].each
+    ends = "; ".join(f"{e.figures['half']:.3f}, {e.figures['train_error']:.3f}" for e in slow.evaluations)
+    print(f"adversarial training error from scratch after half and all epochs: {ends}")
+    ratio = slow.each / one_shot.each
     good = ratio >= CANDIDATE_TARGET
     print(
-        f"a one-shot candidate is {ratio:.1f} times cheaper than one from scratch (target: at least "
+        f"a one-shot candidate (finetune=0) is {ratio:.1f} times cheaper than one from scratch (target: at least "
         f"{CANDIDATE_TARGET:g}): {verdict(good)}"
     )
     return good
@@ -287,11 +392,13 @@ class Cost:
         start: seconds until the first candidate can be evaluated (the supernet's training).
         each: seconds per candidate.
         error: their mean objective.
+        evaluations: what else is known of them.
     """
 
     start: float
     each: float
     error: float
+    evaluations: tuple[Evaluation, ...]
 
 
 def cost(
@@ -308,8 +415,9 @@ def cost(
     wrong = [e.error for _, e in evaluations if e.status != "ok"]
     if wrong:
         raise SystemExit(f"a candidate failed: {wrong[0]}")
-    errors = [e.objectives[objective.name] for _, e in evaluations]
-    return Cost(start=started, each=taken / len(architectures), error=mean(errors))
+    found = tuple(e for _, e in evaluations)
+    error = mean(e.objectives[objective.name] for e in found)
+    return Cost(start=started, each=taken / len(architectures), error=error, evaluations=found)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -361,14 +469,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("parts", nargs="*", help=f"some of {', '.join(PARTS)}; all when none is named")
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of step, sparse and memory")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads of step and memory")
     parser.add_argument("--steps", type=int, default=20 if cuda else 4, help="training steps of a turn")
     parser.add_argument("--turns", type=int, default=2, help="turns each contender takes after the first")
     parser.add_argument("--paths", type=int, default=10, help="random α of the sparse path")
     parser.add_argument("--repeats", type=int, default=3, help="turns of the sparse paths")
-    parser.add_argument("--candidates", type=int, default=2, help="architectures measured one-shot and from scratch")
+    parser.add_argument("--candidates", type=int, default=4, help="architectures measured one-shot and from scratch")
     parser.add_argument("--epochs", type=int, default=None, help="from scratch; as the problem has it when not given")
-    parser.add_argument("--supernet-epochs", type=int, default=8, help="that are trained; the rest is reckoned")
+    parser.add_argument("--supernet-epochs", type=int, default=None, help="as the problem has it when not given")
     options = parser.parse_args(argv)
     unknown = set(options.parts) - {*PARTS, "peak"}
     if unknown:
@@ -383,7 +491,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.parts == ["peak"]:
         return 0 if peak(options) else 1
     cuda = options.device.startswith("cuda")
-    name = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU"
     print(f"{name}, torch {torch.__version__}", flush=True)
     wanted = [part for part in PARTS if not options.parts or part in options.parts]
     return 0 if all([PARTS[part](options) for part in wanted]) else 1
