@@ -10,12 +10,31 @@ from typing import Any
 import chz
 import pytest
 
-from evo_robust.cli import split
+from evo_robust import zoo
+from evo_robust.analyze import AnalyzeCommand
+from evo_robust.budget import parse_budget
+from evo_robust.cli import make, parse, split
+from evo_robust.export import Export
+from evo_robust.plot import PlotCommand
 from evo_robust.problem import load
+from evo_robust.retrain import RetrainOptions, settings_from
 from evo_robust.run import RunOptions, main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted({line.strip() for line in README.splitlines() if line.strip().startswith("python -m evo_robust.")})
+COMMANDS = sorted(
+    {line.strip() for line in README.splitlines() if line.strip().startswith("python -m evo_robust.")}
+    | set(re.findall(r"`(python -m evo_robust\.[^`]+)`", README))
+)
+
+
+def arguments(command: str) -> list[str]:
+    """What stands behind the command's name."""
+    return shlex.split(command.partition("#")[0])[3:]
+
+
+def shown(name: str) -> list[str]:
+    """The README's uses of a command that do something."""
+    return [c for c in COMMANDS if c.startswith(f"python -m evo_robust.{name} ") and arguments(c)]
 
 
 @pytest.fixture
@@ -29,17 +48,42 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "evo_robust.run problem=" in c])
+@pytest.mark.parametrize("command", shown("run"))
 def test_searches_can_be_loaded(command: str, mine: Path) -> None:
-    given = split(shlex.split(command.partition("#")[0])[3:])
+    given = split(arguments(command))
     own = {key: given.pop(key) for key in list(given) if key in chz.chz_fields(RunOptions)}
     given.pop("--help", None)
     assert load(own["problem"], own.get("scale", "demo"), given).objectives
 
 
 def test_every_command_is_shown() -> None:
-    for name in ("run", "plot", "export", "retrain"):
-        assert any(c.startswith(f"python -m evo_robust.{name}") for c in COMMANDS)
+    for name in ("run", "plot", "export", "analyze", "retrain"):
+        assert shown(name)
+
+
+@pytest.mark.parametrize("command", shown("plot") + shown("analyze") + shown("export"))
+def test_folders_come_from_searches_that_are_shown(command: str) -> None:
+    kinds = {"plot": PlotCommand, "analyze": AnalyzeCommand, "export": Export}
+    options: Any = parse(kinds[command.split()[2].rpartition(".")[2]], arguments(command), "readme")
+    if getattr(options, "budget", None):
+        assert parse_budget(options.budget).size == "small"
+    written = set()
+    for search in map(split, map(arguments, shown("run"))):
+        written.add(search.get("out", f"runs/{search['problem']}-{search.get('scale', 'demo')}"))
+    for key in ("run", "truth", "baseline"):
+        folders = getattr(options, key, None) or ()
+        assert written.issuperset([folders] if isinstance(folders, str) else folders)
+
+
+@pytest.mark.parametrize("command", [c for c in shown("retrain") if "network=" in c])
+def test_published_networks_are_there(command: str) -> None:
+    given = split(arguments(command))
+    own = {key: given.pop(key) for key in list(given) if key in chz.chz_fields(RetrainOptions)}
+    settings, _ = settings_from(make(RetrainOptions, own, {}, "retrain"), given)
+    assert settings.network is not None
+    zoo.check_name(settings.network)
+    for name in re.findall(r"`(robnet-[a-z0-9-]+)`", README):
+        zoo.check_name(name)
 
 
 def test_own_problem_runs(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
