@@ -52,6 +52,7 @@ class Problem(Part):
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
                 raise ValueError(f"expected different {what} names, got {twice[0]!r} twice: give one of them a label")
+        self._check_names()
         if self.seed < 0:
             raise ValueError(f"expected seed >= 0, got {self.seed}")
         for objective in (*measured, *(c.of for c in self.constraints)):
@@ -64,6 +65,17 @@ class Problem(Part):
                 f"got {type(self.evaluator).__name__}"
             )
         self.algorithm.check(self.space)
+
+    def _check_names(self) -> None:
+        """Refuse two different objectives of one name, wherever they are: both would write the same figures."""
+        known: dict[str, Objective] = {}
+        for objective in _objectives_in((self.objectives, self.recorded, self.constraints)):
+            first = known.setdefault(objective.name, objective)
+            if first != objective:
+                raise ValueError(
+                    f"expected different names of different objectives, got two that are called {objective.name!r} "
+                    f"({_difference(first, objective)}): give one of them a label"
+                )
 
     def to_pymoo(self, *, device: str = "auto", workers: int | None = None) -> SearchProblem:
         """This problem for any pymoo algorithm, without a record; ``algorithm`` is not used.
@@ -270,6 +282,13 @@ def _objectives_in(value: object) -> Iterator[Objective]:
     if isinstance(value, tuple):
         for item in value:
             yield from _objectives_in(item)
+
+
+def _difference(first: Objective, second: Objective) -> str:
+    """What tells two objectives apart, such as ``cells: deep and all``."""
+    one, other = ({"class": type(o).__name__, **dotted(o)} for o in (first, second))
+    differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return "; ".join(f"{key}: {one.get(key)} and {other.get(key)}" for key in differing[:2])
 
 
 def _text(value: Any) -> str:

@@ -53,7 +53,8 @@ TINY = Problem(
     algorithm=RandomSearch(pop_size=4, n_gen=2),
 )
 TUNED = chz.replace(TINY, evaluator=chz.replace(TINY.evaluator, finetune=1))
-GATED = chz.replace(TUNED, constraints=(Gate(of=CleanError(limit=200), sample=6),))
+EARLY = CleanError(limit=200, label="early")
+GATED = chz.replace(TUNED, constraints=(Gate(of=EARLY, sample=6),))
 
 
 @chz.chz
@@ -235,24 +236,24 @@ def test_a_gate_rejects_above_the_quantile_and_pays_no_finetuning(monkeypatch: p
     found = [e for _, e in session.evaluate(architectures)]
     rejected = [e for e in found if e.status == "rejected"]
     assert 2 <= len(rejected) <= 5 and len(trained) == len(found) - len(rejected)
-    free = chz.replace(TINY, recorded=(CleanError(limit=200),))
+    free = chz.replace(TINY, recorded=(EARLY,))
     for inherited, e in zip(evaluate(free, architectures), found, strict=True):
-        value = inherited.recorded["clean_error"]
-        assert e.constraints["clean_error_gate"] == value / gate.at_most - 1
+        value = inherited.recorded["early"]
+        assert e.constraints["early_gate"] == value / gate.at_most - 1
         assert (e.status == "rejected") == (value > gate.at_most)
         if e.status == "rejected":
-            assert e.error == f"rejected before finetuning: clean_error {value:#.3g} > {gate.at_most:#.3g}"
+            assert e.error == f"rejected before finetuning: early {value:#.3g} > {gate.at_most:#.3g}"
             assert e.objectives == {} and "inherited" not in e.figures and e.figures["params"] > 0
 
 
 def test_the_limit_is_the_quantile_over_random_architectures(tmp_path: Path) -> None:
     problem = chz.replace(GATED, constraints=(chz.replace(GATED.constraints[0], quantile=0.25),))
     (gate,) = problem.start("cpu", 1, tmp_path).job.gates  # type: ignore[attr-defined]
-    kept = json.loads((tmp_path / "gates.json").read_text())["clean_error_gate"]
+    kept = json.loads((tmp_path / "gates.json").read_text())["early_gate"]
     assert len(kept["found"]) == 6 and kept["limit"] == gate.at_most
     texts = list(kept["found"])
-    plain = chz.replace(TINY, recorded=(CleanError(limit=200),))
-    values = [e.recorded["clean_error"] for e in evaluate(plain, [TINY.space.from_text(t) for t in texts])]
+    plain = chz.replace(TINY, recorded=(EARLY,))
+    values = [e.recorded["early"] for e in evaluate(plain, [TINY.space.from_text(t) for t in texts])]
     assert list(kept["found"].values()) == values
     assert gate.at_most == np.quantile(values, 0.25)
 
@@ -273,13 +274,13 @@ def test_a_limit_is_found_once_and_anew_where_its_file_is_damaged(
     assert len(measured) == 6
     assert limit() == first and not measured
     kept = json.loads(file.read_text())
-    del kept["clean_error_gate"]["found"][next(iter(kept["clean_error_gate"]["found"]))]  # as when it was killed
+    del kept["early_gate"]["found"][next(iter(kept["early_gate"]["found"]))]  # as when it was killed
     file.write_text(json.dumps(kept))
     assert limit() == first and len(measured) == 1
-    for damaged in ("{", "[]", '{"clean_error_gate": 1}', json.dumps(kept).replace(": 0.", ": -NaN.")):
+    for damaged in ("{", "[]", '{"early_gate": 1}', json.dumps(kept).replace(": 0.", ": -NaN.")):
         file.write_text(damaged)
         assert limit() == first and len(measured) == 6
-    kept["clean_error_gate"]["fingerprint"] = "another search"
+    kept["early_gate"]["fingerprint"] = "another search"
     file.write_text(json.dumps(kept))
     assert limit() == first and len(measured) == 6
 
@@ -407,7 +408,7 @@ def test_a_space_without_supernet_is_refused() -> None:
 
 
 def test_a_gate_without_inherited_weights_is_refused() -> None:
-    with pytest.raises(ValueError, match="OneShot.*clean_error_gate.*FromScratch"):
+    with pytest.raises(ValueError, match="OneShot.*early_gate.*FromScratch"):
         chz.replace(GATED, evaluator=FromScratch(epochs=1))
 
 

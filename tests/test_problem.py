@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import chz
 import pytest
 from toys import Distance, Integers, Total, Toy
 
@@ -12,7 +13,11 @@ import evo_robust
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data import Digits
+from evo_robust.objectives.base import Gate
+from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
+from evo_robust.objectives.errors import CleanError
+from evo_robust.objectives.fsp import FSPDistance
 from evo_robust.parts import Fraction, UserError, digest, dotted, from_dotted, nearest
 from evo_robust.problem import Problem, find, load, override, problem_files, problem_from_dict, problem_to_dict, summary
 
@@ -54,6 +59,19 @@ def test_an_objective_named_elsewhere_keeps_its_settings() -> None:
     assert by_hand.objectives[0].of == shipped.objectives[0].of
     moved = load("roco", "demo", {"objectives": "CleanError,Flops", "recorded": "TransferError"})
     assert moved == load("roco_baseline", "demo")
+
+
+def test_different_objectives_of_one_name_are_refused_wherever_they_are() -> None:
+    gate = Gate(of=FSPDistance(cells="deep"))
+    problem = chz.replace(load("robnet"), recorded=(CleanError(), FSPDistance(cells="deep")), constraints=(gate,))
+    assert problem.constraints == (gate,)  # equal ones are measured once
+    labelled = (CleanError(), FSPDistance(cells="all", label="fsp_all"))
+    assert chz.replace(problem, recorded=labelled).recorded == labelled
+    said = r"two that are called 'fsp_distance' \(cells: all and deep\): give one of them a label"
+    with pytest.raises(ValueError, match=said):
+        chz.replace(problem, recorded=(FSPDistance(cells="all"),))
+    with pytest.raises(ValueError, match=r"two that are called 'clean_error' \(limit: 9 and None\)"):
+        chz.replace(problem, recorded=(WeightedSum(of=(CleanError(limit=9),)), CleanError()), constraints=())
 
 
 def test_levels_that_the_images_cannot_hold_are_refused() -> None:
