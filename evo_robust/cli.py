@@ -27,13 +27,19 @@ class HelpRequested(Exception):
 def command(main: Main) -> Main:
     """Wrap a command: 0 on success, 2 and one message on a user's mistake, 130 on Ctrl-C."""
 
-    @functools.wraps(main)
-    def wrapped(argv: list[str] | None = None) -> int:
+    def helped(argv: list[str]) -> int:
         try:
-            return main(sys.argv[1:] if argv is None else argv)
+            return main(argv)
         except HelpRequested as text:
             print(text)
             return 0
+
+    @functools.wraps(main)
+    def wrapped(argv: list[str] | None = None) -> int:
+        try:
+            status = helped(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()  # a reader that is gone shows here at the latest
+            return status
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

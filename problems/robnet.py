@@ -64,7 +64,7 @@ demo = Problem(
     evaluator=OneShot(
         # uniform paths alone learn next to nothing in as many steps (docs/results.md); a second thread costs more than
         # it brings on maps of 8x8
-        supernet=SupernetTraining(epochs=60, recipe=_DIGITS, sampling="progressive", threads=1),
+        supernet=SupernetTraining(epochs=120, recipe=_DIGITS, sampling="progressive", threads=1),
         finetune=1,
         recipe=chz.replace(_DIGITS, lr=0.02),
     ),

@@ -2,7 +2,7 @@
 
 Cell-free spaces are too large for random search alone. The paper found that the distance between the flow (FSP) of
 clean and adversarial images in deep cells tells the gap between clean and robust accuracy, so candidates whose distance
-is high are rejected before finetuning. How high is left open: here the median over 50 random architectures.
+is high are rejected before finetuning. How high is left open: here the median over random architectures.
 
 - ``study`` is the paper's Fig. 7: 50 cell-free networks without finetuning and without the gate, FSP distances of all
   cells recorded. ``python -m evo_robust.analyze run=DIR`` draws it.
@@ -15,11 +15,11 @@ import chz
 from evo_robust import FSPDistance, Gate, Problem, RandomSearch, RobNet, load
 
 
-def _free(problem: Problem, fsp: FSPDistance, channels: int, layers: int) -> Problem:
+def _free(problem: Problem, gate: Gate, channels: int, layers: int) -> Problem:
     return chz.replace(
         problem,
         space=RobNet(cells="free", channels=channels, layers=layers),
-        constraints=(Gate(of=fsp, quantile=0.5, sample=50),),
+        constraints=(gate,),
     )
 
 
@@ -34,7 +34,10 @@ def _study(problem: Problem) -> Problem:
     )
 
 
-paper = _free(load("robnet", "paper"), FSPDistance(cells="deep", eps=8 / 255), channels=36, layers=20)
-demo = _free(load("robnet", "demo"), FSPDistance(cells="deep", eps=0.1), channels=4, layers=6)
+_PAPER_GATE = Gate(of=FSPDistance(cells="deep", eps=8 / 255), quantile=0.5, sample=50)
+_DEMO_GATE = Gate(of=FSPDistance(cells="deep", eps=0.1), quantile=0.5, sample=20)
+
+paper = _free(load("robnet", "paper"), _PAPER_GATE, channels=36, layers=20)
+demo = _free(load("robnet", "demo"), _DEMO_GATE, channels=4, layers=6)
 study = _study(demo)
 study_paper = _study(paper)

@@ -196,6 +196,19 @@ def test_what_is_inherited_is_recorded_beside_what_finetuning_makes_of_it() -> N
         assert 0 <= after.figures["train_error"] <= 1
 
 
+def test_all_candidates_are_finetuned_with_the_same_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    train = one_shot.train
+    monkeypatch.setattr(
+        one_shot, "train", lambda *args, **kwargs: seeds.append(kwargs["seed"]) or train(*args, **kwargs)
+    )
+    architectures = distinct(TINY, 2)
+    found = evaluate(TUNED, architectures)
+    assert found[0].seed != found[1].seed and seeds[0] == seeds[1]
+    anew = evaluate(chz.replace(TUNED, evaluator=chz.replace(TUNED.evaluator, seed=1)), architectures[:1])[0]
+    assert seeds[2] != seeds[0] and anew.figures["train_error"] != found[0].figures["train_error"]
+
+
 def test_comparing_changes_no_other_figure() -> None:
     plain = chz.replace(TUNED, evaluator=chz.replace(TUNED.evaluator, compare=False))
     one, other = (evaluate(p, distinct(TINY, 1))[0] for p in (TUNED, plain))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,18 @@ def test_help_lists_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         assert key in text
     text = " ".join(text.split())
     assert "training epochs per candidate" in text and "scales of roco: demo" in text
+
+
+@pytest.mark.parametrize("arguments", [["problem=roco", "--help"], []], ids=["help", "usage"])
+def test_a_reader_that_has_read_enough_hears_no_complaint(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "evo_robust.run", *arguments]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_searches_draws_and_resumes(

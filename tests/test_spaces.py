@@ -12,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from toys import Integers
 
 from evo_robust.spaces import InvalidArchitecture, NSGAPhases, RobNet, SearchSpace
+from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.nsga_codec import (
     PhaseGraph,
     PhasesArchitecture,
@@ -23,6 +25,7 @@ from evo_robust.spaces.nsga_codec import (
     n_bits,
 )
 from evo_robust.spaces.nsga_network import Phase, PhasesNetwork
+from evo_robust.spaces.structure import Structure
 
 # A new space is under contract as soon as it stands here; networks small enough for many forward passes.
 SPACES: dict[str, SearchSpace] = {
@@ -484,3 +487,23 @@ def test_phase_graph_knows_its_outputs() -> None:
     assert graph.n_nodes == 4
     assert graph.outputs == (3, 4)
     assert PhasesArchitecture((graph,)) == PhasesArchitecture((PhaseGraph(graph.inputs, False),))
+
+
+@chz.chz
+class Refusing(Integers):
+    """One gene; 0 is no network, 1 is one of a small budget."""
+
+    genes: int = 1
+    choices: int = 2
+    refused: bool = True
+
+    def structure(self, architecture: Architecture) -> Structure:
+        return Structure(operations=(), cells=1, places=14, density=0.0)
+
+
+def test_genomes_that_are_no_network_are_drawn_again_within_a_budget() -> None:
+    space, rngs = Refusing(), [np.random.default_rng(seed) for seed in range(10)]
+    assert any(space.sample(rng)[0] == 0 for rng in rngs)
+    assert [int(space.sample_in(rng, "small")[0]) for rng in rngs] == [1] * 10
+    with pytest.raises(ValueError, match="random architectures of Refusing has a large budget"):
+        space.sample_in(rngs[0], "large")

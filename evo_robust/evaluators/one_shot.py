@@ -35,7 +35,8 @@ class OneShot(PooledEvaluator):
     """Each candidate inherits a supernet's weights, is recalibrated, finetuned, and measured on the validation split.
 
     The supernet is trained when the first search that wants it starts, and kept in the cache. Its running statistics
-    mix all paths, so that a candidate's are taken anew before anything is measured.
+    mix all paths, so that a candidate's are taken anew before anything is measured. All candidates are finetuned with
+    the same random numbers (batches, augmentation, starts of attacks), so that differences between them are theirs.
     """
 
     inherits: ClassVar[bool] = True
@@ -115,7 +116,9 @@ class OneShot(PooledEvaluator):
             return
         yield Stage(model, final=False, record_as="inherited" if self.compare else None)
         images = splits_on(context.data, context.device).train
-        logs = train(model, images, recipe, self.finetune, seed=seed, deadline=deadline)
+        # the same batches, augmentation and attack starts for all: what differs between candidates is their own
+        common = seed_from(context.seed, "finetuning")
+        logs = train(model, images, recipe, self.finetune, seed=common, deadline=deadline)
         yield Stage(model.eval(), {"train_error": logs[-1].train_error})
 
     def _recalibrate(

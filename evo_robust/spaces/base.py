@@ -118,7 +118,10 @@ class SearchSpace(Part, abc.ABC):
         """
         for _ in range(_PATIENCE):
             genome = self.sample(rng)
-            structure = self.structure(self.decode(genome))
+            try:
+                structure = self.structure(self.decode(genome))
+            except InvalidArchitecture:
+                continue  # spaces may refuse genomes: the next one
             if structure is None:
                 raise ValueError(f"{type(self).__name__} tells no budgets: expected a space with a structure")
             if structure.budget == budget:
