@@ -48,8 +48,9 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", shown("run"))
-def test_searches_can_be_loaded(command: str, mine: Path) -> None:
+# the README's own problem is run below; loaded from a folder for each test its class would be there several times
+@pytest.mark.parametrize("command", [c for c in shown("run") if "problem=mine" not in c])
+def test_searches_can_be_loaded(command: str) -> None:
     given = split(arguments(command))
     own = {key: given.pop(key) for key in list(given) if key in chz.chz_fields(RunOptions)}
     given.pop("--help", None)
