@@ -346,7 +346,7 @@ def candidates(options: argparse.Namespace) -> bool:
     epochs = options.supernet_epochs or inherited.supernet.epochs
     # one thread everywhere, so that seconds of supernet and candidates are seconds of a core
     inherited = chz.replace(inherited, supernet=chz.replace(inherited.supernet, epochs=epochs, threads=1))
-    watched = Watched(epochs=options.epochs or scratch.epochs, recipe=scratch.recipe)
+    watched = Watched(epochs=options.epochs, recipe=scratch.recipe)
     rng = np.random.default_rng(0)
     architectures = [demo.space.decode(demo.space.sample(rng)) for _ in range(options.candidates)]
     with tempfile.TemporaryDirectory() as cache:
@@ -474,8 +474,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=2, help="turns each contender takes after the first")
     parser.add_argument("--paths", type=int, default=10, help="random α of the sparse path")
     parser.add_argument("--repeats", type=int, default=3, help="turns of the sparse paths")
-    parser.add_argument("--candidates", type=int, default=4, help="architectures measured one-shot and from scratch")
-    parser.add_argument("--epochs", type=int, default=None, help="from scratch; as the problem has it when not given")
+    parser.add_argument("--candidates", type=int, default=3, help="architectures measured one-shot and from scratch")
+    # twice those of scale=scratch, which still learn at their end
+    parser.add_argument("--epochs", type=int, default=48, help="from scratch, enough to converge")
     parser.add_argument("--supernet-epochs", type=int, default=None, help="as the problem has it when not given")
     options = parser.parse_args(argv)
     unknown = set(options.parts) - {*PARTS, "peak"}
