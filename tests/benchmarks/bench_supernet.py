@@ -99,14 +99,14 @@ def supernet(space: RobNet, device: str) -> Supernet:
         return space.supernet(CLASSES, SHAPE).to(device)
 
 
-def seconds(work: Callable[[], object], device: str) -> float:
-    """Wall-clock time of a piece of work, with the device's part of it."""
+def seconds(work: Callable[[], object], device: str, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time of a piece of work, with the device's part of it; wall-clock time unless another clock is given."""
     wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
     wait()
-    began = time.perf_counter()
+    began = clock()
     work()
     wait()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 # --- one training step ----------------------------------------------------------------------------------------------
@@ -404,14 +404,16 @@ class Cost:
 def cost(
     evaluator: PooledEvaluator, context: Context, objective: Objective, architectures: Sequence[Architecture]
 ) -> Cost:
-    """What an evaluator's candidates cost, one after another."""
-    began = time.perf_counter()
+    """What an evaluator's candidates cost, one after another; on a CPU in seconds of the core that they have."""
+    # one thread in this process: what it used does not depend on who else is at work for these many minutes
+    clock = time.perf_counter if context.device.startswith("cuda") else time.process_time
+    began = clock()
     session = evaluator.start(context, (objective,), ())
-    started = time.perf_counter() - began
+    started = clock() - began
     warm_up = chz.replace(evaluator, epochs=1) if hasattr(evaluator, "epochs") else evaluator
     list(warm_up.start(context, (objective,), ()).evaluate(architectures[:1]))
     evaluations: list[tuple[int, Evaluation]] = []
-    taken = seconds(lambda: evaluations.extend(session.evaluate(architectures)), context.device)
+    taken = seconds(lambda: evaluations.extend(session.evaluate(architectures)), context.device, clock)
     wrong = [e.error for _, e in evaluations if e.status != "ok"]
     if wrong:
         raise SystemExit(f"a candidate failed: {wrong[0]}")
