@@ -38,6 +38,22 @@ class UserError(Exception):
     """A mistake that the person at the keyboard can mend: shown as one message, exit status 2."""
 
 
+def refuse_unless(part: object, *checks: tuple[str, bool, str], prefix: str = "") -> None:
+    """Refuse the first of a part's fields that is not good.
+
+    Args:
+        part: whose fields they are.
+        checks: (field, whether its value is good, what was expected of it), such as ``("epochs", …, ">= 1")``.
+        prefix: what stands before the fields' names where a user types them, such as ``evaluator.``.
+
+    Raises:
+        ValueError: naming the field, what was expected and what it is.
+    """
+    for name, good, expected in checks:
+        if not good:
+            raise ValueError(f"expected {prefix}{name} {expected}, got {getattr(part, name)!r}")
+
+
 def nearest(word: str, options: Iterable[str]) -> str:
     """Sentence that names the options closest to ``word``, or all of them when none is close."""
     known = sorted(options)

@@ -20,7 +20,7 @@ from evo_robust.data import DataSet
 from evo_robust.device import fixed_threads
 from evo_robust.files import only_one, read_tensors, stored_checksum, write_csv, write_json, write_tensors
 from evo_robust.objectives.base import Say, silent
-from evo_robust.parts import Part, UserError, digest, dotted, seed_from
+from evo_robust.parts import Part, UserError, digest, dotted, refuse_unless, seed_from
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Supernet
 from evo_robust.train import EpochLog, PGDTraining, Recipe, Standard, TrainingDiverged, read_logs, train
@@ -60,15 +60,14 @@ class SupernetTraining(Part):
 
     @chz.validate
     def _ranges(self) -> None:
-        for name, good, expected in (
+        refuse_unless(
+            self,
             ("epochs", self.epochs >= 1, ">= 1"),
             ("sampling", self.sampling in _SAMPLINGS, " or ".join(_SAMPLINGS)),
             ("keep", 0 < self.keep <= 1, "in (0,1]"),
             ("threads", self.threads >= 1, ">= 1"),
             ("seed", self.seed >= 0, ">= 0"),
-        ):
-            if not good:
-                raise ValueError(f"expected {name} {expected}, got {getattr(self, name)}")
+        )
 
     def check(self, space: SearchSpace, data: DataSet) -> None:
         """Raise ``ValueError`` where ``space`` has no supernet."""

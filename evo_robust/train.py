@@ -22,7 +22,7 @@ from evo_robust.attacks.inference import clean_error
 from evo_robust.attacks.losses import kl_divergence
 from evo_robust.data import Augment, DataSet, Images, batches
 from evo_robust.files import read_tensors, write_tensors
-from evo_robust.parts import Fraction, Part, UserError, digest, seed_from
+from evo_robust.parts import Fraction, Part, UserError, digest, refuse_unless, seed_from
 from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.ops import fit_normalization
 from evo_robust.spaces.supernet import Supernet
@@ -94,7 +94,8 @@ class Recipe(Part, abc.ABC):
 
     @chz.validate
     def _ranges(self) -> None:
-        for name, good, expected in (
+        refuse_unless(
+            self,
             ("lr", self.lr > 0, "> 0"),
             ("lr_end", 0 <= self.lr_end <= self.lr, "in [0, lr]"),
             ("warmup", self.warmup >= 0, ">= 0"),
@@ -105,9 +106,7 @@ class Recipe(Part, abc.ABC):
             ("milestones", list(self.milestones) == sorted({m for m in self.milestones if m > 0}), "ascending and > 0"),
             ("milestones", bool(self.milestones) == (self.schedule == "step"), "with schedule=step, and only there"),
             ("momentum", self.momentum > 0 or not self.nesterov, "> 0 with nesterov"),
-        ):
-            if not good:
-                raise ValueError(f"expected {name} {expected}, got {getattr(self, name)}")
+        )
 
     @abc.abstractmethod
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

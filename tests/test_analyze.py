@@ -56,7 +56,7 @@ class Deep(Objective):
         return "squared norm"
 
     def measure(self, candidate: Any) -> float:
-        raise NotImplementedError
+        raise AssertionError("the evaluator pretends its figures, so nobody measures it")
 
 
 @chz.chz

@@ -69,6 +69,13 @@ def _batch_size(images: Images) -> int:
     return max(128, min(1024, 128 * 1024 // (height * width)))
 
 
+def _checked(correct: Tensor, images: Images) -> Tensor:
+    """``correct`` where it is a mask of these images."""
+    if correct.shape != images.y.shape or correct.dtype != torch.bool:
+        raise ValueError(f"expected bool correct ({len(images)},), got {correct.dtype} {tuple(correct.shape)}")
+    return correct
+
+
 def robust_curve(
     model: nn.Module,
     images: Images,
@@ -111,12 +118,8 @@ def robust_curve(
     values, began = check_strengths(eps), time.perf_counter()
     if keep_going and not isinstance(attack, GradientAttack):
         raise ValueError(f"expected a gradient attack for keep_going=True, got {type(attack).__name__}")
-    if batch_size is None:
-        batch_size = _batch_size(images)
-    if correct is None:
-        correct = correct_mask(model, images, batch_size)
-    elif correct.shape != images.y.shape or correct.dtype != torch.bool:
-        raise ValueError(f"expected bool correct ({len(images)},), got {correct.dtype} {tuple(correct.shape)}")
+    batch_size = _batch_size(images) if batch_size is None else batch_size
+    correct = _checked(correct, images) if correct is not None else correct_mask(model, images, batch_size)
     indices = torch.arange(len(images), device=images.y.device)
     indices = indices if keep_going else indices[correct]
     with torch.no_grad(), eval_mode(model), undisturbed(model):

@@ -20,7 +20,7 @@ from evo_robust.evaluators.candidates import build_candidate, candidate_seed, sp
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.images import Augment
 from evo_robust.objectives.base import Context
-from evo_robust.parts import UserError, seed_from
+from evo_robust.parts import UserError, refuse_unless, seed_from
 from evo_robust.recalibration import Batches, draw_batches, recalibrate
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import inherit
@@ -62,13 +62,13 @@ class OneShot(PooledEvaluator):
 
     @chz.validate
     def _ranges(self) -> None:
-        for name, good, expected in (
+        refuse_unless(
+            self,
             ("recalibration", self.recalibration in _RECALIBRATIONS, " or ".join(_RECALIBRATIONS)),
             ("recalibration_batches", self.recalibration_batches >= 1, ">= 1"),
             ("finetune", self.finetune >= 0, ">= 0 epochs"),
-        ):
-            if not good:
-                raise ValueError(f"expected evaluator.{name} {expected}, got {getattr(self, name)!r}")
+            prefix="evaluator.",
+        )
 
     @property
     def finetunes(self) -> bool:
