@@ -11,6 +11,7 @@ from typing import Any
 
 import chz
 import matplotlib
+import matplotlib.figure
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -22,7 +23,7 @@ from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.analysis.finetuning import finetuning_changes
 from evo_robust.analysis.ranking import ranking
-from evo_robust.analysis.relations import density_relations, fsp_relations
+from evo_robust.analysis.relations import density_relations, fsp_relations, relate
 from evo_robust.analysis.separation import features, separation
 from evo_robust.analysis.statistics import bootstrap_tau, correlate, kendall, p_text
 from evo_robust.analysis.study import Study, accuracy_words, study_of
@@ -32,6 +33,7 @@ from evo_robust.objectives.base import Constraint, Context, Objective
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts import UserError, seed_from
 from evo_robust.plotting import study_fsp
+from evo_robust.plotting.study_panel import scatter
 from evo_robust.plotting.view import view_of
 from evo_robust.problem import Problem
 from evo_robust.record import load_run
@@ -270,6 +272,15 @@ def test_convolutions_by_budget(drawn: tuple[analyze.Analysis, Path], shared: Pa
         assert int(row["n"]) == sum(s.budget == budget and s.convolutions > 0 for s in structures)
     # rare budgets leave cells empty instead of a figure that means nothing
     assert (rows[3]["pearson"] == "") == (int(rows[3]["n"]) < 3)
+
+
+@pytest.mark.parametrize(("name", "scale"), [("convolutions per cell", "linear"), ("fsp_distance", "log")])
+def test_counts_are_shown_on_a_straight_axis(name: str, scale: str) -> None:
+    axes = matplotlib.figure.Figure().add_subplot()
+    values = np.linspace(1, 14, 8)
+    scatter(axes, relate(name, "robust accuracy", values, values / 100), "title")
+    assert axes.get_xscale() == scale
+    assert len(axes.lines) == (scale == "linear"), "the regression line is straight on a straight axis alone"
 
 
 def test_weights_of_genes_are_those_of_the_rule(drawn: tuple[analyze.Analysis, Path], tmp_path: Path) -> None:

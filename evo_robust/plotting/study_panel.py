@@ -12,13 +12,16 @@ from evo_robust.analysis.relations import Relation
 from evo_robust.analysis.statistics import p_text, signed
 from evo_robust.plotting.style import EVALUATED, INK, KNEE, plain, quantity
 
+_COUNTS = ("parameters", "convolutions per cell")
+"""Shown on a straight axis however wide their range is: the line of least squares is straight there."""
+
 
 def scatter(axes: Axes, found: Relation, title: str, *, x_label: str | None = None, y_label: bool = True) -> None:
     """One point per architecture, y in percent, the regression line, and the correlations under the title."""
     unit = {"parameters": "parameters", "density": "share"}.get(found.x_name, "")
     share = unit == "share" or found.x_name.startswith("share")
     shown = quantity(found.x_name, "share" if share else unit, found.x)
-    log = shown.log and found.x_name != "parameters"
+    log = shown.log and found.x_name not in _COUNTS
     x, y = shown.shown(found.x), 100 * found.y
     axes.scatter(x, y, s=20, color=EVALUATED, alpha=0.75, lw=0)
     c = found.correlation
