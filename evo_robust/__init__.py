@@ -32,10 +32,10 @@ from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.objectives.fsp import FSPDistance
 from evo_robust.objectives.transfer import TransferError
 from evo_robust.problem import Problem, load
+from evo_robust.recipes import TRADES, FastTraining, PGDTraining, Recipe, Standard
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases, RobNet, SearchSpace
 from evo_robust.supernet import SupernetTraining
-from evo_robust.train import TRADES, FastTraining, PGDTraining, Recipe, Standard
 
 __all__ = [
     "SupernetTraining",

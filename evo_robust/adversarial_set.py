@@ -33,7 +33,8 @@ from evo_robust.device import fixed_threads
 from evo_robust.files import only_one, read_tensors, whole_file, write_tensors
 from evo_robust.objectives.base import Say, silent
 from evo_robust.parts import Part, UserError, digest, dotted, seed_from
-from evo_robust.train import Recipe, Standard, TrainingDiverged, train
+from evo_robust.recipes import Recipe, Standard
+from evo_robust.train import TrainingDiverged, train
 
 VERSION = 1
 """Raised when a change of code changes the images, so that old sets are not taken for new ones."""

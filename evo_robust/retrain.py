@@ -39,9 +39,10 @@ from evo_robust.parts import (
 )
 from evo_robust.plotting.robustness import draw_curve, draw_training
 from evo_robust.progress import duration, output
+from evo_robust.recipes import RECIPES, Recipe
 from evo_robust.record import FolderLock, library_versions
 from evo_robust.retraining import RESULT_FILE, SETTINGS_FILE, Result, Retraining, load_result, read_settings
-from evo_robust.train import RECIPES, EpochLog, Recipe, TrainingDiverged, train
+from evo_robust.train import EpochLog, TrainingDiverged, train
 
 WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"

@@ -21,8 +21,8 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.data import DataSet
 from evo_robust.images import Images
 from evo_robust.parts import Fraction, Part, UserError, seed_from
+from evo_robust.recipes import PGDTraining, Recipe
 from evo_robust.spaces.base import Architecture, SearchSpace
-from evo_robust.train import PGDTraining, Recipe
 
 SCHEMA = 1
 SETTINGS_FILE = "retrain.json"

@@ -21,9 +21,10 @@ from evo_robust.device import fixed_threads
 from evo_robust.files import only_one, read_tensors, stored_checksum, write_csv, write_json, write_tensors
 from evo_robust.objectives.base import Say, silent
 from evo_robust.parts import Part, UserError, digest, dotted, refuse_unless, seed_from
+from evo_robust.recipes import PGDTraining, Recipe, Standard
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Supernet
-from evo_robust.train import EpochLog, PGDTraining, Recipe, Standard, TrainingDiverged, read_logs, train
+from evo_robust.train import EpochLog, TrainingDiverged, read_logs, train
 
 VERSION = 1
 """Raised when a change of code changes the weights, so that old supernets are not taken for new ones."""

@@ -25,8 +25,8 @@ from evo_robust.files import read_tensors
 from evo_robust.objectives.base import Candidate, Context
 from evo_robust.objectives.transfer import TransferError
 from evo_robust.parts import UserError
+from evo_robust.recipes import Standard
 from evo_robust.spaces.nsga_phases import NSGAPhases
-from evo_robust.train import Standard
 
 DATA = Digits()
 TINY = AdversarialSet(

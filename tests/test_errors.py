@@ -15,8 +15,9 @@ from evo_robust.data import Digits
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts import Fraction, UserError
+from evo_robust.recipes import RECIPES
 from evo_robust.spaces import NSGAPhases
-from evo_robust.train import RECIPES, train
+from evo_robust.train import train
 
 EPS = (Fraction(0.05), Fraction(0.1), Fraction(0.2))
 

@@ -30,10 +30,10 @@ from evo_robust.objectives.errors import CleanError
 from evo_robust.parts import seed_from
 from evo_robust.problem import Problem
 from evo_robust.rebuild import rebuild
+from evo_robust.recipes import Standard
 from evo_robust.record import Run
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
-from evo_robust.train import Standard
 
 TINY = Problem(
     space=NSGAPhases(phases=2, nodes=3, channels=4),

@@ -20,8 +20,9 @@ from evo_robust.objectives import fsp
 from evo_robust.objectives.base import Candidate, Context
 from evo_robust.objectives.fsp import FSPDistance, fsp_distances, squared_distances
 from evo_robust.parts import Fraction
+from evo_robust.recipes import RECIPES
 from evo_robust.spaces import NSGAPhases, RobNet, SearchSpace
-from evo_robust.train import RECIPES, train
+from evo_robust.train import train
 
 DATA = Digits()
 SPLITS = DATA.load()

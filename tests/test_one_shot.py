@@ -35,12 +35,12 @@ from evo_robust.parts import Fraction, UserError
 from evo_robust.problem import Problem, problem_from_dict, problem_to_dict
 from evo_robust.rebuild import rebuild
 from evo_robust.recalibration import draw_batches, recalibrate
+from evo_robust.recipes import FastTraining
 from evo_robust.record import Run, load_run
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.robnet import RobNet
 from evo_robust.supernet import SupernetTraining
-from evo_robust.train import FastTraining
 
 FAST = FastTraining(lr=0.1, batch_size=64, threat=Threat(eps=Fraction(0.05)), augment=Augment(crop_padding=1))
 SUPERNET = SupernetTraining(epochs=2, recipe=FAST, threads=1)

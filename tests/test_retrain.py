@@ -23,11 +23,11 @@ from evo_robust.data import CIFAR10, Digits
 from evo_robust.files import read_tensors
 from evo_robust.genotype import Genotype, load_genotype, save_genotype
 from evo_robust.parts import UserError, dotted
+from evo_robust.recipes import TRADES, PGDTraining, Standard
 from evo_robust.record import FolderLock
 from evo_robust.retrain import Retraining, RetrainOptions, main, retrain, settings_from
 from evo_robust.retraining import load_result
 from evo_robust.spaces import NSGAPhases
-from evo_robust.train import TRADES, PGDTraining, Standard
 
 SPACE = NSGAPhases(phases=2, nodes=3, channels=4, dense_channels=8)
 TINY = {

@@ -20,22 +20,11 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.attacks.inference import correct_mask
 from evo_robust.data import Augment, Digits, Images
 from evo_robust.parts import Fraction, UserError
+from evo_robust.recipes import RECIPES, TRADES, FastTraining, PGDTraining, Recipe, Standard
 from evo_robust.spaces.ops import Normalize
 from evo_robust.spaces.robnet import RobNet, RobNetArchitecture
 from evo_robust.spaces.supernet import inherit
-from evo_robust.train import (
-    RECIPES,
-    TRADES,
-    FastTraining,
-    PGDTraining,
-    Recipe,
-    Standard,
-    TimeLimit,
-    TrainingDiverged,
-    evaluate_error,
-    read_logs,
-    train,
-)
+from evo_robust.train import TimeLimit, TrainingDiverged, evaluate_error, read_logs, train
 
 
 @pytest.fixture(autouse=True)
@@ -273,7 +262,8 @@ KILLED = """
 import sys, torch
 from pathlib import Path
 from evo_robust.data import Digits
-from evo_robust.train import Standard, train
+from evo_robust.recipes import Standard
+from evo_robust.train import train
 from tests.test_train import network
 
 torch.set_num_threads(1)

@@ -9,8 +9,9 @@ import chz
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed, splits_on
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.objectives.base import Context
+from evo_robust.recipes import Recipe, Standard
 from evo_robust.spaces.base import Architecture
-from evo_robust.train import Recipe, Standard, train
+from evo_robust.train import train
 
 
 @chz.chz

@@ -22,10 +22,11 @@ from evo_robust.images import Augment
 from evo_robust.objectives.base import Context
 from evo_robust.parts import UserError, refuse_unless, seed_from
 from evo_robust.recalibration import Batches, draw_batches, recalibrate
+from evo_robust.recipes import PGDTraining, Recipe
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import inherit
 from evo_robust.supernet import CURVE_FILES, FILE, SupernetTraining
-from evo_robust.train import PGDTraining, Recipe, train
+from evo_robust.train import train
 
 _RECALIBRATIONS = ("adversarial", "clean", "none")
 

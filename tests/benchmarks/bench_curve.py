@@ -32,8 +32,9 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.data import CIFAR10, cache_folder
 from evo_robust.images import Images, Splits
 from evo_robust.parts import Fraction, digest
+from evo_robust.recipes import FastTraining
 from evo_robust.spaces.ops import Normalize
-from evo_robust.train import FastTraining, train
+from evo_robust.train import train
 
 EPS = (0.03, 0.10, 0.17, 0.25)
 STEPS = 20

@@ -34,7 +34,8 @@ from evo_robust.attacks.level import CMAES, DE, LevelAttack
 from evo_robust.data import CIFAR10, cache_folder
 from evo_robust.images import Images
 from evo_robust.parts import digest
-from evo_robust.train import Standard, train
+from evo_robust.recipes import Standard
+from evo_robust.train import train
 
 WANTED_SPEED = {"CMAES": 20.0, "DE": 2.0}
 EPOCHS = 8

@@ -55,12 +55,13 @@ from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.cost import count_flops
 from evo_robust.parts import Fraction
+from evo_robust.recipes import PGDTraining
 from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.ops import fit_normalization
 from evo_robust.spaces.robnet import RobNet
 from evo_robust.spaces.supernet import Supernet
 from evo_robust.supernet import CURVE_FILES, SupernetTraining
-from evo_robust.train import PGDTraining, train
+from evo_robust.train import train
 
 SHAPE, CLASSES, BATCH = (3, 32, 32), 10, 64
 SPACE = RobNet(channels=16, layers=8)
