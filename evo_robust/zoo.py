@@ -19,12 +19,20 @@ Genotypes that papers published, found by their searches:
 ``robnet-large``     the same with more operations: 6.89M
 ``robnet-large-v2``  the large cell, 33 times, 64 channels: 33.42M
 ``robnet-free``      20 cells, each with an α of its own, 36 channels: 5.49M
+``darts-v1``         DARTS, first order (Liu et al. 2019): 20 cells, 36 channels; 3.17M with 10 classes, as below
+``darts-v2``         DARTS, second order: 3.35M
+``pc-darts``         PC-DARTS (Xu et al. 2020): 3.63M
+``racl``             RACL (Dong et al. 2020): 3.57M
+``advrush``          AdvRush (Mok et al. 2021): 4.16M
+``pvll``             PVLL (Li et al. 2020): 3.51M
+``wsr-basic``        Wsr-NAS Basic, which is Robust's too (Cheng et al. 2023), 45 channels: 4.54M
+``wsr-plus``         Wsr-NAS Plus, 46 channels: 4.74M
 ==================== =======================================================================================
 
 Blocks and layers of the reference networks are torchvision's. Up to 64×64 pixels residual and dense networks begin with
-one 3×3 convolution of stride 1 (the usual stem for CIFAR); above, with torchvision's 7×7 stem, RobNets with three
-convolutions of stride 2. Poolings of VGG-16 that would leave nothing of a small image are left out (two on 8×8 digits).
-``width`` multiplies the channels, for images that need no more; LeNet, small as it is, is never narrowed.
+one 3×3 convolution of stride 1 (the usual stem for CIFAR); above, with torchvision's 7×7 stem, published genotypes with
+three convolutions of stride 2. Poolings of VGG-16 that would leave nothing of a small image are left out (two on 8×8
+digits). ``width`` multiplies the channels, for images that need no more; LeNet, small as it is, is never narrowed.
 """
 
 from __future__ import annotations
@@ -36,9 +44,10 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor, nn
 
 from evo_robust.parts import nearest
+from evo_robust.spaces import darts_genotypes, robnet_genotypes
+from evo_robust.spaces.darts import DARTS
 from evo_robust.spaces.ops import Normalize
 from evo_robust.spaces.robnet import RobNet
-from evo_robust.spaces.robnet_genotypes import NODES, PUBLISHED
 
 if TYPE_CHECKING:
     from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -219,16 +228,26 @@ def _vgg_16(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
 
 
 def _robnet(name: str) -> Builder:
-    published = PUBLISHED[name]
+    published = robnet_genotypes.PUBLISHED[name]
 
     def builder(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
         space = RobNet(
             cells="shared" if len(published.alphas) == 1 else "free",
             channels=_scaled(published.channels, width),
             layers=published.layers,
-            nodes=NODES,
+            nodes=robnet_genotypes.NODES,
         )
         return space.build(space.from_text("/".join(published.alphas)), n_classes, in_shape)
+
+    return builder
+
+
+def _darts(name: str) -> Builder:
+    published = darts_genotypes.PUBLISHED[name]
+
+    def builder(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
+        space = DARTS(channels=_scaled(published.channels, width), layers=darts_genotypes.LAYERS, final=True)
+        return space.build(space.from_text(published.text), n_classes, in_shape)
 
     return builder
 
@@ -244,6 +263,9 @@ _REFERENCES: dict[str, Builder] = {
 }
 
 # Published genotypes are added here; networks of search spaces normalise by themselves.
-_GENOTYPES: dict[str, Builder] = {f"robnet-{name}": _robnet(name) for name in PUBLISHED}
+_GENOTYPES: dict[str, Builder] = {
+    **{f"robnet-{name}": _robnet(name) for name in robnet_genotypes.PUBLISHED},
+    **{name: _darts(name) for name in darts_genotypes.PUBLISHED},
+}
 
 _BUILDERS = {name: _normalised(body) for name, body in _REFERENCES.items()} | _GENOTYPES

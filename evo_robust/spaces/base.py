@@ -154,3 +154,28 @@ class SearchSpace(Part, abc.ABC):
     def draw_smallest(self, rng: np.random.Generator) -> Architecture:
         """A random one of the architectures with fewest operations. Only where ``shares_weights``."""
         raise ValueError(f"{type(self).__name__} shares no weights: it has no smallest path")
+
+    # --- mixtures of operations -------------------------------------------------------------------------------------
+
+    @property
+    def mixture_shape(self) -> tuple[int, int, int] | None:
+        """(cells, edges, operations) of the weights of a mixture; None where operations cannot be mixed.
+
+        Cells are those that are described: 2 (normal, reduction), or 1 where they are shared.
+        """
+        return None
+
+    def mixture_edges(self) -> list[tuple[int, int]]:
+        """(source, target) node of every edge of a mixture. Only where there is a ``mixture_shape``."""
+        raise ValueError(f"{type(self).__name__} mixes no operations: it has no edges that are weighed")
+
+    def derive(self, weights: np.ndarray) -> Architecture:
+        """The architecture that weights ``(cells, edges, operations)`` stand for. Only with a ``mixture_shape``."""
+        raise ValueError(f"{type(self).__name__} mixes no operations: nothing can be derived from weights")
+
+    def weights_of(self, architecture: Architecture) -> np.ndarray:
+        """Weights ``(cells, edges, operations)``, 1 for what runs and 0 elsewhere. Only with a ``mixture_shape``.
+
+        ``derive(weights_of(a)) == a``.
+        """
+        raise ValueError(f"{type(self).__name__} mixes no operations: an architecture has no weights")

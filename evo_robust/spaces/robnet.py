@@ -10,16 +10,16 @@ import numpy as np
 from torch import nn
 
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
+from evo_robust.spaces.cell_network import frame_arguments
+from evo_robust.spaces.cells import edges_of, n_edges
 from evo_robust.spaces.robnet_codec import (
     CONVOLUTION,
     IDENTITY,
     Alpha,
     alpha_from_text,
     alpha_to_text,
-    edges_of,
     live_cell,
     live_cells,
-    n_edges,
 )
 from evo_robust.spaces.robnet_genotypes import NODES, PUBLISHED
 from evo_robust.spaces.robnet_network import RobNetNetwork, RobNetSupernet
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evo_robust.spaces.supernet import Supernet
-
-LARGE_SIDE = 64
-"""Largest image side, in pixels, that gets the stem of stride 1."""
 
 _PATIENCE = 10_000
 
@@ -201,10 +198,7 @@ class RobNet(SearchSpace):
             "cells": [alpha_to_text(alpha) for alpha in alphas] * (self.layers // len(alphas)),
             "nodes": self.nodes,
             "channels": self.channels,
-            "reductions": sorted({self.layers // 3, 2 * self.layers // 3}),
-            "n_classes": int(n_classes),
-            "in_shape": tuple(int(n) for n in in_shape),
-            "large_images": max(in_shape[1:]) > LARGE_SIDE,
+            **frame_arguments(self.layers, n_classes, in_shape),
         }
 
     def supernet(self, n_classes: int, in_shape: tuple[int, int, int]) -> Supernet:

@@ -11,19 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from evo_robust.spaces.cells import edges_of, n_edges
+
 IDENTITY, CONVOLUTION = 2, 1
 
 Alpha = tuple[int, ...]
-
-
-def edges_of(nodes: int) -> list[tuple[int, int]]:
-    """(source, target) of every edge of a cell with ``nodes`` intermediate nodes, in order: (0,2), (1,2), (0,3), …."""
-    return [(source, target) for target in range(2, nodes + 2) for source in range(target)]
-
-
-def n_edges(nodes: int) -> int:
-    """Number of edges of a cell: 14 for RobNet's four nodes."""
-    return nodes * (nodes + 3) // 2
 
 
 def alpha_to_text(alpha: Alpha) -> str:

@@ -8,38 +8,10 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evo_robust.spaces.drawing import (
-    FRAME,
-    INK,
-    NODE,
-    PALE,
-    SKIP,
-    Edge,
-    Node,
-    canvas,
-    draw_flow,
-    draw_frame,
-    draw_graph,
-)
-from evo_robust.spaces.robnet_codec import CONVOLUTION, IDENTITY, Alpha, edges_of
-
-# height of the longest arc as a fraction of its length: steeper wastes room, flatter arcs cannot be told apart
-_FLAT, _STEEP = 0.17, 0.4
-
-
-@dataclasses.dataclass(frozen=True)
-class _Area:
-    """A rectangle, in inches."""
-
-    left: float
-    bottom: float
-    width: float
-    height: float
-
-    def part(self, column: int, row: int, columns: int, rows: int) -> _Area:
-        """One field of a grid, rows from the top."""
-        width, height = self.width / columns, self.height / rows
-        return _Area(self.left + column * width, self.bottom + (rows - 1 - row) * height, width, height)
+from evo_robust.spaces.cell_drawing import Arc, Area, draw_row
+from evo_robust.spaces.cells import edges_of
+from evo_robust.spaces.drawing import INK, NODE, PALE, SKIP, canvas
+from evo_robust.spaces.robnet_codec import CONVOLUTION, IDENTITY, Alpha
 
 
 def draw_cells(figure: Figure, cells: Sequence[Alpha], nodes: int) -> None:
@@ -52,9 +24,9 @@ def draw_cells(figure: Figure, cells: Sequence[Alpha], nodes: int) -> None:
     """
     axes, width, height = canvas(figure)
     floor = _legend(axes, width, nodes, several=len(cells) > 1)
-    whole = _Area(0.05, floor, width - 0.1, height - floor - 0.06)
+    whole = Area(0.05, floor, width - 0.1, height - floor - 0.06)
     if len(cells) == 1:
-        _draw_cell(axes, cells[0], nodes, whole)
+        draw_row(axes, nodes, _arcs(cells[0], nodes), whole)
         return
     # the grid whose fields have most room for a cell about twice as wide as high
     columns = max(
@@ -69,46 +41,18 @@ def draw_cells(figure: Figure, cells: Sequence[Alpha], nodes: int) -> None:
         top = area.bottom + area.height
         axes.text(area.left + 0.06, top, f"cell {index}{note}", fontsize=size, color=INK, va="top", fontweight="bold")
         if any(alpha):
-            _draw_cell(axes, alpha, nodes, dataclasses.replace(area, height=area.height - title))
+            draw_row(axes, nodes, _arcs(alpha, nodes), dataclasses.replace(area, height=area.height - title))
 
 
-def _draw_cell(axes: Axes, alpha: Alpha, nodes: int, area: _Area) -> None:
-    """Nodes from left to right, their frame, the output, and the arcs."""
-    longest, half = nodes + 1, 0.46 * area.height
-    column = min(area.width / (nodes + 3), half / (_FLAT * longest))
-    steep = min(_STEEP, half / (longest * column))
-    radius = min(0.17, 0.17 * column)
-    middle = area.bottom + area.height / 2
-    left = area.left + (area.width - (nodes + 2) * column) / 2
-    wiring = edges_of(nodes)
-    live = {target for code, (_, target) in zip(alpha, wiring, strict=True) if code}
-    labelled = radius > 0.085  # smaller letters cannot be read
-    vertices = {}
-    for node in range(nodes + 2):
-        end = node < 2
-        label = ("k−2", "k−1")[node] if end else str(node)
-        colour = INK if node in live else FRAME
-        vertices[str(node)] = Node(
-            left + node * column, middle, label if labelled else "", "end" if end else "operation", colour
-        )
-    right, out = left + (nodes + 1.35) * column, left + (nodes + 2) * column
-    vertices["out"] = Node(out, middle, "out" if labelled else "", "end")
-    draw_frame(axes, left + 1.65 * column, right, middle - 2.2 * radius, middle + 2.2 * radius)
-    draw_flow(axes, right, out - radius, middle, radius)
-    draw_graph(axes, vertices, _arcs(alpha, nodes, steep), radius)
-
-
-def _arcs(alpha: Alpha, nodes: int, steep: float) -> list[Edge]:
+def _arcs(alpha: Alpha, nodes: int) -> list[Arc]:
     """An arc above the row for every convolution, one below for every identity."""
-    edges = []
+    arcs = []
     for code, (source, target) in zip(alpha, edges_of(nodes), strict=True):
-        # longer arcs are steeper, so that those which leave a node, or enter it, spread out
-        bend = steep * (0.3 + 0.7 * (target - source - 1) / nodes)
         if code & CONVOLUTION:
-            edges.append(Edge(str(source), str(target), colour=NODE, bend=bend))
+            arcs.append(Arc(source, target, NODE, above=True))
         if code & IDENTITY:
-            edges.append(Edge(str(source), str(target), colour=SKIP, dashed=True, bend=-bend))
-    return edges
+            arcs.append(Arc(source, target, SKIP, above=False, dashed=True))
+    return arcs
 
 
 def _legend(axes: Axes, width: float, nodes: int, *, several: bool) -> float:

@@ -7,18 +7,19 @@ stand-alone files that rebuild a network without this package. All a network nee
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
-from evo_robust.spaces.ops import Normalize
-from evo_robust.spaces.robnet_codec import CONVOLUTION, IDENTITY, Alpha, alpha_from_text, edges_of, live_cells
-from evo_robust.spaces.supernet import Supernet
+from evo_robust.spaces.cell_network import CellNetwork
+from evo_robust.spaces.cell_ops import FactorizedReduce, PointConv, SepConv
+from evo_robust.spaces.cells import edges_of
+from evo_robust.spaces.robnet_codec import CONVOLUTION, IDENTITY, Alpha, alpha_from_text, live_cells
+from evo_robust.spaces.supernet import Path, Supernet
 
 
-class RobNetNetwork(nn.Module):
+class RobNetNetwork(CellNetwork):
     """A stem, cells, global average pooling and a linear classifier; what an α leaves out is not built.
 
     Args:
@@ -41,43 +42,29 @@ class RobNetNetwork(nn.Module):
         in_shape: tuple[int, int, int],
         large_images: bool,
     ) -> None:
-        super().__init__()
-        self.nodes = nodes
-        self.normalize = Normalize(in_shape[0])
-        stems = large_stems if large_images else small_stem
-        self.stem, self.stem2 = stems(in_shape[0], channels)
-        before = earlier = channels if large_images else 3 * channels
         alphas = live_cells([alpha_from_text(text, nodes) for text in cells], nodes)
-        self.cells = nn.ModuleList()
-        halved = large_images  # whether the outputs of cells k−2 and k−1 differ in size
-        for index, alpha in enumerate(alphas):
-            reduction = index in reductions
-            channels *= 2 if reduction else 1
-            self.cells.append(RobNetCell(alpha, nodes, earlier, before, channels, reduction, halved))
-            earlier, before, halved = before, nodes * channels, reduction
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(before, n_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(n, n_classes)`` of images ``(n, c, h, w)`` in [0,1]."""
-        earlier = before = self.stem(self.normalize(x))
-        if self.stem2 is not None:
-            before = self.stem2(before)
-        for cell in self.cells:
-            earlier, before = before, cell(earlier, before)
-        return self.classifier(self.pool(before).flatten(1))
+        super().__init__(
+            lambda index, *place: RobNetCell(alphas[index], nodes, *place),
+            len(alphas),
+            nodes,
+            channels,
+            reductions,
+            n_classes,
+            in_shape,
+            large_images,
+        )
 
 
 class RobNetSupernet(RobNetNetwork, Supernet):
     """The network of all operations; ``choose`` says which of them run. Weights bear the names of ``RobNetNetwork``."""
 
-    def choose(self, architecture: Hashable) -> None:
+    def choose(self, path: Path) -> None:
         """See :meth:`Supernet.choose`.
 
         Args:
-            architecture: its ``cells`` are one α for all cells or one for each.
+            path: an architecture, whose ``cells`` are one α for all cells or one for each.
         """
-        given: Sequence[Alpha] = architecture.cells  # type: ignore[attr-defined]
+        given: Sequence[Alpha] = path.cells  # type: ignore[attr-defined]
         alphas = list(given) * (len(self.cells) if len(given) == 1 else 1)
         for cell, alpha in zip(self.cells, live_cells(alphas, self.nodes), strict=True):
             cell.active = alpha  # type: ignore[assignment]
@@ -153,58 +140,3 @@ class RobNetCell(nn.Module):
             # the first convolution's output may be added to in place: no backward pass reads it
             total = term if total is None else total.add_(term) if fresh else total + term
         return total
-
-
-class SepConv(nn.Sequential):
-    """Separable 3×3 convolution twice, without its first ReLU: DW(stride)–PW–BN–ReLU–DW–PW–BN, no affine BN."""
-
-    def __init__(self, channels: int, stride: int) -> None:
-        super().__init__(
-            nn.Conv2d(channels, channels, 3, stride, 1, groups=channels, bias=False),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels, affine=False),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=False),
-            nn.Conv2d(channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels, affine=False),
-        )
-
-
-class PointConv(nn.Sequential):
-    """1×1 convolution – BN without affine parameters; the ReLU before it is the caller's."""
-
-    def __init__(self, before: int, channels: int) -> None:
-        super().__init__(nn.Conv2d(before, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=False))
-
-
-class FactorizedReduce(nn.Module):
-    """Two 1×1 convolutions of stride 2, one of them a pixel further, concatenated – BN; the ReLU is the caller's."""
-
-    def __init__(self, before: int, channels: int) -> None:
-        super().__init__()
-        self.straight = nn.Conv2d(before, channels - channels // 2, 1, 2, bias=False)
-        self.shifted = nn.Conv2d(before, channels // 2, 1, 2, bias=False)
-        self.norm = nn.BatchNorm2d(channels, affine=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Half the size, rounded up: ``(n, channels, ⌈h/2⌉, ⌈w/2⌉)``."""
-        # the added line of zeros is read at odd sizes alone
-        beyond = F.pad(x, (-1, 1, -1, 1))
-        return self.norm(torch.cat((self.straight(x), self.shifted(beyond)), 1))
-
-
-def small_stem(in_channels: int, channels: int) -> tuple[nn.Module, nn.Module | None]:
-    """3×3 convolution to 3·C channels – BN, no ReLU (CIFAR); both inputs of the first cell."""
-    convolution = nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.BatchNorm2d(3 * channels)), None
-
-
-def large_stems(in_channels: int, channels: int) -> tuple[nn.Module, nn.Module | None]:
-    """Two convolutions of stride 2, and a third after them (ImageNet)."""
-    half = max(1, channels // 2)
-    first = nn.Sequential(
-        *(nn.Conv2d(in_channels, half, 3, 2, 1, bias=False), nn.BatchNorm2d(half), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(half, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels)),
-    )
-    second = nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels))
-    return first, second
