@@ -1,0 +1,99 @@
+"""What a network is worth at all strengths of a search, where some are attacked and the others estimated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+from torch import Tensor, nn
+
+from evo_robust.attacks.gradient import GradientAttack
+from evo_robust.attacks.inference import classes, eval_mode, undisturbed
+from evo_robust.estimators.base import Estimator, NoiseEstimator, Shape
+from evo_robust.estimators.noises import real_noises, spectrum
+from evo_robust.estimators.state import part
+from evo_robust.estimators.strengths import Strengths
+from evo_robust.images import Images
+from evo_robust.parts import digest
+
+# images attacked together: estimators keep maps of all of them, several for each strength
+_BATCH = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where noises at all strengths come from: an attack at N1 of them and an estimator for the rest.
+
+    Attributes:
+        attack: makes the real noises.
+        strengths: which are real and which are estimated.
+        kind: of the estimator.
+    """
+
+    attack: GradientAttack
+    strengths: Strengths
+    kind: Estimator
+
+    @property
+    def learned(self) -> bool:
+        """Whether the estimator has weights that somebody must train."""
+        return bool(self.strengths.estimated) and self.kind.learned
+
+    @property
+    def key(self) -> str:
+        """Under which its estimator's weights lie among those that candidates share."""
+        return f"noise_{digest(self.attack, self.strengths, self.kind)}"
+
+    def estimator(self, in_shape: Shape, shared: Mapping[str, Tensor] | None = None) -> NoiseEstimator:
+        """The estimator, with its weights among ``shared`` ones where it has any.
+
+        Raises:
+            ValueError: it is learned, and nobody has trained it.
+        """
+        estimator = self.kind.build(in_shape)
+        if self.learned:
+            weights = part(shared or {}, self.key)
+            if not weights:
+                raise ValueError(
+                    f"the noise estimator {type(self.kind).__name__} is learned: expected a search that trains it "
+                    "(algorithm=GradientHybrid algorithm.gradient=EstimatedLoss), or estimator=WA"
+                )
+            estimator.load_state_dict(weights)
+        return estimator.eval()
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A network's figures without attack and at every strength.
+
+    Attributes:
+        losses: mean cross-entropy in nats, float64 ``(1 + strengths,)``, without attack first.
+        errors: fraction misclassified, float64 ``(1 + strengths,)``; an image that is misclassified at a strength
+            counts at every larger one, whose ball holds its adversarial image too.
+    """
+
+    losses: Tensor
+    errors: Tensor
+
+
+@torch.no_grad()
+def measure_spectrum(
+    model: nn.Module, images: Images, source: Source, estimator: NoiseEstimator, generator: torch.Generator
+) -> Found:
+    """Losses and errors of a network in eval mode; it is left as it was.
+
+    Every image goes to the last step of every attack: estimates need the noises of all, and losses are means over all.
+    """
+    losses, wrong = [], []
+    with eval_mode(model), undisturbed(model):
+        for index in torch.arange(len(images), device=images.y.device).split(_BATCH):
+            x, y = images.floats(index), images.y[index]
+            real = real_noises(model, x, y, source.strengths.real, source.attack, generator)
+            noises = spectrum(estimator, x, real, source.strengths)
+            logits = [model(image).float() for image in (x, *(x + noise for noise in noises))]
+            losses.append(torch.stack([F.cross_entropy(z, y, reduction="sum").double() for z in logits]))
+            wrong.append(torch.stack([classes(z) != y for z in logits]).cummax(0).values)
+    errors = torch.cat(wrong, 1).double().mean(1)
+    return Found((torch.stack(losses).sum(0) / len(images)).cpu(), errors.cpu())

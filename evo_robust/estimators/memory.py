@@ -1,0 +1,225 @@
+"""Training of a noise estimator during a search: a memory of real noises, of which one at a time is left out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+
+import chz
+import torch
+from torch import Tensor, nn
+
+from evo_robust.attacks.gradient import GradientAttack
+from evo_robust.estimators.base import Estimator, NoiseEstimator, Shape
+from evo_robust.estimators.noises import real_noises
+from evo_robust.estimators.state import optimizer_tensors, part, restore_optimizer
+from evo_robust.estimators.strengths import REACH, Strengths
+from evo_robust.parts import Part, refuse_unless, seed_from
+from evo_robust.train import reproducible
+
+
+@chz.chz
+class NoiseTraining(Part):
+    """How a noise estimator learns beside the search (Cheng et al., AAAI 2023: Wsr-NAS); defaults are the paper's."""
+
+    memory: int = chz.field(default=600, doc="M_a, images that are remembered with their noises, >= 1")
+    batches: int = chz.field(default=10, doc="B, batches of images attacked for the memory in each epoch, >= 1")
+    passes: int = chz.field(default=1, doc="K_a, passes over the memory in each epoch, >= 1")
+    batch_size: int = chz.field(default=64, doc="images per step, >= 1")
+    lr: float = chz.field(default=5e-4, doc="learning rate of AdamW, > 0")
+    weight_decay: float = chz.field(default=1e-4, doc="of AdamW, >= 0")
+    reach: float = chz.field(
+        default=REACH,
+        doc="the extra strength of a batch is drawn from U(0, reach times the largest strength), > 0; the paper's .15 "
+        "beside .105 when not given",
+    )
+
+    @chz.validate
+    def _ranges(self) -> None:
+        counts = ("memory", "batches", "passes", "batch_size")
+        refuse_unless(
+            self,
+            *((name, getattr(self, name) >= 1, ">= 1") for name in counts),
+            ("lr", 0 < self.lr < math.inf, "> 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, ">= 0"),
+            ("reach", 0 < self.reach < math.inf, "> 0"),
+        )
+
+
+class NoiseMemory:
+    """The last images that were attacked, each with its noises at k strengths, ascending (M_a)."""
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"expected capacity >= 1, got {capacity}")
+        self.capacity = capacity
+        self._content: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return 0 if self._content is None else len(self._content[0])
+
+    def push(self, x: Tensor, noises: Tensor, strengths: Tensor) -> None:
+        """Remember images; the oldest are forgotten beyond ``capacity``.
+
+        Args:
+            x: images ``(n, c, h, w)`` in [0,1].
+            noises: ``(k, n, c, h, w)``, k >= 2, in any order.
+            strengths: of the noises, L∞, ``(k, n)``, different for each image.
+
+        Raises:
+            ValueError: shapes that do not belong together, or to what is remembered already.
+        """
+        k, n = noises.shape[:2]
+        if k < 2 or noises.shape[1:] != x.shape or strengths.shape != (k, n):
+            raise ValueError(
+                "expected images (n, c, h, w), noises (k, n, c, h, w) with k >= 2 and strengths (k, n), got "
+                f"{tuple(x.shape)}, {tuple(noises.shape)} and {tuple(strengths.shape)}"
+            )
+        ascending, order = strengths.t().sort(1)
+        new = x, noises.transpose(0, 1)[torch.arange(n, device=x.device)[:, None], order], ascending
+        if self._content is not None and self._content[1].shape[1:] != new[1].shape[1:]:
+            raise ValueError(
+                f"expected noises {tuple(self._content[1].shape[1:])} of each image, as those in the memory, "
+                f"got {tuple(new[1].shape[1:])}"
+            )
+        old = self._content or tuple(value[:0] for value in new)
+        joined = [torch.cat((before, value))[-self.capacity :] for before, value in zip(old, new, strict=True)]
+        self._content = (joined[0], joined[1], joined[2])
+
+    def left_out(self, index: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """For each image at ``index`` ``(b,)`` one of its noises to estimate, drawn at random, from all the others.
+
+        Returns:
+            images ``(b, c, h, w)``, the other noises ``(k − 1, b, c, h, w)`` and their strengths ``(k − 1, b)``,
+            the strength ``(1, b)`` and the noise ``(1, b, c, h, w)`` left out.
+        """
+        if self._content is None:
+            raise ValueError("expected images in the memory, got none: push some first")
+        x, noises, strengths = (value[index] for value in self._content)
+        b, k = strengths.shape
+        which = torch.randint(k, (b,), generator=generator, device=generator.device).to(x.device)
+        out = which[:, None] == torch.arange(k, device=x.device)
+        others = noises[~out].view(b, k - 1, *x.shape[1:]).transpose(0, 1)
+        return x, others, strengths[~out].view(b, k - 1).t(), strengths[out][None], noises[out][None]
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that is remembered, by name; empty for an empty memory."""
+        return {} if self._content is None else dict(zip(("x", "noises", "strengths"), self._content, strict=True))
+
+    def restore(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        """Remember what ``state`` gave, and nothing else."""
+        values = [tensors[name].to(device) for name in ("x", "noises", "strengths")] if tensors else []
+        self._content = (values[0], values[1], values[2]) if values else None
+
+
+class NoiseLearner:
+    """A noise estimator under training: it, its memory, its optimiser and its random numbers.
+
+    The same calls from the same seed give the same weights to the bit on one kind of device with one number of threads,
+    with or without ``state`` and ``restore`` in between.
+    """
+
+    def __init__(
+        self,
+        kind: Estimator,
+        in_shape: Shape,
+        strengths: Strengths,
+        training: NoiseTraining | None = None,
+        *,
+        seed: int,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """Set up.
+
+        Args:
+            kind: of estimator; one without parameters (:class:`WA`) only has its loss measured.
+            in_shape: channels, height and width of the images.
+            strengths: of the search; the real ones are remembered, with one more.
+            training: settings, the paper's when not given.
+            seed: of the weights, the extra strengths, the starts of attacks and the order of the memory, in [0, 2**63).
+            device: where estimator and memory are.
+        """
+        self.strengths, self.training = strengths, training or NoiseTraining()
+        self.device, self.seed = torch.device(device), seed
+        with reproducible(self.device, seed_from(seed, "noise estimator")):
+            self.estimator: NoiseEstimator = kind.build(in_shape).to(self.device)
+        self.memory = NoiseMemory(self.training.memory)
+        self.generator = torch.Generator(self.device).manual_seed(seed_from(seed, "noise memory"))
+        self.parameters = list(self.estimator.parameters())
+        self.optimizer: torch.optim.Optimizer | None = None
+        if self.parameters:
+            settings = self.training
+            self.optimizer = torch.optim.AdamW(
+                self.parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+            )
+
+    def extra_strength(self) -> float:
+        """A strength beside the real ones: uniform from 0 to ``reach`` times the largest, never one of them."""
+        largest = self.training.reach * self.strengths.values[-1]
+        while True:
+            # 1 − u lies in (0, 1]: strength 0 is no attack
+            drawn = largest * (1 - torch.rand((), generator=self.generator, device=self.device).item())
+            # a twin of a real strength would teach nothing, and differences of nothing are divided by
+            if all(abs(drawn - real) > 1e-3 * largest for real in (0.0, *self.strengths.real)):
+                return drawn
+
+    def observe(self, model: nn.Module, x: Tensor, y: Tensor, attack: GradientAttack) -> None:
+        """Attack a batch at the real strengths and an extra one, and remember it; see ``real_noises``."""
+        strengths = (*self.strengths.real, self.extra_strength())
+        noises = real_noises(model, x, y, strengths, attack, self.generator)
+        self.memory.push(x, noises, x.new_tensor(strengths)[:, None].expand(-1, len(x)))
+
+    def learn(self) -> float:
+        """K_a passes over the memory; mean loss of the last pass (eq. 5: MSE between noise and estimate).
+
+        In each pass every image is seen once, with another of its noises left out at random: as many samples as there
+        are images.
+
+        Raises:
+            ValueError: the memory is empty.
+        """
+        if len(self.memory) == 0:
+            raise ValueError("expected images in the memory, got none: observe some first")
+        losses: list[Tensor] = []
+        with reproducible(self.device, seed_from(self.seed, "layers")):
+            for _ in range(self.training.passes):
+                order = torch.randperm(len(self.memory), generator=self.generator, device=self.device)
+                losses = [self._step(index) * len(index) for index in order.split(self.training.batch_size)]
+        return torch.stack(losses).sum().item() / len(self.memory)
+
+    def epoch(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: GradientAttack) -> float:
+        """What happens once per epoch of a search: the first B batches are observed, then it learns; its loss."""
+        for x, y in itertools.islice(batches, self.training.batches):
+            self.observe(model, x, y, attack)
+        return self.learn()
+
+    def _step(self, index: Tensor) -> Tensor:
+        x, noises, strengths, target, label = self.memory.left_out(index, self.generator)
+        with torch.set_grad_enabled(self.optimizer is not None):
+            loss = (self.estimator(x, noises, strengths, target) - label).square().mean()
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+        return loss.detach()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that going on needs, as tensors by name for ``evo_robust.files.write_tensors``."""
+        tensors = {f"estimator.{name}": value for name, value in self.estimator.state_dict().items()}
+        tensors |= {f"memory.{name}": value for name, value in self.memory.state().items()}
+        if self.optimizer is not None:
+            tensors |= optimizer_tensors(self.optimizer, "optimizer")
+        return tensors | {"generator": self.generator.get_state()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` gave.
+
+        Raises:
+            RuntimeError: the weights are those of another kind of estimator.
+        """
+        self.estimator.load_state_dict(part(tensors, "estimator"))
+        self.memory.restore(part(tensors, "memory"), self.device)
+        if self.optimizer is not None:
+            restore_optimizer(self.optimizer, tensors, "optimizer")
+        self.generator.set_state(tensors["generator"].cpu())
