@@ -6,6 +6,7 @@ A problem is a value made of the parts below; ``load`` finds one by name, ``sear
 from evo_robust import zoo
 from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.algorithms.evolution import NSGA2, NSGA3
+from evo_robust.algorithms.hybrid import GradientHybrid
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Attack, Threat
 from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
@@ -22,68 +23,97 @@ from evo_robust.data import (
     ImageNet,
     TinyImageNet,
 )
+from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
+from evo_robust.estimators import WA, A, E, EMinus, LossTraining, NoiseTraining, SearchLoss, Strengths
 from evo_robust.evaluators.base import Evaluator
+from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
+from evo_robust.gradients import ArchitectureGradient, Confidence, EstimatedLoss, SupernetLoss
 from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective
 from evo_robust.objectives.combined import WeightedSum
+from evo_robust.objectives.confidence import LipschitzConfidence
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.objectives.fsp import FSPDistance
+from evo_robust.objectives.lipschitz import LipschitzBound
+from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.objectives.transfer import TransferError
 from evo_robust.problem import Problem, load
-from evo_robust.recipes import TRADES, FastTraining, PGDTraining, Recipe, Standard
+from evo_robust.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
 from evo_robust.search import search
-from evo_robust.spaces import NSGAPhases, RobNet, SearchSpace
+from evo_robust.spaces import DARTS, NSGAPhases, RobNet, SearchSpace
 from evo_robust.supernet import SupernetTraining
 
 __all__ = [
-    "SupernetTraining",
-    "RobNet",
-    "OneShot",
-    "Gate",
-    "FSPDistance",
+    "A",
+    "AdversarialSet",
+    "ArchitectureGradient",
+    "Attack",
+    "Augment",
     "BIM",
     "CIFAR10",
     "CIFAR100",
     "CMAES",
-    "DE",
-    "FGSM",
-    "MIFGSM",
-    "MNIST",
-    "NSGA2",
-    "NSGA3",
-    "PGD",
-    "SVHN",
-    "TRADES",
-    "AdversarialSet",
-    "Attack",
-    "Augment",
     "Candidate",
     "CleanError",
+    "CoTrained",
+    "Confidence",
     "Constraint",
     "Context",
+    "DARTS",
+    "DE",
     "DataSet",
     "Digits",
+    "Distribution",
+    "E",
+    "EMinus",
+    "EstimatedLoss",
     "Evaluator",
+    "FGSM",
+    "FSPDistance",
     "FashionMNIST",
     "FastTraining",
     "Flops",
     "FromScratch",
+    "Gate",
+    "GradientHybrid",
+    "GumbelSoftmax",
     "ImageNet",
+    "LipschitzBound",
+    "LipschitzConfidence",
+    "LogNormal",
+    "LossTraining",
+    "MIFGSM",
+    "MNIST",
+    "NSGA2",
+    "NSGA3",
+    "MultiStrengthTraining",
     "NSGAPhases",
+    "NoiseTraining",
     "Objective",
+    "OneShot",
+    "PGD",
     "PGDTraining",
     "Params",
     "Problem",
     "RandomSearch",
     "Recipe",
+    "RobNet",
     "RobustError",
+    "RobustLoss",
+    "SVHN",
+    "SearchLoss",
     "SearchSpace",
     "Standard",
+    "Strengths",
+    "SupernetLoss",
+    "SupernetTraining",
+    "TRADES",
     "Threat",
     "TinyImageNet",
     "TransferError",
+    "WA",
     "WeightedSum",
     "load",
     "search",

@@ -36,6 +36,7 @@ class SearchProblem(PymooProblem):
     Attributes:
         space: the search space.
         seed: the problem's seed, for the algorithm.
+        objectives: what is minimised, in declared order.
         evaluations: what this search asked for, in order of asking, by (architecture, fingerprint).
         generation: number of calls that pymoo made, one per generation for generational algorithms.
     """
@@ -61,6 +62,7 @@ class SearchProblem(PymooProblem):
         self.session = session
         self.seed = seed
         self.ledger = ledger
+        self.objectives = tuple(objectives)
         self.objective_names = [o.name for o in objectives]
         self.constraint_names = [c.name for c in constraints]
         self.evaluations: dict[tuple[str, str], Evaluation] = {}
@@ -112,7 +114,7 @@ class SearchProblem(PymooProblem):
         for row in X:
             text, architecture = self._decode(row)
             genome = np.asarray(row).round().astype(int)
-            key = (text if text is not None else "no network: " + "".join(map(str, genome)), fingerprint)
+            key = (text if text is not None else _no_network(genome), fingerprint)
             keys.append(key)
             if key in self.evaluations:
                 continue
@@ -134,11 +136,27 @@ class SearchProblem(PymooProblem):
             self._keep(asked[index], number, genome)
         return [self.evaluations[key] for key in keys]
 
+    def evaluation(self, genome: np.ndarray) -> Evaluation:
+        """What is known of a genome's architecture under the session's present fingerprint.
+
+        Raises:
+            KeyError: it was not asked for.
+        """
+        text = self.key(genome)
+        if text is None:
+            text = _no_network(np.asarray(genome).round().astype(int))
+        return self.evaluations[text, self.session.fingerprint]
+
     def _keep(self, key: tuple[str, str], number: int, genome: np.ndarray) -> None:
         if self.ledger:
             self.ledger.add(
                 self.evaluations[key], id=number, generation=self.generation, genome=genome, fingerprint=key[1]
             )
+
+
+def _no_network(genome: np.ndarray) -> str:
+    """What stands for the notation of a genome that has none."""
+    return "no network: " + "".join(map(str, genome))
 
 
 def _rows(evaluations: Sequence[Evaluation], names: Sequence[str], what: str) -> np.ndarray:

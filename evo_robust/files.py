@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -135,3 +136,41 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
         total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
+
+
+def mapped_tensors(path: Path) -> Mapping[str, Tensor]:
+    """Tensors of a file by name, in host memory: mapped, so that all processes share what is read, and no more is.
+
+    Raises:
+        UserError: the file is gone or cannot be read.
+    """
+    try:
+        found = os.stat(path)
+        return _open(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run the command again") from None
+
+
+@functools.lru_cache(maxsize=2)
+def _open(path: Path, stamp: tuple[int, ...]) -> Mapping[str, Tensor]:
+    """The file at ``path``, opened once per process for as long as it is the same one."""
+    return _Stored(path)
+
+
+class _Stored(Mapping[str, Tensor]):
+    """Tensors of a safetensors file, each read when it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = safe_open(path, framework="pt")
+        self._names = dict.fromkeys(self._file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -64,7 +64,20 @@ class Problem(Part):
                 f"expected an evaluator whose candidates inherit weights (OneShot) for the gate {gates[0]}, "
                 f"got {type(self.evaluator).__name__}"
             )
-        self.algorithm.check(self.space)
+        self.algorithm.check(self.space, self.evaluator, self.objectives)
+        self._check_estimators()
+
+    def _check_estimators(self) -> None:
+        """Refuse noise estimators that nobody would train."""
+        trained = self.algorithm.trains_estimators and self.evaluator.co_trains
+        for objective in (*self.objectives, *self.recorded, *(c.of for c in self.constraints)):
+            source = objective.noise_source
+            if source is not None and source.learned and not (trained and objective in self.objectives):
+                raise ValueError(
+                    f"{objective.name}: the noise estimator {type(source.kind).__name__} is learned: expected it in an "
+                    "objective of a search with evaluator=CoTrained, algorithm=GradientHybrid and "
+                    "algorithm.gradient=EstimatedLoss, or estimator=WA, which has nothing to learn"
+                )
 
     def _check_names(self) -> None:
         """Refuse two different objectives of one name, wherever they are: both would write the same figures."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from evo_robust.data import cache_folder
 from evo_robust.device import choose_device
+from evo_robust.evaluators.co_trained import CoTrained, kept_weights
 from evo_robust.evaluators.pool import PooledEvaluator
 from evo_robust.objectives.base import Context, Say, silent
 from evo_robust.parts import UserError
@@ -49,6 +51,8 @@ def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = s
         say=say,
         shared_from=searched_on.partition(":")[0] if searched_on else None,
     )
+    if isinstance(evaluator, CoTrained):
+        context = dataclasses.replace(context, weights=kept_weights(run.folder, row["generation"]))
     context = evaluator.seeded(context)
     evaluator.prepare(context)
     model, _ = evaluator.obtain(context, problem.space.from_text(row["architecture"]))

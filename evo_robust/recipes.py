@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
-from evo_robust.attacks.base import Threat
+from evo_robust.attacks.base import Norm, Threat
+from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.attacks.losses import kl_divergence
 from evo_robust.data import Augment, DataSet
@@ -159,10 +160,43 @@ class TRADES(Recipe):
         return F.cross_entropy(logits, y) + self.beta * distance, attacked
 
 
+@chz.chz
+class MultiStrengthTraining(Recipe):
+    """Cross-entropy on adversarial images at several strengths, all of one batch together (Wsr-NAS, AAAI 2023).
+
+    A step attacks its batch at every strength: with six of them a batch of 64 images becomes one of 384.
+    """
+
+    attack: GradientAttack = chz.field(
+        default_factory=lambda: PGD(steps=7),
+        blueprint_unspecified=PGD,
+        doc="attack that makes the training images; without a step of its own it grows with the strength",
+    )
+    eps: tuple[Fraction, ...] = chz.field(
+        default=tuple(Fraction(eps) for eps in (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)),
+        doc="strengths, ascending, in units of the pixel range 0..1",
+    )
+    norm: Norm = chz.field(default="linf", doc="norm of the balls, linf or l2")
+
+    @chz.validate
+    def _strengths(self) -> None:
+        check_strengths(self.eps)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`; the logits are means over the strengths."""
+        found = [
+            self.attack.perturb(model, x, y, Threat(norm=self.norm, eps=strength), generator) for strength in self.eps
+        ]
+        logits = model(torch.cat(found)).float()
+        loss = F.cross_entropy(logits, y.repeat(len(found)))
+        return loss, logits.view(len(found), len(y), -1).mean(0)
+
+
 RECIPES: dict[str, Recipe] = {
     "standard": Standard(),
     "pgd": PGDTraining(),
     "trades": TRADES(),
     "fast": FastTraining(),
+    "multi": MultiStrengthTraining(),
 }
 """Recipes by name, with the defaults of their class."""

@@ -18,19 +18,19 @@ import torch
 
 from evo_robust.data import DataSet
 from evo_robust.device import fixed_threads
-from evo_robust.files import only_one, read_tensors, stored_checksum, write_csv, write_json, write_tensors
+from evo_robust.files import only_one, read_tensors, stored_checksum, write_json, write_tensors
+from evo_robust.learning_curve import LearningCurve
 from evo_robust.objectives.base import Say, silent
 from evo_robust.parts import Part, UserError, digest, dotted, refuse_unless, seed_from
-from evo_robust.recipes import PGDTraining, Recipe, Standard
+from evo_robust.recipes import PGDTraining, Recipe
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Supernet
-from evo_robust.train import EpochLog, TrainingDiverged, read_logs, train
+from evo_robust.train import TrainingDiverged, train
 
 VERSION = 1
 """Raised when a change of code changes the weights, so that old supernets are not taken for new ones."""
 
 FILE = "supernet.safetensors"
-CURVE_FILES = ("learning_curve.csv", "learning_curve.png")
 _CHECKPOINT = "checkpoint.safetensors"
 _SAMPLINGS = ("uniform", "progressive", "two_ended")
 
@@ -143,12 +143,15 @@ class SupernetTraining(Part):
 
 
 def _identity(space: SearchSpace, data: DataSet) -> list[Any]:
-    """What the supernet and its paths depend on: the largest network, where the space can write it down."""
+    """What the supernet and its paths depend on: the network's arguments, where the space can write them down."""
     if not hasattr(space, "network_arguments"):
         return [type(space).__name__, space]
     largest = space.largest()
-    arguments = space.network_arguments(largest, data.n_classes, data.in_shape)
-    # the text tells whether cells share α, which the arguments of a network do not
+    if hasattr(space, "supernet_arguments"):  # it holds operations that the largest network has not
+        arguments = space.supernet_arguments(data.n_classes, data.in_shape)
+    else:
+        arguments = space.network_arguments(largest, data.n_classes, data.in_shape)
+    # the text tells whether cells share their description, which the arguments of a network do not
     return [type(space).__name__, space.to_text(largest), arguments]
 
 
@@ -168,8 +171,9 @@ def _build(settings: SupernetTraining, space: SearchSpace, data: DataSet, folder
     }
     write_json(folder / "settings.json", info)
     say(f"training the supernet of {type(space).__name__} on {data.name} in {folder} (once; later runs reuse it)")
-    curve = _Curve(folder, settings.epochs, say, read_logs(checkpoint) if checkpoint.exists() else [])
-    model = _initial(settings, space, data).to(device)
+    curve = LearningCurve(folder, settings.epochs, say, checkpoint)
+    curve.tell_start()
+    model = initial_supernet(settings, space, data).to(device)
     try:
         logs = train(
             model,
@@ -183,54 +187,16 @@ def _build(settings: SupernetTraining, space: SearchSpace, data: DataSet, folder
         )
     except TrainingDiverged as reason:
         raise UserError(f"the supernet cannot be trained with recipe.lr={settings.recipe.lr}: {reason}") from None
-    curve.draw(settings, space, data)
+    sampling = f"{settings.sampling.replace('_', '-')} paths, operations kept with probability {settings.keep:g}"
+    curve.draw(settings.recipe, space, data, sampling)
     write_tensors(folder / FILE, model.state_dict(), {**info, "train_error": logs[-1].train_error})
     checkpoint.unlink(missing_ok=True)  # another process, seeing the file, may have been faster
     say(f"supernet trained in {time.monotonic() - began:.0f} s, training error {logs[-1].train_error:.1%}")
 
 
-def _initial(settings: SupernetTraining, space: SearchSpace, data: DataSet) -> Supernet:
+def initial_supernet(settings: SupernetTraining, space: SearchSpace, data: DataSet) -> Supernet:
     """The supernet with its initial weights, on the CPU."""
     # modules draw their initial weights from torch's global generator
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_from(settings.seed, "weights"))
         return space.supernet(data.n_classes, data.in_shape)
-
-
-class _Curve:
-    """The learning curve so far: told, written, drawn."""
-
-    def __init__(self, folder: Path, epochs: int, say: Say, logs: list[EpochLog]) -> None:
-        self.folder, self.epochs, self.say, self.logs = folder, epochs, say, logs
-        if logs:
-            say(f"{len(logs)} of {epochs} epochs are done already")
-
-    def add(self, log: EpochLog) -> None:
-        """One more epoch is over."""
-        self.logs.append(log)
-        self.write()
-        left = (self.epochs - log.epoch) * sum(entry.seconds for entry in self.logs) / len(self.logs)
-        self.say(
-            f"supernet epoch {log.epoch}/{self.epochs}: loss {log.loss:.3f}, training error {log.train_error:.1%}, "
-            f"{log.seconds:.1f} s, {left:.0f} s left"
-        )
-
-    def write(self) -> None:
-        """Write ``learning_curve.csv``."""
-        names = ("epoch", "loss", "train_error", "lr", "seconds")
-        rows = [[getattr(log, name) for name in names] for log in self.logs]
-        write_csv(self.folder / CURVE_FILES[0], names, rows)
-
-    def draw(self, settings: SupernetTraining, space: SearchSpace, data: DataSet) -> None:
-        """Draw ``learning_curve.png``."""
-        from evo_robust.plotting.learning import draw_learning  # matplotlib only where a picture is drawn
-
-        self.write()  # a process that was killed after its last epoch may have left the file one line short
-        recipe = settings.recipe
-        error = "training error" if isinstance(recipe, Standard) else "adversarial training error"
-        text = (
-            f"Supernet of {type(space).__name__} on {data.name}: {type(recipe).__name__}, {settings.epochs} epochs, "
-            f"{settings.sampling.replace('_', '-')} paths, operations kept with probability {settings.keep:g}. "
-            "Error on training images, of the paths that were trained on them."
-        )
-        draw_learning(self.folder / CURVE_FILES[1], self.logs, error, data.n_classes, text)

@@ -7,7 +7,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,17 @@ evaluate_error = clean_error
 
 Paths = Callable[[int], Iterator[Sequence[Architecture]]]
 """Given the epoch, counted from 0: the architectures of each step in turn, endless."""
+
+
+class Companion(Protocol):
+    """State that changes along with the weights in training."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it, by name."""
+
+    def restore(self, state: dict[str, Tensor], epochs: int) -> None:
+        """Take the state that was kept when ``epochs`` epochs were over."""
+
 
 # Steps between two looks at the loss: each look waits for the device.
 _LOOK_EVERY = 50
@@ -70,6 +81,8 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochLog], None] | None = None,
     paths: Paths | None = None,
+    until: int | None = None,
+    companion: Companion | None = None,
 ) -> list[EpochLog]:
     """Train ``model`` in place and leave it in eval mode.
 
@@ -90,20 +103,28 @@ def train(
         paths: of a supernet, which architectures it is in each step. The recipe attacks each of them for itself, and
             the step's gradient is the mean of theirs. Weights that none of them uses stay as they are: neither momentum
             nor weight decay moves them. Depends on the epoch alone, or a resume gives another result.
+        until: stop after this many of the epochs; a later call with the same arguments and ``checkpoint``, which is
+            needed then, goes on under the same schedule.
+        companion: what changes along with the weights (``paths`` may move a distribution over architectures); its
+            state lies in the checkpoint too.
 
     Returns:
-        The figures of all epochs, those before an interruption too.
+        The figures of all epochs so far, those before an interruption too.
 
     Raises:
         TrainingDiverged: the loss became NaN or infinite.
         TimeLimit: the deadline passed.
         UserError: the checkpoint is damaged or belongs to another training.
-        ValueError: fewer than 2 images, a negative number of epochs, or paths for a model that is no supernet.
+        ValueError: fewer than 2 images, a negative number of epochs, paths for a model that is no supernet, or
+            ``until`` without a checkpoint.
     """
     if len(images) < 2 or epochs < 0:
         raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
     if paths is not None and not isinstance(model, Supernet):
         raise ValueError(f"expected a supernet where paths are given, got {type(model).__name__}")
+    if until is not None and checkpoint is None:
+        raise ValueError("expected a checkpoint to go on from where training stops early, got until without one")
+    last = epochs if until is None else min(epochs, until)
     device = next(model.parameters()).device
     model.to(memory_format=torch.channels_last)
     with reproducible(device, seed_from(seed, "layers")):
@@ -112,15 +133,15 @@ def train(
             recipe, epochs, seed, len(images), [(k, list(v.shape)) for k, v in model.state_dict().items()]
         )
         if checkpoint is not None and checkpoint.exists():
-            run.restore(checkpoint, identity)
+            run.restore(checkpoint, identity, companion)
         else:
             fit_normalization(model, images.x)
         model.train()
         try:
-            for epoch in range(len(run.logs), epochs):
+            for epoch in range(len(run.logs), last):
                 log = run.epoch(epoch, recipe.lr_at(epoch, epochs), deadline)
                 if checkpoint is not None:
-                    run.save(checkpoint, identity)
+                    run.save(checkpoint, identity, companion)
                 if on_epoch is not None:
                     on_epoch(log)
         finally:
@@ -206,7 +227,7 @@ class _Run:
         self.optimizer.step()
         return total / len(paths)
 
-    def save(self, path: Path, identity: str) -> None:
+    def save(self, path: Path, identity: str, companion: Companion | None) -> None:
         """Write everything that going on needs."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -218,9 +239,11 @@ class _Run:
         tensors["layers"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["layers.cuda"] = torch.cuda.get_rng_state(self.device)
+        if companion is not None:
+            tensors |= {f"companion.{name}": value for name, value in companion.state().items()}
         write_tensors(path, tensors, {"training": identity, "logs": [dataclasses.asdict(log) for log in self.logs]})
 
-    def restore(self, path: Path, identity: str) -> None:
+    def restore(self, path: Path, identity: str, companion: Companion | None) -> None:
         """Go on where a checkpoint stopped."""
         tensors, info = read_tensors(path)
         if info.get("training") != identity:
@@ -235,6 +258,10 @@ class _Run:
             if f"momentum.{index}" in tensors:
                 buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{index}"]).detach()
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        if companion is not None:
+            prefix = "companion."
+            state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            companion.restore(state, len(self.logs))
         self.generator.set_state(tensors["generator"])
         torch.set_rng_state(tensors["layers"])
         if self.device.type == "cuda":

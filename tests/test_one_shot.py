@@ -23,8 +23,8 @@ from evo_robust.data import Digits, cache_folder
 from evo_robust.evaluators import one_shot, pool
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
-from evo_robust.evaluators.one_shot import OneShot, shared_weights
-from evo_robust.files import read_tensors
+from evo_robust.evaluators.one_shot import OneShot
+from evo_robust.files import mapped_tensors, read_tensors
 from evo_robust.genotype import load_genotype
 from evo_robust.images import Augment
 from evo_robust.objectives import base
@@ -109,15 +109,15 @@ def test_inherited_weights_give_the_supernet_path_s_output() -> None:
 
 
 def test_only_what_a_candidate_has_is_read_of_a_file_that_is_opened_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    stored, read = shared_weights(weights_file()), []
-    assert shared_weights(weights_file()) is stored
+    stored, read = mapped_tensors(weights_file()), []
+    assert mapped_tensors(weights_file()) is stored
     get = type(stored).__getitem__
     monkeypatch.setattr(type(stored), "__getitem__", lambda self, name: read.append(name) or get(self, name))
     architecture = TINY.space.from_text(TINY.space.to_text(distinct(TINY, 1)[0]))
     names = set(network(TINY.evaluator, architecture).state_dict())
     assert set(read) == names and len(names) < len(stored)
     with pytest.raises(UserError, match="cannot be read"):
-        shared_weights(Path("nowhere.safetensors"))
+        mapped_tensors(Path("nowhere.safetensors"))
 
 
 def test_the_same_weights_come_again_and_others_from_another_supernet() -> None:

@@ -20,7 +20,7 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.attacks.inference import correct_mask
 from evo_robust.data import Augment, Digits, Images
 from evo_robust.parts import Fraction, UserError
-from evo_robust.recipes import RECIPES, TRADES, FastTraining, PGDTraining, Recipe, Standard
+from evo_robust.recipes import RECIPES, TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
 from evo_robust.spaces.ops import Normalize
 from evo_robust.spaces.robnet import RobNet, RobNetArchitecture
 from evo_robust.spaces.supernet import inherit
@@ -111,9 +111,26 @@ def test_adversarial_training_makes_robust(name: str, robust_errors: dict[str, f
     assert robust_errors[name] < robust_errors["standard"] - 0.1, robust_errors
 
 
+def test_many_strengths_are_one_batch() -> None:
+    x, y = digits(40)[0].floats(), digits(40)[0].y
+    attack = PGD(steps=2)
+    recipe = MultiStrengthTraining(attack=attack, eps=(Fraction(0.05), Fraction(0.15)))
+    model = network().train()
+    loss, logits = recipe.loss(model, x, y, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    found = [attack.perturb(model, x, y, Threat(eps=Fraction(e)), generator) for e in (0.05, 0.15)]
+    expected = model(torch.cat(found))
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(expected, torch.cat((y, y))))
+    torch.testing.assert_close(logits, (expected[: len(y)] + expected[len(y) :]) / 2)
+    assert [(f - x).abs().max() <= e + 1e-6 for f, e in zip(found, (0.05, 0.15), strict=True)] == [True, True]
+    with pytest.raises(ValueError, match="ascending"):
+        MultiStrengthTraining(eps=(Fraction(0.2), Fraction(0.1)))
+
+
 def test_recipes_by_name() -> None:
     assert {name: type(recipe) for name, recipe in RECIPES.items()} == {
         "standard": Standard, "pgd": PGDTraining, "trades": TRADES, "fast": FastTraining,
+        "multi": MultiStrengthTraining,
     }  # fmt: skip
     pgd = RECIPES["pgd"]
     assert isinstance(pgd, PGDTraining)
@@ -423,6 +440,47 @@ def test_an_interrupted_supernet_equals_an_uninterrupted_one(momentum: float, tm
     assert len(read_logs(file)) == 2
     train(resumed, images, recipe, 3, seed=1, checkpoint=file, paths=paths)
     assert same(whole, resumed)
+
+
+class Counter:
+    """A companion that counts the steps it was asked for a path."""
+
+    def __init__(self) -> None:
+        self.steps, self.restored = torch.zeros(1, dtype=torch.int64), []
+
+    def paths(self, epoch: int) -> Iterator[tuple[RobNetArchitecture, ...]]:
+        while True:
+            self.steps += 1
+            yield (FIRST if self.steps.item() % 2 else SECOND,)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"steps": self.steps}
+
+    def restore(self, state: dict[str, torch.Tensor], epochs: int) -> None:
+        self.steps = state["steps"].clone()
+        self.restored.append((epochs, int(self.steps)))
+
+
+def test_training_in_parts_equals_training_in_one_go(tmp_path: Path) -> None:
+    images, _ = digits(120)
+    recipe = Standard(batch_size=40)  # three steps an epoch: paths alternate across epochs
+    whole, one = supernet(), Counter()
+    logs = train(whole, images, recipe, 4, seed=1, paths=one.paths)
+    file, seen = tmp_path / "checkpoint.safetensors", []
+    for until in (1, 1, 3, 9):
+        part, counter = supernet(), Counter()
+        arguments = {"checkpoint": file, "paths": counter.paths, "until": until, "companion": counter}
+        seen.append([log.epoch for log in train(part, images, recipe, 4, seed=1, **arguments)])
+    assert seen == [[1], [1], [1, 2, 3], [1, 2, 3, 4]]
+    assert counter.restored == [(3, 9)] and counter.steps == one.steps == 12
+    assert same(whole, part)
+    assert logs[-1].lr < logs[0].lr, "the schedule is that of the whole"
+
+
+def test_a_part_of_training_needs_a_checkpoint() -> None:
+    images, _ = digits(60)
+    with pytest.raises(ValueError, match="expected a checkpoint to go on from"):
+        train(supernet(), images, Standard(), 2, seed=0, until=1)
 
 
 def test_paths_need_a_supernet() -> None:

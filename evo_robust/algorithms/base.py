@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import chz
 from pymoo.core.algorithm import Algorithm as PymooAlgorithm
 
+from evo_robust.evaluators.base import Evaluator
+from evo_robust.objectives.base import Objective
 from evo_robust.parts import WHERE, Part
 from evo_robust.spaces.base import SearchSpace
 
@@ -29,8 +32,21 @@ class Algorithm(Part, abc.ABC):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected algorithm.{name} >= 1, got {getattr(self, name)}")
 
-    def check(self, space: SearchSpace) -> None:  # noqa: B027 (most algorithms search every space)
-        """Raise ``ValueError`` where the algorithm cannot search ``space``; before anything is written."""
+    @property
+    def trains_estimators(self) -> bool:
+        """Whether noise estimators of objectives learn while it searches, where weights are trained with it."""
+        return False
+
+    co_trains: ClassVar[bool] = False
+    """Whether the algorithm can have shared weights trained while it searches (evaluator ``CoTrained``)."""
+
+    def check(self, space: SearchSpace, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
+        """Raise ``ValueError`` where it cannot search ``space`` like this; before anything is written."""
+        if evaluator.co_trains and not self.co_trains:
+            raise ValueError(
+                f"expected algorithm=GradientHybrid with evaluator={type(evaluator).__name__}, whose weights are "
+                f"trained generation by generation, got {type(self).__name__} (OneShot trains a supernet beforehand)"
+            )
 
     @abc.abstractmethod
     def build(self, problem: SearchProblem) -> PymooAlgorithm:

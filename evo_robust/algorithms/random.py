@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import chz
@@ -12,6 +13,8 @@ from pymoo.util.optimum import filter_optimum
 
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.operators import DistinctSampling
+from evo_robust.evaluators.base import Evaluator
+from evo_robust.objectives.base import Objective
 from evo_robust.parts import nearest
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.structure import BUDGETS, Budget
@@ -47,8 +50,9 @@ class RandomSearch(Algorithm):
                 f"got {self.pop_size}"
             )
 
-    def check(self, space: SearchSpace) -> None:
+    def check(self, space: SearchSpace, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
         """See :meth:`Algorithm.check`: the space must tell budgets and have architectures of each that is wanted."""
+        super().check(space, evaluator, objectives)
         for budget in self.budgets:
             try:
                 space.sample_in(np.random.default_rng(0), budget)

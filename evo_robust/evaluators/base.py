@@ -50,6 +50,9 @@ class Session(abc.ABC):
     fingerprint: str
     """What the figures depend on: settings, data, budget, version of the shared weights."""
 
+    in_shape: tuple[int, int, int] = (0, 0, 0)
+    """Shape ``(c, h, w)`` of the images, where there are any."""
+
     @abc.abstractmethod
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
         """Evaluations with their index in ``architectures``, each as soon as it is there."""
@@ -64,6 +67,9 @@ class Evaluator(Part, abc.ABC):
 
     inherits: ClassVar[bool] = False
     """Whether candidates have inherited weights before anything dear is paid for, which gates are measured on."""
+
+    co_trains: ClassVar[bool] = False
+    """Whether the weights that candidates inherit are trained generation by generation, as an algorithm asks."""
 
     @property
     def finetunes(self) -> bool:

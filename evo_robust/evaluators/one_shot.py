@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import chz
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from evo_robust.data import DataSet
 from evo_robust.device import choose_device
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed, splits_on
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
+from evo_robust.files import mapped_tensors
 from evo_robust.images import Augment
+from evo_robust.learning_curve import CURVE_FILES
 from evo_robust.objectives.base import Context
 from evo_robust.parts import UserError, refuse_unless, seed_from
 from evo_robust.recalibration import Batches, draw_batches, recalibrate
 from evo_robust.recipes import PGDTraining, Recipe
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import inherit
-from evo_robust.supernet import CURVE_FILES, FILE, SupernetTraining
+from evo_robust.supernet import FILE, SupernetTraining
 from evo_robust.train import train
 
 _RECALIBRATIONS = ("adversarial", "clean", "none")
@@ -100,6 +100,10 @@ class OneShot(PooledEvaluator):
         """The supernet's folder."""
         return self.supernet.folder(context.space, context.data, context.cache, _trained_on(context))
 
+    def weights_file(self, context: Context) -> Path:
+        """The file of the weights that candidates inherit."""
+        return self._folder(context) / FILE
+
     def state(self, context: Context) -> str:
         """The supernet's weights."""
         return self.supernet.fingerprint(context.space, context.data, context.cache, _trained_on(context))
@@ -109,7 +113,7 @@ class OneShot(PooledEvaluator):
         seed = candidate_seed(context, context.space.to_text(architecture))
         model = build_candidate(context, architecture, seed)
         model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        inherit(model, shared_weights(self._folder(context) / FILE))
+        inherit(model, mapped_tensors(self.weights_file(context)))
         recipe = self.recipe.for_data(context.data)
         self._recalibrate(model.eval(), context, recipe, seed, deadline)
         if self.finetune == 0:
@@ -163,41 +167,3 @@ def _check_at_hand(kind: str, folder: Path) -> None:
 def _batches(data: DataSet, device: str, batch_size: int, augment: Augment | None, count: int, seed: int) -> Batches:
     """Batches for recalibration, made once per process."""
     return draw_batches(splits_on(data, device).train, batch_size, augment, count, seed)
-
-
-def shared_weights(path: Path) -> Mapping[str, Tensor]:
-    """A supernet's weights by name, in host memory: mapped, so that all processes share what is read, and no more is.
-
-    Raises:
-        UserError: the file is gone or cannot be read.
-    """
-    try:
-        found = os.stat(path)
-        return _open(path, (found.st_ino, found.st_size, found.st_mtime_ns))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); run the command again") from None
-
-
-@functools.lru_cache(maxsize=2)
-def _open(path: Path, stamp: tuple[int, ...]) -> Mapping[str, Tensor]:
-    """The file at ``path``, opened once per process for as long as it is the same one."""
-    return _Stored(path)
-
-
-class _Stored(Mapping[str, Tensor]):
-    """Tensors of a safetensors file, each read when it is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = safe_open(path, framework="pt")
-        self._names = dict.fromkeys(self._file.keys())
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

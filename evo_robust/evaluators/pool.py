@@ -165,7 +165,7 @@ class PoolSession(Session):
         measured = (*objectives, *(c.of for c in constraints), *context.recorded)
         for objective in measured:
             objective.prepare(context)
-        self.workers = context.workers
+        self.workers, self.in_shape = context.workers, context.data.in_shape
         self.job = Job(evaluator, dataclasses.replace(context, say=silent), objectives, constraints)
         self.fingerprint = digest(
             evaluator.version,

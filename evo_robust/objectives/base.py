@@ -5,9 +5,9 @@ from __future__ import annotations
 import abc
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import chz
 import torch
@@ -15,8 +15,13 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.inference import correct_mask
 from evo_robust.data import DataSet, Splits
+from evo_robust.files import mapped_tensors
 from evo_robust.parts import Part, seed_from
 from evo_robust.spaces.base import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    from evo_robust.estimators.base import NoiseEstimator
+    from evo_robust.estimators.measure import Source
 
 Say = Callable[[str], None]
 """Takes one line of progress text."""
@@ -43,6 +48,7 @@ class Context:
         say: takes one line of progress text.
         shared_from: kind of device, ``cpu`` or ``cuda``, that weights which candidates share (a supernet) were trained
             on, where those of an earlier search are wanted; ``device`` trains them when not given.
+        weights: file of the weights that candidates share at present, where those are trained with the search.
     """
 
     space: SearchSpace
@@ -55,6 +61,7 @@ class Context:
     folder: Path | None = None
     say: Say = silent
     shared_from: str | None = None
+    weights: Path | None = None
 
 
 @dataclasses.dataclass
@@ -100,6 +107,14 @@ class Candidate:
             raise ValueError("expected a trained network, got a candidate before training")
         return self.model
 
+    def shared(self) -> Mapping[str, Tensor]:
+        """Tensors that a search under way trains for all its candidates, by name; none elsewhere."""
+        return {} if self.context.weights is None else mapped_tensors(self.context.weights)
+
+    def noise_estimator(self, source: Source) -> NoiseEstimator:
+        """The estimator of a source of noises, with the weights that it has at present, on the candidate's device."""
+        return source.estimator(self.context.data.in_shape, self.shared()).to(self.context.device)
+
     def correct(self, limit: int | None = None) -> Tensor:
         """Which of the first ``limit`` validation images (all when not given) the network gets right, bool ``(n,)``.
 
@@ -131,6 +146,11 @@ class Objective(Part, abc.ABC):
     def unit(self) -> str:
         """Unit of the value; ``fraction`` for errors."""
         return "fraction"
+
+    @property
+    def noise_source(self) -> Source | None:
+        """Where noises come from, some of which are estimated; None where all of the objective is attacked."""
+        return None
 
     def prepare(self, context: Context) -> None:  # noqa: B027 (most objectives need nothing)
         """Build, once and in the main process, what all candidates share (cached files)."""

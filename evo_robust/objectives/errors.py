@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import chz
 
 from evo_robust.attacks.base import Attack, Norm
 from evo_robust.attacks.curve import check_strengths, robust_curve
-from evo_robust.attacks.gradient import PGD
+from evo_robust.attacks.gradient import PGD, GradientAttack
+from evo_robust.estimators.base import Estimator
+from evo_robust.estimators.measure import Source, measure_spectrum
+from evo_robust.estimators.strengths import Strengths
 from evo_robust.images import Images
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.parts import Fraction
@@ -59,22 +63,55 @@ class RobustError(Objective):
         "itself, in float32, has the last word on every image either way",
     )
     limit: int | None = chz.field(default=None, doc="validation images attacked, >= 1; all when not given")
+    estimator: Estimator | None = chz.field(
+        default=None,
+        doc="estimates the noise at part of the strengths, such as WA (Wsr-NAS); all are attacked when not given",
+    )
+    n_real: int | None = chz.field(
+        default=None,
+        doc="with an estimator: how many strengths are attacked (N1), evenly; half when not given",
+    )
 
     @chz.validate
     def _sensible(self) -> None:
         check_strengths(self.eps)
+        if self.n_real is not None and self.estimator is None:
+            raise ValueError(f"expected estimator, such as WA, with n_real={self.n_real}, got none")
+        if self.estimator is not None and not (isinstance(self.attack, GradientAttack) and self.norm == "linf"):
+            raise ValueError(
+                "expected a gradient attack in linf where noises are estimated, "
+                f"got {type(self.attack).__name__} in {self.norm}"
+            )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"expected limit >= 1 images, got {self.limit}")
 
+    @property
+    def noise_source(self) -> Source | None:
+        """See :attr:`Objective.noise_source`."""
+        if self.estimator is None or not isinstance(self.attack, GradientAttack):
+            return None
+        n_real = (len(self.eps) + 1) // 2 if self.n_real is None else self.n_real
+        return Source(self.attack, Strengths(values=self.eps, n_real=n_real), self.estimator)
+
     def measure(self, candidate: Candidate) -> float:
         """Mean or worst error in [0, 1] over the strengths."""
+        errors, estimated = self._errors(candidate)
+        figures: dict[str, object] = {f"{e:.6g}": error for e, error in zip(self.eps, errors, strict=True)}
+        candidate.figures[self.name] = figures | {"estimated": estimated}
+        return max(errors) if self.reduce == "worst" else sum(errors) / len(errors)
+
+    def _errors(self, candidate: Candidate) -> tuple[Sequence[float], list[float]]:
+        """The error at every strength, and the strengths that were estimated."""
         images = _limited(candidate.splits.val, self.limit)
+        source, generator = self.noise_source, candidate.generator(self.name)
+        if source is not None:
+            estimator = candidate.noise_estimator(source)
+            found = measure_spectrum(candidate.network(), images, source, estimator, generator)
+            return found.errors[1:].tolist(), list(source.strengths.estimated)
         curve = robust_curve(
             *(candidate.network(), images, self.attack, self.eps, self.norm),
-            generator=candidate.generator(self.name),
+            generator=generator,
             precision=self.precision,
             correct=candidate.correct(self.limit),
         )
-        figures: dict[str, object] = {f"{e:.6g}": error for e, error in zip(curve.eps, curve.error, strict=True)}
-        candidate.figures[self.name] = figures | {"estimated": []}
-        return max(curve.error) if self.reduce == "worst" else sum(curve.error) / len(curve.error)
+        return curve.error, []

@@ -1,0 +1,159 @@
+"""Gradient and evolution in one search: offspring of a distribution that gradients move, and genetic offspring.
+
+All gradient (``share=1``) gives the papers' methods, RACL (Dong et al., 2020) and Wsr-NAS (Cheng et al., AAAI 2023);
+none (``share=0``) gives NSGA-II.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import chz
+import numpy as np
+from pymoo.algorithms.moo.nsga2 import NSGA2 as PymooNSGA2
+from pymoo.core.algorithm import Algorithm as PymooAlgorithm
+from pymoo.core.population import Population
+
+from evo_robust.algorithms.evolution import Genetic
+from evo_robust.distributions import Distribution, GumbelSoftmax
+from evo_robust.evaluators.base import Evaluator
+from evo_robust.evaluators.co_trained import CoTrainedSession
+from evo_robust.gradients import ArchitectureGradient, DistributionLearner, SupernetLoss
+from evo_robust.objectives.base import Objective
+from evo_robust.parts import seed_from
+from evo_robust.spaces.base import SearchSpace
+
+if TYPE_CHECKING:
+    from evo_robust.adapter import SearchProblem
+
+# draws per wanted architecture before the distribution is taken to have settled
+_PATIENCE = 50
+
+
+@chz.chz
+class GradientHybrid(Genetic):
+    """NSGA-II some of whose offspring are drawn from a distribution over architectures that gradients move.
+
+    Every generation trains the supernet and the distribution first (evaluator ``CoTrained``), then measures offspring
+    and survivors anew with the present weights, and ranks and crowds them together. The first of the distribution's
+    offspring is the architecture that it stands for.
+    """
+
+    co_trains: ClassVar[bool] = True
+
+    share: float = chz.field(default=0.5, doc="part of the offspring drawn from the distribution, in [0,1]")
+    distribution: Distribution = chz.field(
+        default_factory=GumbelSoftmax, blueprint_unspecified=GumbelSoftmax, doc="the distribution over architectures"
+    )
+    gradient: ArchitectureGradient = chz.field(
+        default_factory=SupernetLoss, blueprint_unspecified=SupernetLoss, doc="what moves it"
+    )
+
+    @chz.validate
+    def _share(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"expected algorithm.share in [0,1], got {self.share}")
+
+    @property
+    def trains_estimators(self) -> bool:
+        """See :attr:`Algorithm.trains_estimators`."""
+        return self.gradient.trains_estimators
+
+    def check(self, space: SearchSpace, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
+        """See :meth:`Algorithm.check`: the space must have operations to mix, a supernet's loss needs a supernet."""
+        super().check(space, evaluator, objectives)
+        self.gradient.check(self.distribution)
+        self.gradient.check_objectives(objectives)
+        if self.gradient.needs_supernet and not evaluator.co_trains:
+            raise ValueError(
+                f"expected evaluator=CoTrained for algorithm.gradient={type(self.gradient).__name__}, which goes down "
+                f"on the loss of a supernet, got {type(evaluator).__name__}"
+            )
+        if space.mixture_shape is None:
+            raise ValueError(
+                "GradientHybrid: expected a space whose operations can be mixed, such as DARTS, "
+                f"got {type(space).__name__}"
+            )
+
+    def build(self, problem: SearchProblem) -> PymooAlgorithm:
+        """See :meth:`Algorithm.build`."""
+        sampler = self.distribution.start(problem.space, seed_from(problem.seed, "distribution"))
+        learner = self.gradient.start(
+            sampler, seed_from(problem.seed, "gradient"), problem.objectives, problem.session.in_shape
+        )
+        algorithm = _Hybrid(learner, self.share, **self.operators(problem))
+        return algorithm.setup(problem, seed=problem.seed, termination=("n_gen", self.n_gen))
+
+
+class _Hybrid(PymooNSGA2):
+    """pymoo's NSGA-II with a second source of offspring; survivors are measured with them."""
+
+    def __init__(self, learner: DistributionLearner, share: float, **operators: Any) -> None:
+        super().__init__(**operators)
+        self.learner, self.share = learner, share
+        self.generation = 0
+
+    def _initialize_infill(self) -> Population:
+        self._train()
+        drawn = self._drawn(round(self.share * self.pop_size), set())
+        rest = self.initialization.do(self.problem, self.pop_size, algorithm=self, random_state=self.random_state)
+        return self._filled(drawn, rest)
+
+    def _initialize_advance(self, infills: Population | None = None, **kwargs: Any) -> None:
+        self._observe(infills)
+        super()._initialize_advance(infills=infills, **kwargs)
+
+    def _infill(self) -> Population | None:
+        self._train()
+        wanted = round(self.share * self.n_offsprings)
+        known = {self.problem.key(x) for x in self.pop.get("X")} | self.problem.proposed()
+        drawn = self._drawn(wanted, known)
+        offspring = drawn
+        if len(drawn) < self.n_offsprings:
+            genetic = self.mating.do(
+                self.problem, self.pop, self.n_offsprings, algorithm=self, random_state=self.random_state
+            )
+            offspring = self._filled(drawn, genetic)
+        if len(offspring) == 0 and not isinstance(self.problem.session, CoTrainedSession):
+            self.termination.force_termination = True  # nothing new is left to propose, and nothing changes
+            return None
+        # fresh individuals: figures that were measured with other weights do not compare
+        return Population.merge(Population.new(X=self.pop.get("X")), offspring)
+
+    def _advance(self, infills: Population | None = None, **kwargs: Any) -> None:
+        self._observe(infills)
+        self.pop = self.survival.do(
+            self.problem, infills, n_survive=self.pop_size, algorithm=self, random_state=self.random_state
+        )
+
+    def _observe(self, infills: Population | None) -> None:
+        if infills is not None:
+            self.learner.observe([self.problem.evaluation(x) for x in infills.get("X")])
+
+    def _train(self) -> None:
+        self.generation += 1
+        session = self.problem.session
+        if isinstance(session, CoTrainedSession):
+            session.advance(self.generation, self.learner)
+
+    def _drawn(self, wanted: int, taken: set[str | None]) -> Population:
+        """Up to ``wanted`` architectures of the distribution that are not taken, the one it stands for first."""
+        space, sampler = self.problem.space, self.learner.sampler
+        genomes: list[np.ndarray] = []
+        for attempt in range(wanted * _PATIENCE):
+            if len(genomes) == wanted:
+                break
+            genome = space.encode(sampler.mode() if attempt == 0 else sampler.draw())
+            key = self.problem.key(genome)
+            if key not in taken:
+                taken.add(key)
+                genomes.append(genome)
+        return Population.new(X=np.array(genomes, dtype=int).reshape(len(genomes), self.problem.n_var))
+
+    def _filled(self, drawn: Population, others: Population) -> Population:
+        """The drawn ones, and of the others as many as there is room for, none twice."""
+        keys = {self.problem.key(x) for x in drawn.get("X")} if len(drawn) else set()
+        size = self.pop_size if self.pop is None or len(self.pop) == 0 else self.n_offsprings
+        kept = [i for i, x in enumerate(others.get("X")) if self.problem.key(x) not in keys]
+        return Population.merge(drawn, others[kept[: size - len(drawn)]])

@@ -1,0 +1,118 @@
+"""What a distribution over architectures offers: relaxed samples with gradients, and architectures drawn from it."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+import chz
+import torch
+from torch import Tensor
+
+from evo_robust.parts import Part
+from evo_robust.spaces.base import Architecture, SearchSpace
+from evo_robust.spaces.supernet import Mixture
+
+
+@chz.chz
+class Distribution(Part, abc.ABC):
+    """How operations are weighed at random on every edge, as settings."""
+
+    @abc.abstractmethod
+    def start(self, space: SearchSpace, seed: int, device: str = "cpu") -> Sampler:
+        """The distribution as it begins, over a space with a ``mixture_shape``."""
+
+
+class Sampler(abc.ABC):
+    """A distribution at work: its parameters, and a generator of its own.
+
+    Weights are float32 ``(cells, edges, operations)``: 2 described cells (normal, reduction), or 1 where they are
+    shared; the space's operations in its order, ``none`` among them where the space has it.
+
+    Attributes:
+        space: the search space.
+        parameters: leaf tensors that gradients move, by name.
+    """
+
+    groups: ClassVar[tuple[tuple[str, ...], ...]]
+    """Names of the parameters that are moved together; a step moves one group after the other."""
+
+    def __init__(self, space: SearchSpace, seed: int, device: str) -> None:
+        if space.mixture_shape is None:
+            raise ValueError(
+                f"expected a space whose operations can be mixed, such as DARTS, got {type(space).__name__}"
+            )
+        self.space = space
+        self.shape = space.mixture_shape
+        self.device = torch.device(device)
+        # on the CPU on every device: what is drawn is a few hundred numbers
+        self.generator = torch.Generator().manual_seed(seed)
+        self.parameters: dict[str, Tensor] = {}
+
+    @abc.abstractmethod
+    def sample(self) -> Tensor:
+        """Random weights ``(cells, edges, operations)``, differentiable in the parameters."""
+
+    @abc.abstractmethod
+    def center(self) -> Tensor:
+        """Weights ``(cells, edges, operations)`` without chance, from which the search's own result is derived."""
+
+    def encoding(self, weights: Tensor) -> Tensor:
+        """A sample as a loss estimator reads it: 1 for each edge's likeliest operation, with its share's gradient."""
+        shares = weights / weights.sum(-1, keepdim=True)
+        hard = torch.zeros_like(shares).scatter_(-1, shares.argmax(-1, keepdim=True), 1.0)
+        return hard + shares - shares.detach()
+
+    def relaxed(self, weights: Tensor) -> Tensor:
+        """What the supernet's forward pass weighs operations by, given a sample; the sample itself as a rule."""
+        return weights
+
+    def keep_valid(self) -> None:  # noqa: B027 (most parameters may be anything)
+        """Put parameters back into their range after a step."""
+
+    def mixture(self, weights: Tensor | None = None) -> Mixture:
+        """A random mixture for a supernet (or that of given weights), differentiable in the parameters."""
+        relaxed = self.relaxed(self.sample() if weights is None else weights)
+        return Mixture(relaxed[0], relaxed[-1])
+
+    @torch.no_grad()
+    def draw(self) -> Architecture:
+        """A random architecture: what is derived from a sample."""
+        return self.derive(self.sample())
+
+    @torch.no_grad()
+    def mode(self) -> Architecture:
+        """The architecture that the distribution stands for."""
+        return self.derive(self.center())
+
+    def derive(self, weights: Tensor) -> Architecture:
+        """Per edge the operation of the largest weight, per node the two best edges (DARTS §2.4, RACL)."""
+        return self.space.derive(weights.detach().cpu().numpy())
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """How settled it is: the mean entropy, in nats, of the weights' shares over an edge's operations."""
+        center = self.center()
+        shares = center / center.sum(-1, keepdim=True)
+        return {"entropy": float(-torch.xlogy(shares, shares).sum(-1).mean())}
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and generator, by name."""
+        return {**self.parameters, "generator": self.generator.get_state()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take what ``state`` returned."""
+        for name, own in self.parameters.items():
+            own.copy_(state[name])
+        self.generator.set_state(state["generator"])
+
+    def seed(self) -> int:
+        """A seed for others, the next of this distribution's random numbers."""
+        return int(torch.randint(2**62, (), generator=self.generator))
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator).to(self.device)
+
+    def _parameter(self, name: str, value: Tensor) -> None:
+        self.parameters[name] = value.to(self.device).requires_grad_()

@@ -1,0 +1,72 @@
+"""Gumbel-softmax over the operations of every edge, as Wsr-NAS draws them (Cheng et al., AAAI 2023)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import chz
+import torch
+from torch import Tensor
+
+from evo_robust.distributions.base import Distribution, Sampler
+from evo_robust.parts import refuse_unless
+from evo_robust.spaces.base import SearchSpace
+
+
+@chz.chz
+class GumbelSoftmax(Distribution):
+    """H = softmax((A + Gumbel)/τ) over the operations of each edge.
+
+    With ``noise=False single_path=False temperature=1`` it is the softmax relaxation of DARTS.
+    """
+
+    temperature: float = chz.field(default=0.1, doc="τ, > 0")
+    init: float = chz.field(default=1e-3, doc="standard deviation of the initial A, >= 0")
+    noise: bool = chz.field(default=True, doc="add Gumbel noise to A; without, only A decides")
+    single_path: bool = chz.field(
+        default=True,
+        doc="the supernet runs each edge's likeliest operation alone (straight-through gradient); without, all of them",
+    )
+
+    @chz.validate
+    def _ranges(self) -> None:
+        refuse_unless(self, ("temperature", self.temperature > 0, "> 0"), ("init", self.init >= 0, ">= 0"))
+
+    def start(self, space: SearchSpace, seed: int, device: str = "cpu") -> GumbelSampler:
+        """See :meth:`Distribution.start`."""
+        return GumbelSampler(self, space, seed, device)
+
+
+class GumbelSampler(Sampler):
+    """See :class:`GumbelSoftmax`."""
+
+    groups: ClassVar[tuple[tuple[str, ...], ...]] = (("A",),)
+
+    def __init__(self, settings: GumbelSoftmax, space: SearchSpace, seed: int, device: str) -> None:
+        super().__init__(space, seed, device)
+        self.settings = settings
+        self._parameter("A", settings.init * self._normal(*self.shape))
+
+    def sample(self) -> Tensor:
+        """See :meth:`Sampler.sample`: soft weights, each edge's sum to 1."""
+        logits = self.parameters["A"]
+        if self.settings.noise:
+            uniform = torch.rand(self.shape, generator=self.generator).clamp(1e-10, 1 - 1e-7).to(self.device)
+            logits = logits - (-uniform.log()).log()
+        return (logits / self.settings.temperature).softmax(-1)
+
+    def center(self) -> Tensor:
+        """See :meth:`Sampler.center`: softmax(A)."""
+        return self.parameters["A"].softmax(-1)
+
+    def encoding(self, weights: Tensor) -> Tensor:
+        """See :meth:`Sampler.encoding`: the soft weights, as in the paper."""
+        return weights
+
+    def relaxed(self, weights: Tensor) -> Tensor:
+        """See :meth:`Sampler.relaxed`: one operation per edge with weight 1, and the soft weight's gradient."""
+        if not self.settings.single_path:
+            return weights
+        hard = torch.zeros_like(weights).scatter_(-1, weights.argmax(-1, keepdim=True), 1.0)
+        # exactly 1 and 0: a rounding error in place of a zero would run an operation for nothing
+        return hard + hard * (weights - weights.detach())

@@ -1,0 +1,72 @@
+"""Log-normal weights of operations and edges, as RACL samples them (Dong et al., 2020)."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import chz
+import torch
+from torch import Tensor
+
+from evo_robust.distributions.base import Distribution, Sampler
+from evo_robust.parts import refuse_unless
+from evo_robust.spaces.base import SearchSpace
+
+
+@chz.chz
+class LogNormal(Distribution):
+    """α ~ LN(µ_α, σ_α²) per operation, β ~ LN(µ_β, σ_β²) per edge; an operation's weight is β·α.
+
+    The paper gives no initial µ and σ. Here medians are 1/operations and 1/inputs, as if all were averaged, and σ is
+    small enough for the moment matching of sums (which breaks for σ ≳ 1.5).
+    """
+
+    sigma: float = chz.field(default=0.3, doc="initial σ of all α and β, > 0")
+    spread: float = chz.field(default=1e-3, doc="standard deviation of the initial µ around its start, >= 0")
+
+    @chz.validate
+    def _ranges(self) -> None:
+        refuse_unless(self, ("sigma", self.sigma > 0, "> 0"), ("spread", self.spread >= 0, ">= 0"))
+
+    def start(self, space: SearchSpace, seed: int, device: str = "cpu") -> LogNormalSampler:
+        """See :meth:`Distribution.start`."""
+        return LogNormalSampler(self, space, seed, device)
+
+
+SMALLEST = 1e-3
+"""σ does not fall below: at 0 its gradient would be that of no distribution."""
+
+
+class LogNormalSampler(Sampler):
+    """See :class:`LogNormal`. µ and σ of α are ``(cells, edges, operations)``, those of β ``(cells, edges)``."""
+
+    groups: ClassVar[tuple[tuple[str, ...], ...]] = (("mu_alpha", "mu_beta"), ("sigma_alpha", "sigma_beta"))
+
+    def __init__(self, settings: LogNormal, space: SearchSpace, seed: int, device: str) -> None:
+        super().__init__(space, seed, device)
+        cells, edges, operations = self.shape
+        targets = [target for _, target in space.mixture_edges()]
+        inputs = torch.tensor([float(targets.count(target)) for target in targets])
+        self._parameter("mu_alpha", settings.spread * self._normal(*self.shape).cpu() - math.log(operations))
+        self._parameter("mu_beta", settings.spread * self._normal(cells, edges).cpu() - inputs.log())
+        self._parameter("sigma_alpha", torch.full(self.shape, settings.sigma))
+        self._parameter("sigma_beta", torch.full((cells, edges), settings.sigma))
+
+    def sample(self) -> Tensor:
+        """See :meth:`Sampler.sample`: β·α, all > 0."""
+        p = self.parameters
+        alpha = p["mu_alpha"] + p["sigma_alpha"] * self._normal(*self.shape)
+        beta = p["mu_beta"] + p["sigma_beta"] * self._normal(*self.shape[:2])
+        return (alpha + beta.unsqueeze(-1)).exp()
+
+    def center(self) -> Tensor:
+        """See :meth:`Sampler.center`: medians."""
+        p = self.parameters
+        return (p["mu_alpha"] + p["mu_beta"].unsqueeze(-1)).exp()
+
+    @torch.no_grad()
+    def keep_valid(self) -> None:
+        """See :meth:`Sampler.keep_valid`."""
+        for name in ("sigma_alpha", "sigma_beta"):
+            self.parameters[name].clamp_(min=SMALLEST)

@@ -1,0 +1,279 @@
+"""Candidates that inherit weights which are trained while the search goes on, together with what proposes candidates.
+
+RACL (Dong et al., 2020) and Wsr-NAS (Cheng et al., AAAI 2023) train a supernet's weights on one half of the training
+images and a distribution over architectures on the other, in turns. Here a generation of the search is some epochs of
+that, after which its architectures are measured, the survivors of the last generation anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import chz
+from torch import Tensor
+
+from evo_robust.data import DataSet
+from evo_robust.device import fixed_threads
+from evo_robust.evaluators.candidates import splits_on
+from evo_robust.evaluators.one_shot import OneShot
+from evo_robust.evaluators.pool import PoolSession
+from evo_robust.files import read_tensors, stored_checksum, write_csv, write_tensors
+from evo_robust.images import Images
+from evo_robust.learning_curve import LearningCurve
+from evo_robust.objectives.base import Constraint, Context, Objective
+from evo_robust.parts import UserError, digest, refuse_unless, seed_from
+from evo_robust.spaces.base import SearchSpace
+from evo_robust.spaces.supernet import Path as NetworkPath
+from evo_robust.spaces.supernet import Supernet
+from evo_robust.supernet import initial_supernet
+from evo_robust.train import TrainingDiverged, train
+
+FOLDER = "co_training"
+
+
+@dataclasses.dataclass
+class CoTraining:
+    """Shared weights in the making, as an algorithm that learns beside them sees them.
+
+    Attributes:
+        space: the search space.
+        supernet: the network whose weights are trained.
+        images: training images for what is learned beside the weights; the weights have not seen them.
+        warmup: epochs before anything is learned beside the weights.
+        seed: of the search.
+    """
+
+    space: SearchSpace
+    supernet: Supernet
+    images: Images
+    warmup: int
+    seed: int
+
+
+class Learner(Protocol):
+    """What is learned beside the weights: a distribution over architectures, estimators. All randomness is its own."""
+
+    def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[NetworkPath]]:
+        """What the supernet is in each step of an epoch, counted from 0; endless. May learn between the steps."""
+
+    def learn(self, training: CoTraining, epochs: int) -> None:
+        """Learn at the end of a generation, after its ``epochs`` epochs (0 where the schedule was over before)."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that was learned, by name."""
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take what ``state`` returned."""
+
+    def shared(self) -> dict[str, Tensor]:
+        """What candidates are measured with beside the weights; its names are no weights' names."""
+
+    def figures(self) -> dict[str, float]:
+        """What a reader wants to see of a generation; always the same names."""
+
+
+@chz.chz
+class CoTrained(OneShot):
+    """Each candidate inherits the weights of a supernet that is trained generation after generation.
+
+    The supernet's recipe, epochs (of the whole schedule: the learning rate falls over them), threads and seed are
+    those of ``supernet``; what its paths are is for the algorithm to say, so that its sampling is not used. All
+    figures of a generation are measured with that generation's weights. Of these only the last are kept.
+    """
+
+    inherits: ClassVar[bool] = False  # a gate's limit is taken before there are weights to inherit
+    co_trains: ClassVar[bool] = True
+
+    warmup: int = chz.field(default=0, doc="epochs before the first generation's own, on random paths, >= 0")
+    epochs: int = chz.field(default=1, doc="epochs of training per generation, >= 0")
+    share: float = chz.field(
+        default=0.5, doc="part of the training images that weights are trained on, in (0,1); the rest is for the search"
+    )
+
+    @chz.validate
+    def _co_training(self) -> None:
+        refuse_unless(
+            self,
+            ("warmup", 0 <= self.warmup <= self.supernet.epochs, f"in 0..{self.supernet.epochs} (supernet.epochs)"),
+            ("epochs", self.epochs >= 0, ">= 0"),
+            ("share", 0 < self.share < 1, "in (0,1)"),
+            prefix="evaluator.",
+        )
+
+    def check(self, space: SearchSpace, data: DataSet) -> None:
+        """See :meth:`Evaluator.check`: the space must have a supernet of mixed operations."""
+        super().check(space, data)
+        if space.mixture_shape is None:
+            raise ValueError(
+                f"expected a space whose operations can be mixed, such as DARTS, got {type(space).__name__}"
+            )
+
+    def epochs_at(self, generation: int) -> int:
+        """Epochs that are over when a generation, counted from 1, is measured."""
+        return min(self.supernet.epochs, self.warmup + generation * self.epochs)
+
+    def prepare(self, context: Context) -> None:
+        """Nothing: weights are trained when a generation asks for them."""
+
+    def weights_file(self, context: Context) -> Path:
+        """See :meth:`OneShot.weights_file`."""
+        if context.weights is None:
+            raise UserError("the weights of this search are trained with it: expected a search under way")
+        return context.weights
+
+    def state(self, context: Context) -> str:
+        """The weights at present; nothing before there are any."""
+        return "" if context.weights is None else stored_checksum(context.weights)
+
+    def start(
+        self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]
+    ) -> CoTrainedSession:
+        """See :meth:`Evaluator.start`."""
+        return CoTrainedSession(self, self.seeded(context), tuple(objectives), tuple(constraints))
+
+
+class CoTrainedSession(PoolSession):
+    """Candidates of one search, measured with weights that ``advance`` trains.
+
+    The folder ``co_training`` holds ``checkpoint.safetensors`` (training under way), the last generation's weights,
+    and of every generation what was learned beside, so that a resumed search takes the past from there.
+    """
+
+    def __init__(
+        self,
+        evaluator: CoTrained,
+        context: Context,
+        objectives: tuple[Objective, ...],
+        constraints: tuple[Constraint, ...],
+    ) -> None:
+        super().__init__(evaluator, context, objectives, constraints)
+        self.evaluator, self.say = evaluator, context.say
+        self._temporary = tempfile.TemporaryDirectory() if context.folder is None else None
+        self.folder = Path(self._temporary.name) if self._temporary else context.folder / FOLDER  # type: ignore[operator]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._settings = self.fingerprint
+        self._supernet: Supernet | None = None
+        self._told: dict[int, list[str]] = {}
+
+    def close(self) -> None:
+        """See :meth:`Session.close`."""
+        if self._temporary:
+            self._temporary.cleanup()
+
+    def advance(self, generation: int, learner: Learner) -> None:
+        """Train for a generation, counted from 1, or take what an earlier process trained; candidates inherit that.
+
+        Raises:
+            UserError: training diverged, or a file of the folder is damaged or belongs to another search.
+        """
+        learned = self.folder / f"generation-{generation:04d}.safetensors"
+        weights = self.folder / f"weights-{generation:04d}.safetensors"
+        if not learned.is_file():
+            self._train(generation, learner, weights)
+            figures = {name: value if math.isfinite(value) else None for name, value in learner.figures().items()}
+            about = {"settings": self._settings, "weights": stored_checksum(weights), "figures": figures}
+            write_tensors(learned, learner.state(), about)
+        state, info = read_tensors(learned)
+        if info.get("settings") != self._settings:
+            raise UserError(f"{learned} belongs to another search: choose another out=, or the same settings")
+        # a fresh search takes its own state from the file too: what resumes is what went on
+        learner.restore(state)
+        self._tell(generation, info["figures"])
+        self.fingerprint = digest(self._settings, info["weights"])
+        context = dataclasses.replace(self.job.context, weights=weights)
+        self.job = dataclasses.replace(self.job, context=context)
+        for old in self.folder.glob("weights-*.safetensors"):
+            if old.name < weights.name:
+                old.unlink()
+
+    def _tell(self, generation: int, figures: Mapping[str, float | None]) -> None:
+        """A line of ``co_training.csv`` in the run folder."""
+        folder = self.job.context.folder
+        self._told[generation] = ["" if value is None else f"{value:.6g}" for value in figures.values()]
+        if folder is not None:
+            rows = [[number, self.evaluator.epochs_at(number), *values] for number, values in self._told.items()]
+            write_csv(folder / f"{FOLDER}.csv", ["generation", "epochs", *figures], rows)
+
+    def _train(self, generation: int, learner: Learner, file: Path) -> None:
+        evaluator, context = self.evaluator, self.job.context
+        first, last = (evaluator.epochs_at(g) if g else 0 for g in (generation - 1, generation))
+        images = splits_on(context.data, context.device).train
+        cut = min(max(2, round(evaluator.share * len(images))), len(images) - 1)
+        training = CoTraining(
+            context.space, self._model(), images.take(slice(cut, None)), evaluator.warmup, context.seed
+        )
+        checkpoint = self.folder / "checkpoint.safetensors"
+        curve = LearningCurve(
+            context.folder or self.folder, evaluator.supernet.epochs, self.say, checkpoint, "supernet_"
+        )
+        try:
+            with fixed_threads(evaluator.supernet.threads):
+                train(
+                    training.supernet,
+                    images.take(slice(cut)),
+                    evaluator.supernet.recipe.for_data(context.data),
+                    evaluator.supernet.epochs,
+                    seed=seed_from(evaluator.supernet.seed, "training"),
+                    checkpoint=checkpoint,
+                    on_epoch=curve.add,
+                    paths=lambda epoch: learner.paths(training, epoch),
+                    until=last,
+                    companion=_Since(learner, first),
+                )
+                learner.learn(training, last - first)
+        except TrainingDiverged as reason:
+            lr = evaluator.supernet.recipe.lr
+            raise UserError(f"the supernet cannot be trained with recipe.lr={lr}: {reason}") from None
+        if curve.logs:
+            curve.draw(evaluator.supernet.recipe, context.space, context.data, "paths of the search's distribution")
+        write_tensors(file, {**training.supernet.state_dict(), **learner.shared()}, {"generation": generation})
+
+    def _model(self) -> Supernet:
+        if self._supernet is None:
+            context = self.job.context
+            self._supernet = initial_supernet(self.evaluator.supernet, context.space, context.data).to(context.device)
+        return self._supernet
+
+
+def kept_weights(folder: Path, generation: int) -> Path:
+    """The file of the weights that a generation of the run in ``folder`` was measured with.
+
+    Raises:
+        UserError: they are gone (only the last generation's are kept), or a file is damaged.
+    """
+    own = folder / FOLDER
+    learned = own / f"generation-{generation:04d}.safetensors"
+    if not learned.is_file():
+        raise UserError(f"{own} holds nothing of generation {generation}: its weights cannot be made again")
+    wanted = read_tensors(learned)[1].get("weights")
+    kept = sorted(own.glob("weights-*.safetensors"))
+    for file in kept:
+        if stored_checksum(file) == wanted:
+            return file
+    raise UserError(
+        f"the weights of generation {generation} are gone: of weights that are trained with the search only the last "
+        f"generation's are kept ({', '.join(file.name for file in kept) or 'none'}): pick from the front, or say "
+        "weights=false"
+    )
+
+
+@dataclasses.dataclass
+class _Since:
+    """A learner's state in the checkpoint of a generation that began after ``first`` epochs."""
+
+    learner: Learner
+    first: int
+
+    def state(self) -> dict[str, Tensor]:
+        """See :class:`evo_robust.train.Companion`."""
+        return self.learner.state()
+
+    def restore(self, state: dict[str, Tensor], epochs: int) -> None:
+        """See :class:`evo_robust.train.Companion`; what the learner knew when the generation began, it has already."""
+        if epochs > self.first:
+            self.learner.restore(state)

@@ -1,0 +1,137 @@
+"""What moves a distribution over architectures: settings, and the learner that a co-trained search runs."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
+
+import chz
+import numpy as np
+import torch
+from torch import Tensor
+
+from evo_robust.distributions.base import Distribution, Sampler
+from evo_robust.estimators.state import optimizer_tensors, part, restore_optimizer
+from evo_robust.evaluators.base import Evaluation
+from evo_robust.evaluators.co_trained import CoTraining
+from evo_robust.objectives.base import Objective
+from evo_robust.parts import Part as Settings
+from evo_robust.parts import refuse_unless, seed_from
+from evo_robust.spaces.supernet import Path
+
+Redraw = Literal["step", "epoch"]
+
+
+@chz.chz
+class ArchitectureGradient(Settings, abc.ABC):
+    """A loss of architectures and the Adam that follows it."""
+
+    needs_supernet: ClassVar[bool] = False
+    """Whether it takes a supernet that is trained with the search."""
+
+    trains_estimators: ClassVar[bool] = False
+    """Whether noise estimators of objectives learn along with it."""
+
+    lr: float = chz.field(default=6e-4, doc="learning rate of Adam, > 0")
+    betas: tuple[float, float] = chz.field(default=(0.5, 0.999), doc="decay rates of Adam, in [0,1)")
+    weight_decay: float = chz.field(default=1e-3, doc="L2 penalty on the distribution's parameters, >= 0")
+    redraw: Redraw = chz.field(
+        default="step", doc="when the supernet's paths are drawn anew: every step (RACL) or every epoch (Wsr-NAS)"
+    )
+
+    @chz.validate
+    def _optimiser(self) -> None:
+        refuse_unless(
+            self,
+            ("lr", self.lr > 0, "> 0"),
+            ("betas", all(0 <= b < 1 for b in self.betas), "in [0,1)"),
+            ("weight_decay", self.weight_decay >= 0, ">= 0"),
+            ("redraw", self.redraw in ("step", "epoch"), "step or epoch"),
+        )
+
+    def check(self, distribution: Distribution) -> None:  # noqa: B027 (most move any)
+        """Raise ``ValueError`` where it cannot move ``distribution``."""
+
+    def check_objectives(self, objectives: Sequence[Objective]) -> None:  # noqa: B027
+        """Raise ``ValueError`` where it cannot be followed in a search for ``objectives``."""
+
+    @abc.abstractmethod
+    def start(
+        self, sampler: Sampler, seed: int, objectives: Sequence[Objective], in_shape: tuple[int, int, int]
+    ) -> DistributionLearner:
+        """The learner of one search, at its beginning.
+
+        Args:
+            sampler: the distribution.
+            seed: of its randomness beside the distribution's own.
+            objectives: of the search.
+            in_shape: of the images ``(c, h, w)``.
+        """
+
+
+class DistributionLearner:
+    """Moves a distribution while a supernet's weights are trained; see :class:`evo_robust.evaluators.Learner`.
+
+    One Adam per group of the distribution's parameters, so that groups can take turns (RACL's µ and σ).
+    """
+
+    def __init__(self, settings: ArchitectureGradient, sampler: Sampler, seed: int) -> None:
+        self.settings, self.sampler, self.seed = settings, sampler, seed
+        self.optimizers = [
+            torch.optim.Adam(
+                [sampler.parameters[name] for name in group],
+                lr=settings.lr,
+                betas=settings.betas,
+                weight_decay=settings.weight_decay,
+            )
+            for group in sampler.groups
+        ]
+
+    def observe(self, evaluations: Sequence[Evaluation]) -> None:
+        """What the search measured in the generation that ends, with the present weights."""
+
+    def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[Path]]:
+        """See :class:`evo_robust.evaluators.Learner`: random architectures in warm-up, then the distribution's."""
+        if epoch < training.warmup:
+            rng = np.random.default_rng(seed_from(self.seed, "warmup", epoch))
+            while True:
+                yield (training.space.draw_path(rng),)
+        weights = self.sampler.sample()
+        while True:
+            if self.settings.redraw == "step":
+                weights = self.sampler.sample()
+            yield (self.sampler.mixture(weights.detach()),)
+
+    def learn(self, training: CoTraining, epochs: int) -> None:
+        """See :class:`evo_robust.evaluators.Learner`."""
+
+    def move(self, group: int, loss: Tensor) -> None:
+        """One step of a group of the distribution's parameters down the gradient of a loss; nothing else moves."""
+        parameters = [self.sampler.parameters[name] for name in self.sampler.groups[group]]
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        self.optimizers[group].step()
+        self.optimizers[group].zero_grad(set_to_none=True)
+        self.sampler.keep_valid()
+
+    def state(self) -> dict[str, Tensor]:
+        """See :class:`evo_robust.evaluators.Learner`."""
+        tensors = {f"distribution.{name}": t.detach().clone() for name, t in self.sampler.state().items()}
+        for number, optimizer in enumerate(self.optimizers):
+            tensors |= optimizer_tensors(optimizer, f"adam{number}")
+        return tensors
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See :class:`evo_robust.evaluators.Learner`."""
+        self.sampler.restore(part(state, "distribution"))
+        for number, optimizer in enumerate(self.optimizers):
+            restore_optimizer(optimizer, state, f"adam{number}")
+
+    def shared(self) -> dict[str, Tensor]:
+        """See :class:`evo_robust.evaluators.Learner`: the distribution's parameters."""
+        return {f"distribution.{name}": t.detach() for name, t in self.sampler.parameters.items()}
+
+    def figures(self) -> dict[str, float]:
+        """See :class:`evo_robust.evaluators.Learner`."""
+        return self.sampler.figures()

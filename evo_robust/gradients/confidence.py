@@ -1,0 +1,147 @@
+"""RACL's constraint on a distribution over architectures: its Lipschitz constant is small with confidence."""
+
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import chz
+import torch
+from torch import Tensor
+
+from evo_robust.distributions.log_normal import LogNormalSampler
+from evo_robust.evaluators.co_trained import CoTraining
+from evo_robust.lipschitz import confidence, moments
+from evo_robust.lipschitz.linear import SpectralNorms
+from evo_robust.lipschitz.network import network_constants
+from evo_robust.lipschitz.operations import Rule
+from evo_robust.parts import Part, refuse_unless
+
+
+@chz.chz
+class Confidence(Part):
+    """Pr[λ_F ≤ λ*] ≥ η by an augmented Lagrangian θc + (ρ/2)c² beside the loss (Dong et al., 2020, eqs 13 to 16).
+
+    λ_F is the paper's product form, whose moments are known (:func:`evo_robust.lipschitz.moments.network_moments`); the
+    constants of operations are taken from the supernet anew in every epoch. The paper tells neither λ* nor the first
+    θ: λ* is calibrated on the supernet as it is when the distribution begins to move, θ begins at 0.
+    """
+
+    eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
+    rho: float = chz.field(default=1e-3, doc="ρ of the augmented Lagrangian and of θ's steps, > 0")
+    limit: float | None = chz.field(default=None, doc="λ*, > 0; calibrated when not given")
+    factor: float = chz.field(
+        default=1.0, doc="a calibrated λ* is this many times what the first supernet keeps with confidence η, > 0"
+    )
+    learning: bool = chz.field(
+        default=True, doc="confidence learning; without it the sampled weights' own λ_F is held to λ* (eq. 10)"
+    )
+    form: confidence.Form = chz.field(
+        default="corrected", doc="of the constraint: corrected (with σ) or as_printed (with σ², as in the paper)"
+    )
+    cells: moments.Cells = chz.field(
+        default="shared", doc="cells of a type share their weights, as they really do, or are independent (paper)"
+    )
+    constants: Rule = chz.field(
+        default="layers", doc="of operations: layers or joint (corrected), or paper; see LipschitzBound"
+    )
+    steps: int = chz.field(default=20, doc="steps of the power iteration for each spectral norm, >= 1")
+
+    @chz.validate
+    def _ranges(self) -> None:
+        refuse_unless(
+            self,
+            ("eta", 0 < self.eta < 1, "in (0,1)"),
+            ("rho", 0 < self.rho < math.inf, "> 0"),
+            ("limit", self.limit is None or 0 < self.limit < math.inf, "> 0"),
+            ("factor", 0 < self.factor < math.inf, "> 0"),
+            ("form", self.form in get_args(confidence.Form), "corrected or as_printed"),
+            ("cells", self.cells in get_args(moments.Cells), "shared or independent"),
+            ("constants", self.constants in get_args(Rule), "joint, layers or paper"),
+            ("steps", self.steps >= 1, ">= 1"),
+            prefix="algorithm.gradient.confidence.",
+        )
+
+
+class Multiplier:
+    """The constraint at work: the supernet's constants, λ* and θ.
+
+    Attributes:
+        theta: the multiplier θ >= 0.
+        limit: λ*; None before it is calibrated.
+        last: c when it was last looked at.
+    """
+
+    def __init__(self, settings: Confidence) -> None:
+        self.settings = settings
+        self.theta, self.limit, self.last = 0.0, settings.limit, math.nan
+        self._constants: Tensor | None = None
+        self._described: list[int] = []
+        self._log_c = 0.0
+
+    def look(self, training: CoTraining, sampler: LogNormalSampler) -> None:
+        """Take the constants of the supernet's operations as they are now; calibrate λ* where that is to be done."""
+        found = network_constants(
+            training.supernet,
+            tuple(training.images.x.shape[1:]),  # type: ignore[arg-type]
+            self.settings.constants,
+            SpectralNorms(steps=self.settings.steps),
+            everything=True,
+        )
+        constants = found.of_operations(training.space.operations, sampler.shape[1])  # type: ignore[attr-defined]
+        self._constants = constants.float().to(sampler.device)
+        self._log_c = found.log_outside()
+        reductions = [cell.stride == 2 for cell in training.supernet.cells]  # type: ignore[union-attr]
+        self._described = [sampler.shape[0] - 1 if reduction else 0 for reduction in reductions]
+        if self.limit is None:
+            with torch.no_grad():
+                given = self._moments(sampler)
+            s = self.settings
+            self.limit = confidence.calibrated_limit(*given, eta=s.eta, factor=s.factor, form=s.form)
+
+    def term(self, sampler: LogNormalSampler, weights: Tensor) -> Tensor:
+        """θc + (ρ/2)c² for a sample ``(cells, edges, operations)``, differentiable in the sampler's parameters."""
+        assert self.limit is not None, "look comes first"
+        if self.settings.learning:
+            mu, var = self._moments(sampler)
+            s = self.settings
+            c = confidence.confidence_constraint(mu, var, eta=s.eta, limit=self.limit, form=s.form)
+        else:
+            c = self._log_product(weights) - math.log(self.limit)
+        self.last = float(c.detach())
+        return confidence.lagrangian_term(c, self.theta, self.settings.rho)
+
+    def update(self) -> None:
+        """The dual step, θ ← max(0, θ + ρc)."""
+        self.theta = confidence.dual_update(self.theta, self.last, self.settings.rho)
+
+    def _moments(self, sampler: LogNormalSampler) -> tuple[Tensor, Tensor]:
+        p = sampler.parameters
+        given = (p["mu_alpha"], p["sigma_alpha"].square(), p["mu_beta"], p["sigma_beta"].square())
+        assert self._constants is not None
+        return moments.network_moments(
+            *given, self._constants, self._described, log_c=self._log_c, cells=self.settings.cells
+        )
+
+    def _log_product(self, weights: Tensor) -> Tensor:
+        """Ln λ_F of given weights β·α: ln C + ΣΣ ln Σ_i Σ_o w λ over cells and nodes (eq. 10)."""
+        assert self._constants is not None
+        edges = (weights[self._described] * self._constants).sum(-1)
+        nodes = [edges[:, into].sum(-1) for into in moments.edges_into_nodes(edges.shape[1])]
+        sums = torch.stack(nodes)
+        return self._log_c + sums[sums > 0].log().sum()
+
+    def state(self) -> dict[str, Tensor]:
+        """θ, λ* and c, in double precision."""
+        limit = math.nan if self.limit is None else self.limit
+        return {"multiplier": torch.tensor([self.theta, limit, self.last], dtype=torch.float64)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take what ``state`` returned."""
+        self.theta, limit, self.last = state["multiplier"].tolist()
+        self.limit = None if math.isnan(limit) else limit
+
+    def figures(self) -> dict[str, float]:
+        """What a reader wants to see of it."""
+        limit = math.nan if self.limit is None else math.log(self.limit)
+        return {"constraint": self.last, "theta": self.theta, "ln_limit": limit}

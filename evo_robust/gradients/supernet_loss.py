@@ -1,0 +1,120 @@
+"""Architectures are moved by the loss of the supernet's mixture on images that its weights have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import chz
+import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+from torch import Tensor
+
+from evo_robust.attacks.base import Threat
+from evo_robust.attacks.gradient import GradientAttack
+from evo_robust.attacks.inference import undisturbed
+from evo_robust.data import batches
+from evo_robust.distributions.base import Distribution, Sampler
+from evo_robust.distributions.log_normal import LogNormal
+from evo_robust.evaluators.co_trained import CoTraining
+from evo_robust.gradients.base import ArchitectureGradient, DistributionLearner
+from evo_robust.gradients.confidence import Confidence, Multiplier
+from evo_robust.objectives.base import Objective
+from evo_robust.parts import refuse_unless, seed_from
+from evo_robust.spaces.supernet import Path
+
+Shape = tuple[int, int, int]
+
+
+@chz.chz
+class SupernetLoss(ArchitectureGradient):
+    """The cross-entropy of a sampled mixture, one step of the distribution before each step of the weights.
+
+    DARTS' first order, and RACL's eq. 16 (Dong et al., 2020): RACL searches on clean images and trains adversarially
+    only what was found; with an ``attack`` the search itself sees adversarial images.
+    """
+
+    needs_supernet: ClassVar[bool] = True
+
+    attack: GradientAttack | None = chz.field(default=None, doc="attack on the images; clean ones when not given")
+    threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball the attack moves in")
+    batch_size: int = chz.field(default=64, doc="images per step of the distribution, >= 2")
+    confidence: Confidence | None = chz.field(
+        default=None, blueprint_unspecified=Confidence, doc="RACL's constraint on a LogNormal distribution"
+    )
+
+    @chz.validate
+    def _size(self) -> None:
+        refuse_unless(self, ("batch_size", self.batch_size >= 2, ">= 2"))
+
+    def check(self, distribution: Distribution) -> None:
+        """See :meth:`ArchitectureGradient.check`: confidence is known of log-normal weights."""
+        if self.confidence is not None and not isinstance(distribution, LogNormal):
+            raise ValueError(
+                "expected algorithm.distribution=LogNormal with algorithm.gradient.confidence, "
+                f"got {type(distribution).__name__}"
+            )
+
+    def start(
+        self, sampler: Sampler, seed: int, objectives: Sequence[Objective] = (), in_shape: Shape = (1, 8, 8)
+    ) -> SupernetLearner:
+        """See :meth:`ArchitectureGradient.start`."""
+        return SupernetLearner(self, sampler, seed)
+
+
+class SupernetLearner(DistributionLearner):
+    """See :class:`SupernetLoss`."""
+
+    settings: SupernetLoss
+
+    def __init__(self, settings: SupernetLoss, sampler: Sampler, seed: int) -> None:
+        super().__init__(settings, sampler, seed)
+        self.multiplier = None if settings.confidence is None else Multiplier(settings.confidence)
+
+    def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[Path]]:
+        """See :meth:`DistributionLearner.paths`; between the steps the distribution moves."""
+        given = super().paths(training, epoch)
+        if epoch < training.warmup:
+            yield from given
+            return
+        if self.multiplier is not None:
+            self.multiplier.look(training, self.sampler)  # type: ignore[arg-type]
+        device = training.images.x.device
+        generator = torch.Generator(device).manual_seed(seed_from(self.seed, "architecture batches", epoch))
+        while True:
+            for x, y in batches(training.images, self.settings.batch_size, generator, None):
+                if len(y) > 1:  # batch normalisation needs two
+                    self.step(training, x, y, generator)
+                    yield next(given)
+
+    def step(self, training: CoTraining, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
+        """Move each group of the distribution's parameters in turn, every time with a fresh sample."""
+        for group in range(len(self.sampler.groups)):
+            weights = self.sampler.sample()
+            mixture = self.sampler.mixture(weights)
+            seen = x
+            if self.settings.attack is not None:
+                training.supernet.choose(mixture.detach())
+                seen = self.settings.attack.perturb(training.supernet, x, y, self.settings.threat, generator)
+            training.supernet.choose(mixture)
+            with undisturbed(training.supernet):
+                loss = F.cross_entropy(training.supernet(seen).float(), y)
+            if self.multiplier is not None:
+                loss = loss + self.multiplier.term(self.sampler, weights)  # type: ignore[arg-type]
+            self.move(group, loss)
+        if self.multiplier is not None:
+            self.multiplier.update()
+
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`DistributionLearner.state`."""
+        return super().state() | ({} if self.multiplier is None else self.multiplier.state())
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See :meth:`DistributionLearner.restore`."""
+        super().restore(state)
+        if self.multiplier is not None:
+            self.multiplier.restore(state)
+
+    def figures(self) -> dict[str, float]:
+        """See :meth:`DistributionLearner.figures`."""
+        return super().figures() | ({} if self.multiplier is None else self.multiplier.figures())

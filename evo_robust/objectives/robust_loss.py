@@ -1,0 +1,67 @@
+"""Wsr-NAS's search objective: losses without attack and at many strengths in one number."""
+
+from __future__ import annotations
+
+import chz
+
+from evo_robust.attacks.gradient import PGD, GradientAttack
+from evo_robust.estimators import WA, Estimator, SearchLoss, Strengths
+from evo_robust.estimators.measure import Source, measure_spectrum
+from evo_robust.objectives.base import Candidate, Objective
+
+
+@chz.chz
+class RobustLoss(Objective):
+    """α · L_nat + β · Σ β_i L_εi on the validation images (Cheng et al., AAAI 2023: Wsr-NAS, eq. 10).
+
+    N1 of the strengths are attacked, the others estimated. All losses are recorded in the candidate's figures under
+    the objective's name (``0`` is the natural one), with the list of the strengths that were estimated.
+    """
+
+    attack: GradientAttack = chz.field(
+        default_factory=lambda: PGD(steps=7), blueprint_unspecified=PGD, doc="how real noises are found"
+    )
+    strengths: Strengths = chz.field(
+        default_factory=lambda: Strengths(n_real=3),
+        blueprint_unspecified=Strengths,
+        doc="N1 real and N2 estimated ones",
+    )
+    estimator: Estimator = chz.field(
+        default_factory=WA, blueprint_unspecified=WA, doc="of noises at the other strengths; WA has nothing to learn"
+    )
+    loss: SearchLoss = chz.field(
+        default_factory=SearchLoss, blueprint_unspecified=SearchLoss, doc="how losses are weighed"
+    )
+    limit: int | None = chz.field(default=None, doc="validation images used, >= 1; all when not given")
+
+    @chz.validate
+    def _sensible(self) -> None:
+        self.loss.shares(len(self.strengths.values))  # as many weights as strengths
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+
+    @property
+    def unit(self) -> str:
+        """Natural units of cross-entropy."""
+        return "nats"
+
+    @property
+    def noise_source(self) -> Source:
+        """See :attr:`Objective.noise_source`."""
+        return Source(self.attack, self.strengths, self.estimator)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the losses in the figures: ``0`` for the natural one, then the strengths."""
+        return ("0", *(f"{eps:.6g}" for eps in self.strengths.values))
+
+    def measure(self, candidate: Candidate) -> float:
+        """The weighed loss, in nats."""
+        images = candidate.splits.val if self.limit is None else candidate.splits.val.take(slice(self.limit))
+        source = self.noise_source
+        found = measure_spectrum(
+            candidate.network(), images, source, candidate.noise_estimator(source), candidate.generator(self.name)
+        )
+        figures: dict[str, object] = dict(zip(self.keys, found.losses.tolist(), strict=True))
+        candidate.figures[self.name] = figures | {"estimated": list(source.strengths.estimated)}
+        return float(self.loss.of(found.losses))

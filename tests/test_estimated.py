@@ -1,0 +1,205 @@
+"""Losses and errors of which some strengths are estimated, and searches that learn the estimators as they go."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import chz
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from evo_robust import (
+    DARTS,
+    NSGA2,
+    PGD,
+    CleanError,
+    Digits,
+    FromScratch,
+    Params,
+    PGDTraining,
+    Problem,
+    RobustError,
+    Standard,
+    SupernetTraining,
+    search,
+)
+from evo_robust.algorithms.hybrid import GradientHybrid
+from evo_robust.distributions import GumbelSoftmax, LogNormal
+from evo_robust.estimators import WA, A, LossTraining, NoiseTraining, Strengths, real_noises
+from evo_robust.estimators.measure import Source, measure_spectrum
+from evo_robust.evaluators.co_trained import CoTrained
+from evo_robust.gradients import Confidence, EstimatedLoss, SupernetLoss
+from evo_robust.learning_curve import LearningCurve
+from evo_robust.objectives.robust_loss import RobustLoss
+from evo_robust.parts import UserError
+from evo_robust.train import EpochLog, train
+
+SPACE = DARTS(channels=4, layers=2, nodes=2)
+DATA = Digits(train_limit=300)
+ATTACK = PGD(steps=2)
+
+
+@pytest.fixture(scope="module")
+def trained() -> torch.nn.Module:
+    """A small network trained on digits."""
+    torch.manual_seed(0)
+    network = SPACE.build(SPACE.largest(), 10, (1, 8, 8))
+    train(network, DATA.load().train, Standard(lr=0.1, batch_size=50), 12, seed=0)
+    return network
+
+
+def test_real_strengths_are_measured_and_the_others_estimated(trained: torch.nn.Module) -> None:
+    images = DATA.load().val.take(slice(60))
+    strengths = Strengths(values=(0.05, 0.1, 0.15, 0.2), n_real=2)
+    source = Source(ATTACK, strengths, WA())
+    assert strengths.real == (0.05, 0.15) and strengths.estimated == (0.1, 0.2) and not source.learned
+    found = measure_spectrum(trained, images, source, source.estimator((1, 8, 8)), torch.Generator().manual_seed(3))
+    x, y = images.floats(), images.y
+    near, far = real_noises(trained, x, y, (0.05, 0.15), ATTACK, torch.Generator().manual_seed(3))
+    halfway = (x + ((near + far) / 2).clamp(-0.1, 0.1)).clamp(0, 1)
+    beyond = (x + (far * (0.2 / 0.15)).clamp(-0.2, 0.2)).clamp(0, 1)
+    wrong = torch.zeros(len(x), dtype=torch.bool)
+    with torch.no_grad():
+        for place, image in enumerate((x, x + near, halfway, x + far, beyond)):
+            logits = trained(image)
+            wrong |= logits.argmax(1) != y
+            assert found.losses[place].item() == pytest.approx(F.cross_entropy(logits, y).item(), rel=1e-4)
+            assert found.errors[place].item() == wrong.double().mean().item()
+    assert found.errors[-1] > found.errors[0] + 0.1 and found.losses[-1] > found.losses[0]
+
+
+def test_all_strengths_attacked_is_the_naive_search(trained: torch.nn.Module) -> None:
+    source = Source(ATTACK, Strengths(values=(0.1,)), A())
+    assert not source.learned, "there is nothing to estimate"
+    images = DATA.load().val.take(slice(40))
+    found = measure_spectrum(trained, images, source, source.estimator((1, 8, 8)), torch.Generator().manual_seed(0))
+    assert found.losses.shape == (2,)
+
+
+def problem(objective: Any = None, **fields: Any) -> Problem:
+    given = {
+        "evaluator": CoTrained(
+            supernet=SupernetTraining(
+                epochs=3, recipe=PGDTraining(lr=0.1, batch_size=50, attack=PGD(steps=1)), threads=1
+            ),
+            warmup=1,
+            recalibration="clean",
+            recalibration_batches=2,
+        ),
+        "algorithm": GradientHybrid(
+            pop_size=6,
+            n_gen=2,
+            share=0.5,
+            distribution=GumbelSoftmax(),
+            gradient=EstimatedLoss(
+                lr=0.1, steps=20, redraw="epoch", noises=NoiseTraining(batches=1), losses=LossTraining(passes=50)
+            ),
+        ),
+        **fields,
+    }
+    objective = objective or RobustLoss(attack=ATTACK, limit=60, estimator=A())
+    return Problem(space=SPACE, data=DATA, objectives=(objective, Params()), **given)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "evaluations.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def test_a_search_learns_its_estimators(tmp_path: Path) -> None:
+    run = search(
+        chz.replace(problem(), algorithm=chz.replace(problem().algorithm, n_gen=3)), tmp_path / "run", workers=1
+    )
+    assert all(row["status"] == "ok" for row in run.evaluations)
+    figures = run.evaluations[-1]["figures"]["robust_loss"]
+    assert figures["estimated"] == [0.045, 0.075, 0.105]
+    losses = [figures[key] for key in ("0", "0.03", "0.045", "0.06", "0.075", "0.09", "0.105")]
+    weights = [1, 2, 3, 5, 7, 10]
+    expected = 0.8 * losses[0] + 0.2 * sum(w * x for w, x in zip(weights, losses[1:], strict=True)) / 28
+    assert run.evaluations[-1]["objectives"]["robust_loss"] == pytest.approx(expected, rel=1e-6)
+    with (tmp_path / "run" / "co_training.csv").open() as file:
+        told = list(csv.DictReader(file))
+    assert [row["generation"] for row in told] == ["1", "2", "3"]
+    assert all(float(row["noise_estimator_mse"]) > 0 for row in told)
+    assert told[1]["loss_estimator_mse"] and float(told[2]["entropy"]) < float(told[0]["entropy"])
+
+
+def test_killed_between_its_epochs_it_ends_with_the_same_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search(problem(), tmp_path / "whole", workers=1)
+    add = LearningCurve.add
+
+    def stop(curve: LearningCurve, log: EpochLog) -> None:
+        add(curve, log)
+        if log.epoch == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LearningCurve, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            search(problem(), tmp_path / "killed", workers=1)
+    search(problem(), tmp_path / "killed", workers=1)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
+def test_robust_error_says_which_strengths_are_estimates(tmp_path: Path) -> None:
+    objective = RobustError(attack=ATTACK, eps=(0.05, 0.1, 0.15, 0.2), estimator=WA(), limit=60)
+    plain = problem(
+        objective, evaluator=FromScratch(epochs=3, recipe=Standard(lr=0.1)), algorithm=NSGA2(pop_size=2, n_gen=1)
+    )
+    run = search(plain, tmp_path / "run", workers=1)
+    for row in run.evaluations:
+        figures = row["figures"]["robust_error"]
+        assert figures["estimated"] == [0.1, 0.2]
+        errors = [figures[key] for key in ("0.05", "0.1", "0.15", "0.2")]
+        assert errors == sorted(errors) and row["objectives"]["robust_error"] == pytest.approx(sum(errors) / 4)
+
+
+def test_confidence_is_told_and_holds_the_distribution_back(tmp_path: Path) -> None:
+    """The same search with a heavy multiplier keeps µ lower than without one."""
+    means = {}
+    for name, confidence in (("free", None), ("held", Confidence(rho=1.0, factor=0.1))):
+        gradient = SupernetLoss(lr=0.05, batch_size=100, confidence=confidence)
+        algorithm = GradientHybrid(pop_size=2, n_gen=2, distribution=LogNormal(), gradient=gradient)
+        found = search(problem(CleanError(), algorithm=algorithm), tmp_path / name, workers=1)
+        assert len(found.front) > 0
+        from evo_robust.files import read_tensors
+
+        state, _ = read_tensors(tmp_path / name / "co_training" / "generation-0002.safetensors")
+        means[name] = state["distribution.mu_alpha"].mean().item()
+    assert means["held"] < means["free"] - 0.1
+    with (tmp_path / "held" / "co_training.csv").open() as file:
+        told = list(csv.DictReader(file))
+    assert float(told[0]["theta"]) > 0 and told[0]["ln_limit"] == told[1]["ln_limit"]
+    assert math.isfinite(float(told[1]["constraint"]))
+
+
+def test_what_nobody_would_train_is_refused() -> None:
+    with pytest.raises(ValueError, match="robust_loss: the noise estimator A is learned"):
+        problem(evaluator=FromScratch(), algorithm=NSGA2())
+    with pytest.raises(ValueError, match="expected RobustLoss among the objectives"):
+        problem(CleanError())
+    with pytest.raises(ValueError, match="expected estimator, such as WA, with n_real=2, got none"):
+        RobustError(n_real=2)
+    with pytest.raises(ValueError, match="expected a gradient attack in linf"):
+        RobustError(norm="l2", estimator=WA())
+    with pytest.raises(ValueError, match="expected algorithm.distribution=LogNormal"):
+        gradient = SupernetLoss(confidence=Confidence())
+        problem(CleanError(), algorithm=GradientHybrid(distribution=GumbelSoftmax(), gradient=gradient))
+    for field, value in (("eta", 1.0), ("eta", 0.0), ("rho", 0.0), ("limit", 0.0), ("factor", -1.0)):
+        with pytest.raises(ValueError, match=field):
+            Confidence(**{field: value})
+    with pytest.raises(UserError, match="algorithm.gradient.confidence.eta"):
+        from evo_robust.problem import override
+
+        override(
+            problem(CleanError(), algorithm=GradientHybrid(distribution=LogNormal())),
+            {"algorithm.gradient.confidence": "Confidence", "algorithm.gradient.confidence.eta": "2"},
+            "test",
+        )

@@ -1,0 +1,266 @@
+"""Gradient and evolution in one search: distributions, weights that are trained with the search, resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import chz
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from evo_robust import (
+    DARTS,
+    NSGA2,
+    CleanError,
+    Digits,
+    FromScratch,
+    Params,
+    Problem,
+    RobNet,
+    Standard,
+    SupernetTraining,
+    search,
+)
+from evo_robust.algorithms.hybrid import GradientHybrid
+from evo_robust.data import batches
+from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
+from evo_robust.evaluators.co_trained import CoTrained, CoTraining
+from evo_robust.evaluators.one_shot import OneShot
+from evo_robust.gradients import SupernetLoss
+from evo_robust.gradients.base import DistributionLearner
+from evo_robust.learning_curve import LearningCurve
+from evo_robust.parts import UserError
+from evo_robust.rebuild import rebuild
+from evo_robust.train import EpochLog, evaluate_error, train
+
+SPACE = DARTS(channels=4, layers=2, nodes=2)
+DATA = Digits(train_limit=300)
+
+
+def problem(share: float = 0.5, distribution: Distribution | None = None, **fields: Any) -> Problem:
+    given = {
+        "evaluator": CoTrained(
+            supernet=SupernetTraining(epochs=4, recipe=Standard(lr=0.1, batch_size=50), threads=1),
+            epochs=1,
+            warmup=1,
+            recalibration="clean",
+            recalibration_batches=2,
+        ),
+        "algorithm": GradientHybrid(
+            pop_size=4,
+            n_gen=3,
+            share=share,
+            distribution=distribution or LogNormal(),
+            gradient=SupernetLoss(lr=0.05, batch_size=50),
+        ),
+        **fields,
+    }
+    return Problem(space=SPACE, data=DATA, objectives=(CleanError(), Params()), **given)
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "evaluations.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+# --- distributions
+
+
+def test_log_normal_samples_have_the_moments_of_their_parameters() -> None:
+    sampler = LogNormal(sigma=0.4, spread=0.2).start(SPACE, seed=1)
+    logs = torch.stack([sampler.sample().detach().log() for _ in range(3000)])
+    p = sampler.parameters
+    mu = p["mu_alpha"] + p["mu_beta"].unsqueeze(-1)
+    torch.testing.assert_close(logs.mean(0), mu.detach(), atol=0.05, rtol=0)
+    torch.testing.assert_close(logs.std(0), torch.full_like(mu, 0.4 * math.sqrt(2)), atol=0.05, rtol=0)
+    # operations of one edge share its β
+    covariance = ((logs[:, 0, 0, 0] - mu[0, 0, 0]) * (logs[:, 0, 0, 1] - mu[0, 0, 1])).mean().item()
+    assert covariance == pytest.approx(0.16, abs=0.03)
+    medians = p["mu_beta"].detach().exp()[0]
+    assert medians[:2].mean() == pytest.approx(1 / 2, rel=0.4) and medians[2:5].mean() == pytest.approx(1 / 3, rel=0.4)
+
+
+def test_gumbel_softmax_draws_in_proportion_and_runs_one_operation() -> None:
+    sampler = GumbelSoftmax(temperature=0.1, init=1.0).start(SPACE, seed=2)
+    chosen = torch.stack([sampler.sample().detach()[0, 0].argmax() for _ in range(3000)])
+    shares = torch.bincount(chosen, minlength=8) / 3000
+    torch.testing.assert_close(shares, sampler.parameters["A"].detach()[0, 0].softmax(0), atol=0.03, rtol=0)
+    mixture = sampler.mixture()
+    assert sorted(mixture.normal[0].tolist()) == [0.0] * 7 + [1.0]
+    (mixture.normal * torch.arange(8.0)).sum().backward()
+    gradient = sampler.parameters["A"].grad
+    assert gradient is not None and gradient[0].abs().sum() > 0 and gradient[1].abs().sum() == 0
+    soft = GumbelSoftmax(noise=False, single_path=False, temperature=1.0).start(SPACE, seed=2)
+    torch.testing.assert_close(soft.mixture().normal, soft.parameters["A"][0].softmax(-1))
+
+
+@pytest.mark.parametrize("distribution", [LogNormal(), GumbelSoftmax()])
+def test_a_sampler_goes_on_from_its_state(distribution: Distribution) -> None:
+    one, other = distribution.start(SPACE, seed=1), distribution.start(SPACE, seed=9)
+    one.sample()
+    other.restore({name: t.detach().clone() for name, t in one.state().items()})
+    assert [one.draw() for _ in range(5)] == [other.draw() for _ in range(5)]
+    assert one.mode() == other.mode()
+
+
+def test_the_supernets_loss_moves_the_distribution_to_what_helps() -> None:
+    """With weights trained on all operations and then frozen, steps of the distribution lower the mixture's loss."""
+    images = DATA.load().train
+    torch.manual_seed(0)
+    supernet = SPACE.supernet(10, (1, 8, 8))
+    sampler = LogNormal().start(SPACE, seed=0)
+    learner = SupernetLoss(lr=0.05, batch_size=100).start(sampler, seed=0)
+    plain = DistributionLearner(learner.settings, sampler, seed=0)
+    training = CoTraining(SPACE, supernet, images.take(slice(150, None)), 0, 0)
+    train(supernet, images, Standard(lr=0.1, batch_size=50), 5, seed=0, paths=lambda e: plain.paths(training, e))
+
+    def loss() -> float:
+        supernet.train()
+        supernet.choose(sampler.mixture(sampler.center().detach()).detach())
+        with torch.no_grad():
+            return F.cross_entropy(supernet(training.images.floats()), training.images.y).item()
+
+    before, weights = loss(), [p.detach().clone() for p in supernet.parameters()]
+    mu = sampler.parameters["mu_alpha"].detach().clone()
+    generator = torch.Generator().manual_seed(0)
+    supernet.train()
+    supernet.zero_grad()
+    for _ in range(10):
+        for x, y in batches(training.images, 100, generator, None):
+            learner.step(training, x, y, generator)
+    assert loss() < before - 0.02
+    assert not torch.equal(mu, sampler.parameters["mu_alpha"])
+    assert all(torch.equal(a, b) for a, b in zip(weights, supernet.parameters(), strict=True)), "weights stay"
+    assert all(p.grad is None for p in supernet.parameters())
+    assert (sampler.parameters["sigma_alpha"] > 0).all()
+
+
+# --- the search
+
+
+def test_without_gradient_it_is_nsga2(tmp_path: Path) -> None:
+    plain = problem(evaluator=FromScratch(epochs=0), algorithm=NSGA2(pop_size=6, n_gen=4))
+    hybrid = chz.replace(plain, algorithm=GradientHybrid(pop_size=6, n_gen=4, share=0, gradient=NoGradient()))
+    search(plain, tmp_path / "plain", workers=1)
+    search(hybrid, tmp_path / "hybrid", workers=1)
+    assert rows(tmp_path / "plain") == rows(tmp_path / "hybrid")
+    assert len(rows(tmp_path / "plain")) == 24
+
+
+@chz.chz
+class NoGradient(SupernetLoss):
+    """Moves nothing and needs no supernet."""
+
+    needs_supernet = False
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_generation_is_measured_with_one_set_of_weights(share: float, tmp_path: Path) -> None:
+    run = search(problem(share), tmp_path / "run", workers=1)
+    by_generation: dict[int, set[str]] = {}
+    for row in run.evaluations:
+        by_generation.setdefault(row["generation"], set()).add(row["fingerprint"])
+    assert [len(found) for found in by_generation.values()] == [1, 1, 1]
+    assert len(set.union(*by_generation.values())) == 3
+    third = [row["architecture"] for row in run.evaluations if row["generation"] == 3]
+    second = [row["architecture"] for row in run.evaluations if row["generation"] == 2]
+    assert len(third) == 8 and len(set(third)) == 8 and len(set(third) & set(second)) >= 4, "survivors are among them"
+    assert {row["fingerprint"] for row in run.front} == by_generation[3]
+    folder = tmp_path / "run" / "co_training"
+    assert sorted(p.name for p in folder.glob("weights*")) == ["weights-0003.safetensors"]
+    assert len((tmp_path / "run" / "supernet_learning_curve.csv").read_text().splitlines()) == 5
+
+
+class Stop(Exception):
+    """Ends a search from outside."""
+
+
+@pytest.mark.parametrize("distribution", [LogNormal(), GumbelSoftmax()])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_killed_in_training_it_ends_with_the_same_record(
+    distribution: Distribution, epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = problem(distribution=distribution)
+    search(wanted, tmp_path / "whole", workers=1)
+    add = LearningCurve.add
+
+    def stop(curve: LearningCurve, log: EpochLog) -> None:
+        add(curve, log)
+        if log.epoch == epoch:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LearningCurve, "add", stop)
+        with pytest.raises(Stop):
+            search(wanted, tmp_path / "killed", workers=1)
+    search(wanted, tmp_path / "killed", workers=1)
+    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+
+
+def test_killed_while_candidates_are_measured_it_ends_with_the_same_record(tmp_path: Path) -> None:
+    search(problem(), tmp_path / "whole", workers=1)
+    search(chz.replace(problem(), algorithm=chz.replace(problem().algorithm, n_gen=2)), tmp_path / "run", workers=1)
+    ledger = tmp_path / "run" / "evaluations.jsonl"
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.write_bytes(b"".join(lines[:-3]) + lines[-3][:40])
+    search(problem(), tmp_path / "run", workers=1)
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+
+
+def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
+    short = chz.replace(problem(), algorithm=chz.replace(problem().algorithm, n_gen=2))
+    for workers in (1, 2):
+        search(short, tmp_path / str(workers), workers=workers)
+    one, two = (sorted(rows(tmp_path / w), key=lambda row: row["id"]) for w in "12")
+    assert one == two
+
+
+def test_weights_of_the_last_generation_are_made_again(tmp_path: Path) -> None:
+    run = search(problem(), tmp_path / "run", workers=1)
+    last = run.front[0]
+    model, shared = rebuild(run, last, "cpu")
+    assert evaluate_error(model, DATA.load().val) == last["objectives"]["clean_error"] and shared
+    with pytest.raises(UserError, match="the weights of generation 1 are gone: .*weights-0003.safetensors"):
+        rebuild(run, run.evaluations[0], "cpu")
+
+
+def test_a_damaged_file_of_a_generation_is_named(tmp_path: Path) -> None:
+    search(problem(), tmp_path / "run", workers=1)
+    file = tmp_path / "run" / "co_training" / "generation-0002.safetensors"
+    file.write_bytes(file.read_bytes()[:-8] + b"12345678")
+    with pytest.raises(UserError, match=r"generation-0002\.safetensors is damaged"):
+        search(problem(), tmp_path / "run", workers=1)
+
+
+# --- what does not fit is refused
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected algorithm.share in \[0,1\], got 1.5"):
+        GradientHybrid(share=1.5)
+    with pytest.raises(ValueError, match="expected algorithm=GradientHybrid with evaluator=CoTrained"):
+        problem(algorithm=NSGA2())
+    with pytest.raises(ValueError, match="expected evaluator=CoTrained for algorithm.gradient=SupernetLoss"):
+        problem(evaluator=OneShot())
+    with pytest.raises(ValueError, match="expected a space whose operations can be mixed, such as DARTS, got RobNet"):
+        chz.replace(problem(), space=RobNet())
+    with pytest.raises(ValueError, match="sigma"):
+        LogNormal(sigma=0.0)
+    with pytest.raises(ValueError, match="temperature"):
+        GumbelSoftmax(temperature=0.0)
+    with pytest.raises(ValueError, match=r"evaluator.warmup in 0..5 \(supernet.epochs\), got 6"):
+        CoTrained(supernet=SupernetTraining(epochs=5), warmup=6)
+    with pytest.raises(ValueError, match=r"evaluator.share in \(0,1\), got 1"):
+        CoTrained(share=1)
+
+
+def test_the_distribution_is_never_asked_for_more_than_there_is(tmp_path: Path) -> None:
+    tiny = chz.replace(problem(1.0), space=DARTS(channels=4, layers=1, nodes=1, operations=("skip_connect", "none")))
+    run = search(tiny, tmp_path / "run", workers=1)
+    assert {row["architecture"] for row in run.evaluations} == {tiny.space.to_text(tiny.space.decode(np.zeros(4, int)))}
+    assert len(run.evaluations) == 3, "one architecture, measured anew each generation"
