@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,13 @@ from evo_robust import (
     search,
 )
 from evo_robust.algorithms.hybrid import GradientHybrid
-from evo_robust.distributions import GumbelSoftmax, LogNormal
+from evo_robust.distributions import GumbelSoftmax
 from evo_robust.estimators import WA, A, LossTraining, NoiseTraining, Strengths, real_noises
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.evaluators.co_trained import CoTrained
-from evo_robust.gradients import Confidence, EstimatedLoss, SupernetLoss
+from evo_robust.gradients import EstimatedLoss
 from evo_robust.learning_curve import LearningCurve
 from evo_robust.objectives.robust_loss import RobustLoss
-from evo_robust.parts import UserError
 from evo_robust.train import EpochLog, train
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
@@ -161,25 +159,6 @@ def test_robust_error_says_which_strengths_are_estimates(tmp_path: Path) -> None
         assert errors == sorted(errors) and row["objectives"]["robust_error"] == pytest.approx(sum(errors) / 4)
 
 
-def test_confidence_is_told_and_holds_the_distribution_back(tmp_path: Path) -> None:
-    """The same search with a heavy multiplier keeps µ lower than without one."""
-    means = {}
-    for name, confidence in (("free", None), ("held", Confidence(rho=1.0, factor=0.1))):
-        gradient = SupernetLoss(lr=0.05, batch_size=100, confidence=confidence)
-        algorithm = GradientHybrid(pop_size=2, n_gen=2, distribution=LogNormal(), gradient=gradient)
-        found = search(problem(CleanError(), algorithm=algorithm), tmp_path / name, workers=1)
-        assert len(found.front) > 0
-        from evo_robust.files import read_tensors
-
-        state, _ = read_tensors(tmp_path / name / "co_training" / "generation-0002.safetensors")
-        means[name] = state["distribution.mu_alpha"].mean().item()
-    assert means["held"] < means["free"] - 0.1
-    with (tmp_path / "held" / "co_training.csv").open() as file:
-        told = list(csv.DictReader(file))
-    assert float(told[0]["theta"]) > 0 and told[0]["ln_limit"] == told[1]["ln_limit"]
-    assert math.isfinite(float(told[1]["constraint"]))
-
-
 def test_what_nobody_would_train_is_refused() -> None:
     with pytest.raises(ValueError, match="robust_loss: the noise estimator A is learned"):
         problem(evaluator=FromScratch(), algorithm=NSGA2())
@@ -189,17 +168,3 @@ def test_what_nobody_would_train_is_refused() -> None:
         RobustError(n_real=2)
     with pytest.raises(ValueError, match="expected a gradient attack in linf"):
         RobustError(norm="l2", estimator=WA())
-    with pytest.raises(ValueError, match="expected algorithm.distribution=LogNormal"):
-        gradient = SupernetLoss(confidence=Confidence())
-        problem(CleanError(), algorithm=GradientHybrid(distribution=GumbelSoftmax(), gradient=gradient))
-    for field, value in (("eta", 1.0), ("eta", 0.0), ("rho", 0.0), ("limit", 0.0), ("factor", -1.0)):
-        with pytest.raises(ValueError, match=field):
-            Confidence(**{field: value})
-    with pytest.raises(UserError, match="algorithm.gradient.confidence.eta"):
-        from evo_robust.problem import override
-
-        override(
-            problem(CleanError(), algorithm=GradientHybrid(distribution=LogNormal())),
-            {"algorithm.gradient.confidence": "Confidence", "algorithm.gradient.confidence.eta": "2"},
-            "test",
-        )
