@@ -220,6 +220,10 @@ def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
     for key, text in given.items():
         if not isinstance(old := base.get(key), type):
             continue
+        if text == "None":  # what was set of the part goes with it
+            for below in [k for k in base if k.startswith(key + ".")]:
+                del base[below]
+            continue
         new = _part_class(old, text)
         if new is None or new is old:
             continue

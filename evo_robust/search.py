@@ -74,7 +74,7 @@ def _loop(
 ) -> None:
     """Let the algorithm run from its seed; what the record knows is not measured again."""
     algorithm = problem.algorithm.build(adapted)
-    total = problem.algorithm.pop_size * problem.algorithm.n_gen
+    total = problem.algorithm.budget(problem.evaluator)
     reporter.start(total, known=record.n_known)
     record.on_row = reporter.evaluated
     started, spent_before = time.monotonic(), 0.0

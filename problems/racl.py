@@ -70,6 +70,8 @@ demo = Problem(
         pop_size=10,
         n_gen=6,
         distribution=LogNormal(),
-        gradient=SupernetLoss(lr=0.02, weight_decay=1e-3, batch_size=64, confidence=Confidence(eta=0.9, rho=1e-2)),
+        gradient=SupernetLoss(
+            lr=0.02, weight_decay=1e-3, batch_size=64, drawn=True, confidence=Confidence(eta=0.9, rho=1e-2)
+        ),
     ),
 )

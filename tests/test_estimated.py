@@ -115,7 +115,7 @@ def test_a_search_learns_its_estimators(tmp_path: Path) -> None:
     )
     assert all(row["status"] == "ok" for row in run.evaluations)
     figures = run.evaluations[-1]["figures"]["robust_loss"]
-    assert figures["estimated"] == [0.045, 0.075, 0.105]
+    assert figures["estimated"] == ["0.045", "0.075", "0.105"]
     losses = [figures[key] for key in ("0", "0.03", "0.045", "0.06", "0.075", "0.09", "0.105")]
     weights = [1, 2, 3, 5, 7, 10]
     expected = 0.8 * losses[0] + 0.2 * sum(w * x for w, x in zip(weights, losses[1:], strict=True)) / 28
@@ -154,7 +154,7 @@ def test_robust_error_says_which_strengths_are_estimates(tmp_path: Path) -> None
     run = search(plain, tmp_path / "run", workers=1)
     for row in run.evaluations:
         figures = row["figures"]["robust_error"]
-        assert figures["estimated"] == [0.1, 0.2]
+        assert figures["estimated"] == ["0.1", "0.2"]
         errors = [figures[key] for key in ("0.05", "0.1", "0.15", "0.2")]
         assert errors == sorted(errors) and row["objectives"]["robust_error"] == pytest.approx(sum(errors) / 4)
 

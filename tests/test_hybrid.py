@@ -108,16 +108,30 @@ def test_a_sampler_goes_on_from_its_state(distribution: Distribution) -> None:
     assert one.mode() == other.mode()
 
 
+def test_a_fixed_scale_stays_when_weights_move() -> None:
+    sampler = LogNormal(spread=0.3).start(SPACE, seed=1)
+    with torch.no_grad():
+        for parameter in sampler.parameters.values():
+            parameter += 0.7
+        sampler.parameters["sigma_alpha"] -= 5
+    sampler.keep_valid()
+    p = sampler.parameters
+    torch.testing.assert_close(p["mu_alpha"].exp().sum(-1), torch.ones(2, 5))
+    for into in (slice(0, 2), slice(2, 5)):
+        torch.testing.assert_close(p["mu_beta"][:, into].exp().sum(-1), torch.ones(2))
+    assert (p["sigma_alpha"] > 0).all()
+
+
 def test_the_supernets_loss_moves_the_distribution_to_what_helps() -> None:
     """With weights trained on all operations and then frozen, steps of the distribution lower the mixture's loss."""
     images = DATA.load().train
     torch.manual_seed(0)
     supernet = SPACE.supernet(10, (1, 8, 8))
     sampler = LogNormal().start(SPACE, seed=0)
-    learner = SupernetLoss(lr=0.05, batch_size=100).start(sampler, seed=0)
+    learner = SupernetLoss(lr=0.1, weight_decay=0.0, batch_size=100).start(sampler, seed=0)
     plain = DistributionLearner(learner.settings, sampler, seed=0)
     training = CoTraining(SPACE, supernet, images.take(slice(150, None)), 0, 0)
-    train(supernet, images, Standard(lr=0.1, batch_size=50), 5, seed=0, paths=lambda e: plain.paths(training, e))
+    train(supernet, images, Standard(lr=0.1, batch_size=50), 12, seed=0, paths=lambda e: plain.paths(training, e))
 
     def loss() -> float:
         supernet.train()
@@ -130,7 +144,7 @@ def test_the_supernets_loss_moves_the_distribution_to_what_helps() -> None:
     generator = torch.Generator().manual_seed(0)
     supernet.train()
     supernet.zero_grad()
-    for _ in range(10):
+    for _ in range(25):
         for x, y in batches(training.images, 100, generator, None):
             learner.step(training, x, y, generator)
     assert loss() < before - 0.02

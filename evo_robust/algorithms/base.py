@@ -48,6 +48,10 @@ class Algorithm(Part, abc.ABC):
                 f"trained generation by generation, got {type(self).__name__} (OneShot trains a supernet beforehand)"
             )
 
+    def budget(self, evaluator: Evaluator) -> int:
+        """Evaluations that it asks for at most."""
+        return self.pop_size * self.n_gen
+
     @abc.abstractmethod
     def build(self, problem: SearchProblem) -> PymooAlgorithm:
         """A fresh pymoo algorithm, set up for ``problem`` with the problem's seed and this budget."""

@@ -76,9 +76,16 @@ class GradientHybrid(Genetic):
                 f"got {type(space).__name__}"
             )
 
+    def budget(self, evaluator: Evaluator) -> int:
+        """See :meth:`Algorithm.budget`: survivors are measured anew where weights are trained with the search."""
+        again = self.pop_size * (self.n_gen - 1) if evaluator.co_trains else 0
+        return super().budget(evaluator) + again
+
     def build(self, problem: SearchProblem) -> PymooAlgorithm:
         """See :meth:`Algorithm.build`."""
-        sampler = self.distribution.start(problem.space, seed_from(problem.seed, "distribution"))
+        sampler = self.distribution.start(
+            problem.space, seed_from(problem.seed, "distribution"), problem.session.device
+        )
         learner = self.gradient.start(
             sampler, seed_from(problem.seed, "gradient"), problem.objectives, problem.session.in_shape
         )
@@ -97,6 +104,8 @@ class _Hybrid(PymooNSGA2):
     def _initialize_infill(self) -> Population:
         self._train()
         drawn = self._drawn(round(self.share * self.pop_size), set())
+        if self.share == 1:
+            return drawn
         rest = self.initialization.do(self.problem, self.pop_size, algorithm=self, random_state=self.random_state)
         return self._filled(drawn, rest)
 
@@ -110,7 +119,7 @@ class _Hybrid(PymooNSGA2):
         known = {self.problem.key(x) for x in self.pop.get("X")} | self.problem.proposed()
         drawn = self._drawn(wanted, known)
         offspring = drawn
-        if len(drawn) < self.n_offsprings:
+        if wanted < self.n_offsprings:  # all gradient stays all gradient, also where the distribution has settled
             genetic = self.mating.do(
                 self.problem, self.pop, self.n_offsprings, algorithm=self, random_state=self.random_state
             )
@@ -136,6 +145,8 @@ class _Hybrid(PymooNSGA2):
         session = self.problem.session
         if isinstance(session, CoTrainedSession):
             session.advance(self.generation, self.learner)
+        else:  # weights are nobody's here: what was measured is all there is to learn from
+            self.learner.learn(None, 1)
 
     def _drawn(self, wanted: int, taken: set[str | None]) -> Population:
         """Up to ``wanted`` architectures of the distribution that are not taken, the one it stands for first."""

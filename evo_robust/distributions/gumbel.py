@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import chz
@@ -30,7 +31,9 @@ class GumbelSoftmax(Distribution):
 
     @chz.validate
     def _ranges(self) -> None:
-        refuse_unless(self, ("temperature", self.temperature > 0, "> 0"), ("init", self.init >= 0, ">= 0"))
+        refuse_unless(
+            self, ("temperature", 0 < self.temperature < math.inf, "> 0"), ("init", 0 <= self.init < math.inf, ">= 0")
+        )
 
     def start(self, space: SearchSpace, seed: int, device: str = "cpu") -> GumbelSampler:
         """See :meth:`Distribution.start`."""

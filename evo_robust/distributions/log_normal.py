@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import chz
 import torch
 from torch import Tensor
 
 from evo_robust.distributions.base import Distribution, Sampler
+from evo_robust.lipschitz.moments import edges_into_nodes
 from evo_robust.parts import refuse_unless
 from evo_robust.spaces.base import SearchSpace
 
@@ -19,15 +20,28 @@ class LogNormal(Distribution):
     """α ~ LN(µ_α, σ_α²) per operation, β ~ LN(µ_β, σ_β²) per edge; an operation's weight is β·α.
 
     The paper gives no initial µ and σ. Here medians are 1/operations and 1/inputs, as if all were averaged, and σ is
-    small enough for the moment matching of sums (which breaks for σ ≳ 1.5).
+    small enough for the moment matching of sums (which breaks for σ ≳ 1.5). It leaves the scale free as well: batch
+    normalisation makes a network deaf to it while the Lipschitz bound is not, so that a constraint would be met by
+    weights that all shrink, until nothing but rounding is left of the signal. Hence ``scale="fixed"``.
     """
 
     sigma: float = chz.field(default=0.3, doc="initial σ of all α and β, > 0")
     spread: float = chz.field(default=1e-3, doc="standard deviation of the initial µ around its start, >= 0")
 
+    scale: Literal["fixed", "free"] = chz.field(
+        default="fixed",
+        doc="fixed: medians of an edge's α, and of a node's β, are held to a sum of 1 after each step; free: they may "
+        "shrink and grow together",
+    )
+
     @chz.validate
     def _ranges(self) -> None:
-        refuse_unless(self, ("sigma", self.sigma > 0, "> 0"), ("spread", self.spread >= 0, ">= 0"))
+        refuse_unless(
+            self,
+            ("sigma", 0 < self.sigma < math.inf, "> 0"),
+            ("spread", 0 <= self.spread < math.inf, ">= 0"),
+            ("scale", self.scale in ("fixed", "free"), "fixed or free"),
+        )
 
     def start(self, space: SearchSpace, seed: int, device: str = "cpu") -> LogNormalSampler:
         """See :meth:`Distribution.start`."""
@@ -46,6 +60,7 @@ class LogNormalSampler(Sampler):
     def __init__(self, settings: LogNormal, space: SearchSpace, seed: int, device: str) -> None:
         super().__init__(space, seed, device)
         cells, edges, operations = self.shape
+        self.settings = settings
         targets = [target for _, target in space.mixture_edges()]
         inputs = torch.tensor([float(targets.count(target)) for target in targets])
         self._parameter("mu_alpha", settings.spread * self._normal(*self.shape).cpu() - math.log(operations))
@@ -70,3 +85,8 @@ class LogNormalSampler(Sampler):
         """See :meth:`Sampler.keep_valid`."""
         for name in ("sigma_alpha", "sigma_beta"):
             self.parameters[name].clamp_(min=SMALLEST)
+        if self.settings.scale == "fixed":
+            alpha, beta = self.parameters["mu_alpha"], self.parameters["mu_beta"]
+            alpha -= alpha.logsumexp(-1, keepdim=True)
+            for into in edges_into_nodes(beta.shape[1]):
+                beta[:, into] -= beta[:, into].logsumexp(-1, keepdim=True)

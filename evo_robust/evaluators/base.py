@@ -53,6 +53,9 @@ class Session(abc.ABC):
     in_shape: tuple[int, int, int] = (0, 0, 0)
     """Shape ``(c, h, w)`` of the images, where there are any."""
 
+    device: str = "cpu"
+    """Torch device of what algorithms compute beside."""
+
     @abc.abstractmethod
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
         """Evaluations with their index in ``architectures``, each as soon as it is there."""

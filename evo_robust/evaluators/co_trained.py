@@ -34,6 +34,8 @@ from evo_robust.supernet import initial_supernet
 from evo_robust.train import TrainingDiverged, train
 
 FOLDER = "co_training"
+DRAWS = "distribution."
+"""Names of the tensors of a learner's state begin with this where draws depend on them."""
 
 
 @dataclasses.dataclass
@@ -61,14 +63,20 @@ class Learner(Protocol):
     def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[NetworkPath]]:
         """What the supernet is in each step of an epoch, counted from 0; endless. May learn between the steps."""
 
-    def learn(self, training: CoTraining, epochs: int) -> None:
-        """Learn at the end of a generation, after its ``epochs`` epochs (0 where the schedule was over before)."""
+    def learn(self, training: CoTraining | None, epochs: int) -> None:
+        """Learn at the end of a generation's training, after its ``epochs`` epochs (0 where the schedule was over).
+
+        Where no weights are trained with the search there is no ``training``, and ``epochs`` is 1.
+        """
 
     def state(self) -> dict[str, Tensor]:
         """All that was learned, by name."""
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take what ``state`` returned."""
+
+    def replay(self, state: dict[str, Tensor]) -> None:
+        """Take of what ``state`` returned in an earlier generation what draws depend on; the rest may be missing."""
 
     def shared(self) -> dict[str, Tensor]:
         """What candidates are measured with beside the weights; its names are no weights' names."""
@@ -162,6 +170,7 @@ class CoTrainedSession(PoolSession):
 
     def close(self) -> None:
         """See :meth:`Session.close`."""
+        super().close()
         if self._temporary:
             self._temporary.cleanup()
 
@@ -177,12 +186,15 @@ class CoTrainedSession(PoolSession):
             self._train(generation, learner, weights)
             figures = {name: value if math.isfinite(value) else None for name, value in learner.figures().items()}
             about = {"settings": self._settings, "weights": stored_checksum(weights), "figures": figures}
-            write_tensors(learned, learner.state(), about)
+            write_tensors(learned, learner.state(), about | {"whole": True})
+            self._shrink(self.folder / f"generation-{generation - 1:04d}.safetensors")
         state, info = read_tensors(learned)
         if info.get("settings") != self._settings:
             raise UserError(f"{learned} belongs to another search: choose another out=, or the same settings")
-        # a fresh search takes its own state from the file too: what resumes is what went on
-        learner.restore(state)
+        if info["whole"]:
+            learner.restore(state)  # a fresh search takes its own state from the file too: what resumes is what went on
+        else:
+            learner.replay(state)
         self._tell(generation, info["figures"])
         self.fingerprint = digest(self._settings, info["weights"])
         context = dataclasses.replace(self.job.context, weights=weights)
@@ -190,6 +202,13 @@ class CoTrainedSession(PoolSession):
         for old in self.folder.glob("weights-*.safetensors"):
             if old.name < weights.name:
                 old.unlink()
+
+    def _shrink(self, file: Path) -> None:
+        """Leave of a past generation what its replay needs: optimisers and memories go on in the next one's file."""
+        if file.is_file():
+            state, info = read_tensors(file)
+            kept = {name: tensor for name, tensor in state.items() if name.startswith(DRAWS)}
+            write_tensors(file, kept, info | {"whole": False})
 
     def _tell(self, generation: int, figures: Mapping[str, float | None]) -> None:
         """A line of ``co_training.csv`` in the run folder."""
@@ -203,7 +222,7 @@ class CoTrainedSession(PoolSession):
         evaluator, context = self.evaluator, self.job.context
         first, last = (evaluator.epochs_at(g) if g else 0 for g in (generation - 1, generation))
         images = splits_on(context.data, context.device).train
-        cut = min(max(2, round(evaluator.share * len(images))), len(images) - 1)
+        cut = min(max(2, round(evaluator.share * len(images))), len(images) - 2)
         training = CoTraining(
             context.space, self._model(), images.take(slice(cut, None)), evaluator.warmup, context.seed
         )
@@ -211,6 +230,11 @@ class CoTrainedSession(PoolSession):
         curve = LearningCurve(
             context.folder or self.folder, evaluator.supernet.epochs, self.say, checkpoint, "supernet_"
         )
+        if not first <= len(curve.logs) <= last:
+            raise UserError(
+                f"{checkpoint}: expected training after {first} to {last} epochs for generation {generation}, got "
+                f"{len(curve.logs)}: a file of {self.folder} is missing or from another time; choose another out="
+            )
         try:
             with fixed_threads(evaluator.supernet.threads):
                 train(
@@ -231,7 +255,12 @@ class CoTrainedSession(PoolSession):
             raise UserError(f"the supernet cannot be trained with recipe.lr={lr}: {reason}") from None
         if curve.logs:
             curve.draw(evaluator.supernet.recipe, context.space, context.data, "paths of the search's distribution")
-        write_tensors(file, {**training.supernet.state_dict(), **learner.shared()}, {"generation": generation})
+        measured = [*self.job.objectives, *(c.of for c in self.job.constraints), *context.recorded]
+        shared = learner.shared()
+        if not any(objective.reads_distribution for objective in measured):
+            # weights that stay the same are the same to candidates, wherever the distribution is
+            shared = {name: tensor for name, tensor in shared.items() if not name.startswith(DRAWS)}
+        write_tensors(file, {**training.supernet.state_dict(), **shared}, {"generation": generation})
 
     def _model(self) -> Supernet:
         if self._supernet is None:

@@ -166,6 +166,7 @@ class PoolSession(Session):
         for objective in measured:
             objective.prepare(context)
         self.workers, self.in_shape = context.workers, context.data.in_shape
+        self.device = context.device
         self.job = Job(evaluator, dataclasses.replace(context, say=silent), objectives, constraints)
         self.fingerprint = digest(
             evaluator.version,

@@ -40,6 +40,12 @@ class ArchitectureGradient(Settings, abc.ABC):
         default="step", doc="when the supernet's paths are drawn anew: every step (RACL) or every epoch (Wsr-NAS)"
     )
 
+    drawn: bool = chz.field(
+        default=False,
+        doc="train weights on an architecture drawn from the distribution too, beside each step's mixture: candidates "
+        "run their operations unweighed, and what they inherit was trained for that",
+    )
+
     @chz.validate
     def _optimiser(self) -> None:
         refuse_unless(
@@ -101,13 +107,16 @@ class DistributionLearner:
         while True:
             if self.settings.redraw == "step":
                 weights = self.sampler.sample()
-            yield (self.sampler.mixture(weights.detach()),)
+            mixture = self.sampler.mixture(weights.detach())
+            yield (mixture, self.sampler.derive(weights)) if self.settings.drawn else (mixture,)
 
-    def learn(self, training: CoTraining, epochs: int) -> None:
+    def learn(self, training: CoTraining | None, epochs: int) -> None:
         """See :class:`evo_robust.evaluators.Learner`."""
 
     def move(self, group: int, loss: Tensor) -> None:
         """One step of a group of the distribution's parameters down the gradient of a loss; nothing else moves."""
+        if not loss.requires_grad:  # no operation that was weighed reached the loss
+            return
         parameters = [self.sampler.parameters[name] for name in self.sampler.groups[group]]
         for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
             parameter.grad = gradient
@@ -127,6 +136,10 @@ class DistributionLearner:
         self.sampler.restore(part(state, "distribution"))
         for number, optimizer in enumerate(self.optimizers):
             restore_optimizer(optimizer, state, f"adam{number}")
+
+    def replay(self, state: dict[str, Tensor]) -> None:
+        """See :class:`evo_robust.evaluators.Learner`."""
+        self.sampler.restore(part(state, "distribution"))
 
     def shared(self) -> dict[str, Tensor]:
         """See :class:`evo_robust.evaluators.Learner`: the distribution's parameters."""

@@ -113,9 +113,10 @@ class EstimatedLearner(DistributionLearner):
         """Weights ``(cells, edges, operations)`` as rows ``(cells · edges, operations)``: the normal cell's first."""
         return weights.flatten(0, 1)
 
-    def learn(self, training: CoTraining, epochs: int) -> None:
+    def learn(self, training: CoTraining | None, epochs: int) -> None:
         """See :class:`evo_robust.evaluators.Learner`."""
-        self._learn_noises(training, epochs)
+        if training is not None:
+            self._learn_noises(training, epochs)
         if self._measured:
             self._learn_losses()
         if len(self.losses) > 0:
@@ -166,8 +167,11 @@ class EstimatedLearner(DistributionLearner):
         weights = self.sampler.sample()
         chosen = self.sampler.space.weights_of(self.sampler.derive(weights))
         kept = torch.as_tensor(chosen.any(-1, keepdims=True), device=weights.device)
+        # no architecture has ``none``: a column that is 0 in all that the estimator has seen teaches it nothing
+        allowed = weights * torch.as_tensor(self.sampler.space.mixture_choices, device=weights.device)
+        encoding = self.sampler.encoding(allowed / allowed.sum(-1, keepdim=True))
         self.losses.estimator.eval()
-        return self.objective.loss.of(self.losses.estimator(self._rows(self.sampler.encoding(weights) * kept)))
+        return self.objective.loss.of(self.losses.estimator(self._rows(encoding * kept)))
 
     def state(self) -> dict[str, Tensor]:
         """See :meth:`DistributionLearner.state`."""

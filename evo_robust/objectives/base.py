@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -131,6 +132,8 @@ class Objective(Part, abc.ABC):
     """A number to be minimised."""
 
     needs_weights: ClassVar[bool] = True
+    reads_distribution: ClassVar[bool] = False
+    """Whether it depends on the distribution over architectures that a search moves, beside weights."""
 
     label: str | None = chz.field(default=None, doc="column name; the class's own name when not given")
 
@@ -178,9 +181,7 @@ class Constraint(Part):
 
     @chz.validate
     def _positive(self) -> None:
-        if self.at_most is None and not self.limit_needed:
-            return
-        if self.at_most is None or not self.at_most > 0:
+        if self.limit_needed and (self.at_most is None or not self.at_most > 0):
             raise ValueError(f"expected constraint at_most > 0, got {self.at_most}")
 
     @property
@@ -193,6 +194,27 @@ class Constraint(Part):
         if self.at_most is None:
             raise ValueError(f"{self.name}: expected a limit, which a search finds when it starts")
         return value / self.at_most - 1.0
+
+
+@chz.chz
+class LogConstraint(Constraint):
+    """A limit of a logarithm: G = value − limit, both of any sign, is ln of how many times the limit is exceeded.
+
+    RACL's constraint for an architecture is ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)``: G = µ + Φ⁻¹(η)σ
+    − ln λ* (Dong et al., 2020, eq. 15).
+    """
+
+    limit_needed: ClassVar[bool] = False
+
+    @chz.validate
+    def _given(self) -> None:
+        if self.at_most is None or not math.isfinite(self.at_most):
+            raise ValueError(f"expected a finite constraint at_most, got {self.at_most}")
+
+    def violation(self, value: float) -> float:
+        """G of a measured value: ≤ 0 when the constraint holds."""
+        assert self.at_most is not None
+        return value - self.at_most
 
 
 @chz.chz
@@ -214,6 +236,8 @@ class Gate(Constraint):
 
     @chz.validate
     def _sensible(self) -> None:
+        if self.at_most is not None and not self.at_most > 0:
+            raise ValueError(f"expected constraint at_most > 0, got {self.at_most}")
         if not 0 < self.quantile < 1:
             raise ValueError(f"expected quantile in (0,1), got {self.quantile}")
         if self.sample < 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from statistics import NormalDist
-from typing import get_args
+from typing import ClassVar, get_args
 
 import chz
 import torch
@@ -24,11 +24,13 @@ _NAMES = ("mu_alpha", "sigma_alpha", "mu_beta", "sigma_beta")
 class LipschitzConfidence(Objective):
     """ln of the λ_F that an architecture keeps with confidence η, µ + Φ⁻¹(η)σ (Dong et al., 2020, eq. 15).
 
-    As a constraint, ``Constraint(of=LipschitzConfidence(), at_most=…)``, the limit is ln λ*, > 0. µ and σ² are those of
-    the product form over the chosen operations, whose weights are distributed as the search has them at present
-    (algorithm.distribution=LogNormal). Where no such distribution exists it is the deterministic bound of
+    As a constraint, ``LogConstraint(of=LipschitzConfidence(), at_most=…)``, the limit is ln λ*, of any sign. µ and σ²
+    are those of the product form over the chosen operations, whose weights are distributed as the search has them at
+    present (algorithm.distribution=LogNormal). Where no such distribution exists it is the deterministic bound of
     ``LipschitzBound``, and the figures say so.
     """
+
+    reads_distribution: ClassVar[bool] = True
 
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
     form: Form = chz.field(default="corrected", doc="corrected (with σ) or as_printed (with σ², as in the paper)")

@@ -75,6 +75,8 @@ class RobustError(Objective):
     @chz.validate
     def _sensible(self) -> None:
         check_strengths(self.eps)
+        if self.estimator is not None and self.n_real is not None and not 1 <= self.n_real <= len(self.eps):
+            raise ValueError(f"expected n_real from 1 to {len(self.eps)} (the strengths in eps), got {self.n_real}")
         if self.n_real is not None and self.estimator is None:
             raise ValueError(f"expected estimator, such as WA, with n_real={self.n_real}, got none")
         if self.estimator is not None and not (isinstance(self.attack, GradientAttack) and self.norm == "linf"):
@@ -100,14 +102,14 @@ class RobustError(Objective):
         candidate.figures[self.name] = figures | {"estimated": estimated}
         return max(errors) if self.reduce == "worst" else sum(errors) / len(errors)
 
-    def _errors(self, candidate: Candidate) -> tuple[Sequence[float], list[float]]:
+    def _errors(self, candidate: Candidate) -> tuple[Sequence[float], list[str]]:
         """The error at every strength, and the strengths that were estimated."""
         images = _limited(candidate.splits.val, self.limit)
         source, generator = self.noise_source, candidate.generator(self.name)
         if source is not None:
             estimator = candidate.noise_estimator(source)
             found = measure_spectrum(candidate.network(), images, source, estimator, generator)
-            return found.errors[1:].tolist(), list(source.strengths.estimated)
+            return found.errors[1:].tolist(), [f"{e:.6g}" for e in source.strengths.estimated]
         curve = robust_curve(
             *(candidate.network(), images, self.attack, self.eps, self.norm),
             generator=generator,

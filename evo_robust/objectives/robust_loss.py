@@ -63,5 +63,5 @@ class RobustLoss(Objective):
             candidate.network(), images, source, candidate.noise_estimator(source), candidate.generator(self.name)
         )
         figures: dict[str, object] = dict(zip(self.keys, found.losses.tolist(), strict=True))
-        candidate.figures[self.name] = figures | {"estimated": list(source.strengths.estimated)}
+        candidate.figures[self.name] = figures | {"estimated": [f"{eps:.6g}" for eps in source.strengths.estimated]}
         return float(self.loss.of(found.losses))

@@ -169,6 +169,11 @@ class SearchSpace(Part, abc.ABC):
         """(source, target) node of every edge of a mixture. Only where there is a ``mixture_shape``."""
         raise ValueError(f"{type(self).__name__} mixes no operations: it has no edges that are weighed")
 
+    @property
+    def mixture_choices(self) -> np.ndarray:
+        """Which of a mixture's operations an architecture may have, bool ``(operations,)``."""
+        raise ValueError(f"{type(self).__name__} mixes no operations")
+
     def derive(self, weights: np.ndarray) -> Architecture:
         """The architecture that weights ``(cells, edges, operations)`` stand for. Only with a ``mixture_shape``."""
         raise ValueError(f"{type(self).__name__} mixes no operations: nothing can be derived from weights")

@@ -280,6 +280,11 @@ class DARTS(SearchSpace):
         """(source, target) of every edge, in order: (0,2), (1,2), (0,3), …."""
         return edges_of(self.nodes)
 
+    @property
+    def mixture_choices(self) -> np.ndarray:
+        """All but ``none``."""
+        return np.array([name != NONE for name in self.operations])
+
     def derive(self, weights: np.ndarray) -> DARTSArchitecture:
         """Per edge the operation of the largest weight other than ``none``, per node the two best edges (DARTS §2.4).
 
