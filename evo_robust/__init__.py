@@ -42,7 +42,7 @@ from evo_robust.objectives.transfer import TransferError
 from evo_robust.problem import Problem, load
 from evo_robust.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
 from evo_robust.search import search
-from evo_robust.spaces import DARTS, NSGAPhases, RobNet, SearchSpace
+from evo_robust.spaces import DARTS, OPERATIONS, NSGAPhases, RobNet, SearchSpace
 from evo_robust.supernet import SupernetTraining
 
 __all__ = [
@@ -91,6 +91,7 @@ __all__ = [
     "NSGA3",
     "MultiStrengthTraining",
     "NSGAPhases",
+    "OPERATIONS",
     "NoiseTraining",
     "Objective",
     "OneShot",

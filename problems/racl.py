@@ -7,6 +7,7 @@ adversarially: ``python -m evo_robust.retrain``. No code was released. What the 
 
 - λ* is calibrated: what the supernet keeps with confidence η when the distribution begins to move (``factor=1``); θ
   begins at 0, medians at 1/operations and 1/inputs, σ at 0.3.
+- ``none``, whose constant is 0, is left out: it is the cheapest way to meet the constraint, on all edges at once.
 - Moments are those of cells that share their weights, as the search's cells do, and the constraint has σ; the paper
   adds variances as if cells were independent, and prints σ²: ``algorithm.gradient.confidence.cells=independent``,
   ``….form=as_printed``, ``….constants=paper``.
@@ -21,6 +22,7 @@ adversarially: ``python -m evo_robust.retrain``. No code was released. What the 
 from evo_robust import (
     CIFAR10,
     DARTS,
+    OPERATIONS,
     PGD,
     CleanError,
     Confidence,
@@ -37,8 +39,10 @@ from evo_robust import (
     SupernetTraining,
 )
 
+_OPERATIONS = tuple(name for name in OPERATIONS if name != "none")
+
 paper = Problem(
-    space=DARTS(channels=16, layers=8),
+    space=DARTS(channels=16, layers=8, operations=_OPERATIONS),
     data=CIFAR10(),
     objectives=(CleanError(), LipschitzBound()),
     recorded=(RobustError(attack=PGD(steps=20, step=2 / 255), eps=(8 / 255,)), Params()),
@@ -56,7 +60,7 @@ paper = Problem(
 )
 
 demo = Problem(
-    space=DARTS(channels=4, layers=3, nodes=3),
+    space=DARTS(channels=4, layers=3, nodes=3, operations=_OPERATIONS),
     data=Digits(),
     objectives=(CleanError(), LipschitzBound()),
     recorded=(RobustError(attack=PGD(steps=10), eps=(0.05, 0.1, 0.15)), Params()),

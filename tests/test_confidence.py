@@ -128,7 +128,9 @@ def test_bad_settings_are_named() -> None:
     given = {"algorithm.gradient.confidence": "Confidence", "algorithm.gradient.confidence.eta": "2"}
     with pytest.raises(UserError, match="algorithm.gradient.confidence.eta"):
         override(PROBLEM, given, "test")
-    assert override(PROBLEM, {"algorithm.gradient.confidence": "Confidence"}, "test") == chz.replace(
+    held = override(PROBLEM, {"algorithm.gradient.confidence": "Confidence"}, "test")
+    assert override(held, {"algorithm.gradient.confidence": "None"}, "test") == PROBLEM, "RACL's first ablation"
+    assert held == chz.replace(
         PROBLEM,
         algorithm=chz.replace(
             PROBLEM.algorithm,

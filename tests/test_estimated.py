@@ -146,6 +146,24 @@ def test_killed_between_its_epochs_it_ends_with_the_same_record(
     assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
 
 
+def test_without_a_supernet_it_learns_from_what_was_measured(tmp_path: Path) -> None:
+    """Candidates trained from scratch, one-shot or otherwise: the loss estimator needs their figures alone."""
+    plain = problem(
+        RobustLoss(attack=ATTACK, limit=60), evaluator=FromScratch(epochs=1, recipe=Standard(lr=0.1, batch_size=50))
+    )
+    plain = chz.replace(plain, algorithm=chz.replace(plain.algorithm, n_gen=3))
+    run = search(plain, tmp_path / "run", workers=1)
+    assert len(run.evaluations) == 18, "survivors are known"
+    entropies = []
+    for n_gen in (1, 3):
+        adapted = plain.to_pymoo(workers=1)
+        algorithm = chz.replace(plain.algorithm, n_gen=n_gen).build(adapted)
+        while algorithm.has_next():
+            algorithm.next()
+        entropies.append(algorithm.learner.figures()["entropy"])
+    assert entropies[1] < entropies[0]
+
+
 def test_robust_error_says_which_strengths_are_estimates(tmp_path: Path) -> None:
     objective = RobustError(attack=ATTACK, eps=(0.05, 0.1, 0.15, 0.2), estimator=WA(), limit=60)
     plain = problem(

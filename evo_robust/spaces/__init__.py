@@ -2,7 +2,8 @@
 
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
 from evo_robust.spaces.darts import DARTS
+from evo_robust.spaces.darts_codec import OPERATIONS
 from evo_robust.spaces.nsga_phases import NSGAPhases
 from evo_robust.spaces.robnet import RobNet
 
-__all__ = ["DARTS", "InvalidArchitecture", "NSGAPhases", "RobNet", "SearchSpace"]
+__all__ = ["DARTS", "OPERATIONS", "InvalidArchitecture", "NSGAPhases", "RobNet", "SearchSpace"]

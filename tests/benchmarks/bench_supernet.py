@@ -52,6 +52,7 @@ from evo_robust.evaluators.candidates import build_candidate, candidate_seed, sp
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
+from evo_robust.learning_curve import CURVE_FILES
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.cost import count_flops
 from evo_robust.parts import Fraction
@@ -60,7 +61,7 @@ from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.ops import fit_normalization
 from evo_robust.spaces.robnet import RobNet
 from evo_robust.spaces.supernet import Supernet
-from evo_robust.supernet import CURVE_FILES, SupernetTraining
+from evo_robust.supernet import SupernetTraining
 from evo_robust.train import train
 
 SHAPE, CLASSES, BATCH = (3, 32, 32), 10, 64
