@@ -16,15 +16,14 @@ from evo_robust.estimators.state import optimizer_tensors, part, restore_optimiz
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.objectives.base import Objective
-from evo_robust.parts import Part as Settings
-from evo_robust.parts import refuse_unless, seed_from
+from evo_robust.parts import Part, refuse_unless, seed_from
 from evo_robust.spaces.supernet import Path
 
 Redraw = Literal["step", "epoch"]
 
 
 @chz.chz
-class ArchitectureGradient(Settings, abc.ABC):
+class ArchitectureGradient(Part, abc.ABC):
     """A loss of architectures and the Adam that follows it."""
 
     needs_supernet: ClassVar[bool] = False

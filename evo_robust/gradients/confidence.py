@@ -13,7 +13,7 @@ from evo_robust.distributions.log_normal import LogNormalSampler
 from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.lipschitz import confidence, moments
 from evo_robust.lipschitz.linear import SpectralNorms
-from evo_robust.lipschitz.network import network_constants
+from evo_robust.lipschitz.network import descriptions, network_constants
 from evo_robust.lipschitz.operations import Rule
 from evo_robust.parts import Part, refuse_unless
 
@@ -91,8 +91,7 @@ class Multiplier:
         constants = found.of_operations(training.space.operations, sampler.shape[1])  # type: ignore[attr-defined]
         self._constants = constants.float().to(sampler.device)
         self._log_c = found.log_outside()
-        reductions = [cell.stride == 2 for cell in training.supernet.cells]  # type: ignore[union-attr]
-        self._described = [sampler.shape[0] - 1 if reduction else 0 for reduction in reductions]
+        self._described = descriptions(training.supernet, sampler.shape[0])
         if self.limit is None:
             with torch.no_grad():
                 given = self._moments(sampler)

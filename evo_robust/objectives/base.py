@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from evo_robust.attacks.inference import correct_mask
 from evo_robust.data import DataSet, Splits
 from evo_robust.files import mapped_tensors
+from evo_robust.images import Images
 from evo_robust.parts import Part, seed_from
 from evo_robust.spaces.base import Architecture, SearchSpace
 
@@ -116,12 +117,16 @@ class Candidate:
         """The estimator of a source of noises, with the weights that it has at present, on the candidate's device."""
         return source.estimator(self.context.data.in_shape, self.shared()).to(self.context.device)
 
+    def validation(self, limit: int | None = None) -> Images:
+        """The first ``limit`` validation images, all when not given; any beginning has the class proportions of all."""
+        return self.splits.val if limit is None else self.splits.val.take(slice(limit))
+
     def correct(self, limit: int | None = None) -> Tensor:
         """Which of the first ``limit`` validation images (all when not given) the network gets right, bool ``(n,)``.
 
         One pass serves every objective that asks.
         """
-        images = self.splits.val if limit is None else self.splits.val.take(slice(limit))
+        images = self.validation(limit)
         if self._correct is None or len(self._correct) < len(images):
             self._correct = correct_mask(self.network(), images)
         return self._correct[: len(images)]

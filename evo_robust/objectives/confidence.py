@@ -12,7 +12,7 @@ from torch import Tensor
 from evo_robust.lipschitz.confidence import Form, check_confidence
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import Cells, network_moments
-from evo_robust.lipschitz.network import NetworkConstants, network_constants
+from evo_robust.lipschitz.network import NetworkConstants, descriptions, network_constants
 from evo_robust.lipschitz.operations import Rule
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.parts import refuse_unless
@@ -78,10 +78,9 @@ class LipschitzConfidence(Objective):
         # operations that were not chosen have λ = 0 there: they are no terms
         operations = candidate.context.space.operations  # type: ignore[attr-defined]
         constants = found.of_operations(operations, mu_alpha.shape[1])
-        described = [len(mu_alpha) - 1 if cell.stride == 2 else 0 for cell in network.cells]  # type: ignore[union-attr]
         mu, var = network_moments(
             *(mu_alpha, sigma_alpha.square(), mu_beta, sigma_beta.square()),
-            *(constants, described),
+            *(constants, descriptions(network, len(mu_alpha))),
             log_c=found.log_outside(),
             cells=self.cells,
         )

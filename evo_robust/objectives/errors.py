@@ -13,18 +13,12 @@ from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.estimators.base import Estimator
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.estimators.strengths import Strengths
-from evo_robust.images import Images
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.parts import Fraction
 
 Reduction = Literal["mean", "worst"]
 Crafting = Literal["float32", "bf16"]
 """Precisions whose figures are the same in every run; the curve's ``auto`` may choose otherwise next time."""
-
-
-def _limited(images: Images, limit: int | None) -> Images:
-    """The first ``limit`` images, all of them when not given (any beginning has the class proportions of the whole)."""
-    return images if limit is None else images.take(slice(limit))
 
 
 @chz.chz
@@ -104,7 +98,7 @@ class RobustError(Objective):
 
     def _errors(self, candidate: Candidate) -> tuple[Sequence[float], list[str]]:
         """The error at every strength, and the strengths that were estimated."""
-        images = _limited(candidate.splits.val, self.limit)
+        images = candidate.validation(self.limit)
         source, generator = self.noise_source, candidate.generator(self.name)
         if source is not None:
             estimator = candidate.noise_estimator(source)

@@ -74,7 +74,7 @@ class FSPDistance(Objective):
         Raises:
             ValueError: the network tells no cells.
         """
-        images = candidate.splits.val if self.limit is None else candidate.splits.val.take(slice(self.limit))
+        images = candidate.validation(self.limit)
         distances = fsp_distances(
             candidate.network(),
             images,

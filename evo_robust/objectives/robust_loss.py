@@ -57,7 +57,7 @@ class RobustLoss(Objective):
 
     def measure(self, candidate: Candidate) -> float:
         """The weighed loss, in nats."""
-        images = candidate.splits.val if self.limit is None else candidate.splits.val.take(slice(self.limit))
+        images = candidate.validation(self.limit)
         source = self.noise_source
         found = measure_spectrum(
             candidate.network(), images, source, candidate.noise_estimator(source), candidate.generator(self.name)
