@@ -105,8 +105,8 @@ def test_naive_searches_attack_every_strength() -> None:
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"values": (0.03, 0.09, 0.06)}, "expected ascending strengths, got 0.06 after 0.09"),
-        ({"values": (0.03, 0.06, 0.06)}, "expected different strengths, got 0.06 twice"),
+        ({"values": (0.03, 0.09, 0.06)}, "expected distinct eps in ascending order, got 0.06 after 0.09"),
+        ({"values": (0.03, 0.06, 0.06)}, "expected distinct eps in ascending order, got 0.06 twice"),
         ({"values": (0.0, 0.06)}, "> 0"),
         ({"values": ()}, "at least one"),
         ({"n_real": 0}, r"expected n_real \(N1, strengths that are attacked\) from 1 to 6, got 0"),
@@ -279,8 +279,14 @@ Bad = Callable[[NoiseEstimator, Tensor, Tensor], Any]
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda e, x, d: e.estimate(x, d, (0.06, 0.03, 0.09), 0.05), "expected ascending strengths, got 0.03 after"),
-        (lambda e, x, d: e.estimate(x, d, (0.03, 0.03, 0.09), 0.05), "expected different strengths, got 0.03 twice"),
+        (
+            lambda e, x, d: e.estimate(x, d, (0.06, 0.03, 0.09), 0.05),
+            "expected distinct eps in ascending order, got 0.03 after",
+        ),
+        (
+            lambda e, x, d: e.estimate(x, d, (0.03, 0.03, 0.09), 0.05),
+            "expected distinct eps in ascending order, got 0.03 twice",
+        ),
         (lambda e, x, d: e.estimate(x, d, (0.0, 0.03, 0.09), 0.05), "> 0"),
         (lambda e, x, d: e.estimate(x, d[:0], (), 0.05), "at least one"),
         (lambda e, x, d: e.estimate(x, d, (0.03, 0.06), 0.05), "expected 3 strengths, one for each noise, got 2"),

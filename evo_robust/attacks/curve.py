@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -51,13 +52,16 @@ def check_strengths(eps: Sequence[float]) -> tuple[float, ...]:
     """The strengths as floats.
 
     Raises:
-        ValueError: there are none, or they are not finite, positive, distinct and ascending.
+        ValueError: there are none, one is not finite and > 0, two are equal or they do not ascend, naming which.
     """
     values = tuple(float(e) for e in eps)
     if not values or not all(math.isfinite(e) and e > 0 for e in values):
         raise ValueError(f"expected at least one eps, each > 0 (such as 8/255), got {values}")
-    if any(a >= b for a, b in zip(values, values[1:], strict=False)):
-        raise ValueError(f"expected distinct eps in ascending order, got {values}")
+    for before, after in itertools.pairwise(values):
+        if before == after:
+            raise ValueError(f"expected distinct eps in ascending order, got {before:g} twice in {values}")
+        if before > after:
+            raise ValueError(f"expected distinct eps in ascending order, got {after:g} after {before:g} in {values}")
     return values
 
 

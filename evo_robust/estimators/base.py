@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.ball import project
-from evo_robust.estimators.strengths import check_ascending
+from evo_robust.attacks.curve import check_strengths
 from evo_robust.parts import Part
 
 Shape = tuple[int, int, int]
@@ -115,7 +115,7 @@ class NoiseEstimator(nn.Module, abc.ABC):
             ):
                 raise ValueError("expected different, ascending strengths > 0 for every image, got others")
             return known
-        values = check_ascending([float(strength) for strength in strengths])
+        values = check_strengths([float(strength) for strength in strengths])
         if len(values) != len(noises):
             raise ValueError(f"expected {len(noises)} strengths, one for each noise, got {len(values)}: {values}")
         return torch.tensor(values, dtype=x.dtype, device=x.device)[:, None].expand(-1, len(x))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import chz
 
 from evo_robust.attacks.curve import check_strengths
@@ -11,21 +9,6 @@ from evo_robust.parts import Fraction, Part
 
 REACH = 0.15 / 0.105
 """Extra strengths of the memory lie below this many times the largest strength: U(0, .15) beside .105 in the paper."""
-
-
-def check_ascending(strengths: Sequence[float]) -> tuple[float, ...]:
-    """The strengths as floats.
-
-    Raises:
-        ValueError: there are none, one is not > 0, two are equal or they do not ascend, naming which.
-    """
-    values = tuple(float(strength) for strength in strengths)
-    for before, after in zip(values, values[1:], strict=False):
-        if before == after:
-            raise ValueError(f"expected different strengths, got {before:g} twice in {values}")
-        if before > after:
-            raise ValueError(f"expected ascending strengths, got {after:g} after {before:g} in {values}")
-    return check_strengths(values)
 
 
 @chz.chz
@@ -47,7 +30,7 @@ class Strengths(Part):
 
     @chz.validate
     def _sensible(self) -> None:
-        check_ascending(self.values)
+        check_strengths(self.values)
         if self.n_real is not None and not 1 <= self.n_real <= len(self.values):
             raise ValueError(
                 f"expected n_real (N1, strengths that are attacked) from 1 to {len(self.values)}, got {self.n_real}"
