@@ -275,6 +275,26 @@ def test_restarts_of_training_attacks_keep_the_highest_loss(trained: nn.Module, 
     assert (loss_of_best >= loss_of_one - 1e-5).all() and (loss_of_best > loss_of_one + 1e-3).any()
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_given_start_is_gone_on_from(norm: Norm, trained: nn.Module, held_out: Images) -> None:
+    x, y, threat = held_out.floats(), held_out.y, Threat(norm=norm, eps=Fraction(EPS[norm]))
+    still = PGD(steps=1, step=Fraction(1e-9))
+    first = PGD(steps=3).perturb(trained, x, y, threat, seeded(), keep_going=True)
+    again = still.perturb(trained, x, y, threat, seeded(1), keep_going=True, start=first - x)
+    torch.testing.assert_close(again, first, atol=1e-6, rtol=0)
+    # one from outside is moved into ball and range
+    far = still.perturb(trained, x, y, threat, seeded(1), keep_going=True, start=9 * (first - x))
+    distance = (far - x).flatten(1).norm(p=torch.inf if norm == "linf" else 2, dim=1)
+    assert distance.max() <= threat.eps * (1 + 1e-5) + 1e-6 and far.min() >= 0 and far.max() <= 1
+    # further starts stay random, the strongest is kept
+    more = PGD(steps=1, step=Fraction(1e-9), restarts=2)
+    kept = more.perturb(trained, x, y, threat, seeded(1), keep_going=True, start=first - x)
+    assert (cross_entropy(trained(kept), y) >= cross_entropy(trained(first), y) - 1e-5).all()
+    for keep_going, start in ((False, first - x), (True, first[:3])):
+        with pytest.raises(ValueError, match=r"expected keep_going=True and start \(300, 1, 8, 8\)"):
+            PGD().perturb(trained, x, y, threat, seeded(), keep_going=keep_going, start=start)
+
+
 def test_a_single_step_that_breaks_counts_although_no_step_follows() -> None:
     model, images = linear_problem()
     needed = (model.score(images.floats()).abs() / model.w.abs().sum()).max().item()

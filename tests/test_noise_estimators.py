@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evo_robust.attacks.gradient import PGD
-from evo_robust.attacks.inference import clean_error
+from evo_robust.attacks.base import Threat
+from evo_robust.attacks.gradient import FGSM, MIFGSM, PGD, GradientAttack
+from evo_robust.attacks.inference import clean_error, undisturbed
 from evo_robust.data import Digits, batches
 from evo_robust.estimators import (
     STRENGTHS,
@@ -32,7 +34,7 @@ from evo_robust.estimators import (
 )
 from evo_robust.estimators.noises import spectrum
 from evo_robust.files import read_tensors, write_tensors
-from evo_robust.parts import Part, from_dotted
+from evo_robust.parts import Fraction, Part, from_dotted
 from evo_robust.recipes import RECIPES
 from evo_robust.train import train
 
@@ -322,21 +324,76 @@ def test_bad_settings_are_named() -> None:
 # --- real noises ----------------------------------------------------------------------------------------------------
 
 
-def test_real_noises_share_their_start_and_hurt_more_the_larger_they_are(network: nn.Module) -> None:
-    images = SPLITS.val.take(slice(64))
-    x, before = images.floats(), {k: v.clone() for k, v in network.state_dict().items()}
-    noises = real_noises(network, x, images.y, LARGE.real, PGD(steps=3), torch.Generator().manual_seed(1))
+def mean_losses(network: nn.Module, x: Tensor, y: Tensor, noises: Tensor) -> list[float]:
+    with torch.no_grad():
+        return [F.cross_entropy(network(x + noise), y).item() for noise in noises]
+
+
+def anew(network: nn.Module, x: Tensor, y: Tensor, attack: GradientAttack, seed: int) -> Tensor:
+    """Noises at the real strengths, each by an attack of its own."""
+    # the random number that real_noises draws seeds its start
+    start = int(torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(seed)))
+    noises = [
+        attack.perturb(network, x, y, Threat(eps=Fraction(eps)), torch.Generator().manual_seed(start), keep_going=True)
+        for eps in LARGE.real
+    ]
+    return torch.stack(noises) - x
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("attack", [PGD(steps=5), PGD(steps=3, restarts=3), MIFGSM(steps=5)], ids=str)
+def test_real_noises_go_on_from_strength_to_strength(network: nn.Module, attack: GradientAttack, mode: str) -> None:
+    images = SPLITS.val.take(slice(128))
+    x, y, before = images.floats(), images.y, {k: v.clone() for k, v in network.state_dict().items()}
+    own = network if mode == "eval" else copy.deepcopy(network).train()
+    noises = real_noises(own, x, y, LARGE.real, attack, torch.Generator().manual_seed(1))
     assert noises.shape == (3, *x.shape)
     assert (noises.abs().amax((1, 2, 3, 4)) <= torch.tensor(LARGE.real) + 1e-6).all()
-    with torch.no_grad():
-        losses = [F.cross_entropy(network(x + noise), images.y).item() for noise in (0 * x, *noises)]
+    assert (x + noises).min() >= 0 and (x + noises).max() <= 1
+    assert own.training == (mode == "train")
+    assert all(torch.equal(before[k], v) for k, v in own.state_dict().items())
+    with undisturbed(own):
+        losses = mean_losses(own, x, y, torch.cat((0 * x[None], noises)))
+        independent = anew(own, x, y, attack, 1)
+        others = mean_losses(own, x, y, independent)
     assert losses == sorted(losses) and losses[-1] > 2 * losses[0]
-    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items()) and not network.training
-    # the same start: an attack of no length to speak of leaves it, scaled
-    still = real_noises(network, x + 0.5 - x, images.y, (0.1, 0.2), PGD(steps=1, step=1e-9), torch.Generator())
-    torch.testing.assert_close(2 * still[0], still[1], atol=1e-6, rtol=0)
-    again = real_noises(network, x, images.y, LARGE.real, PGD(steps=3), torch.Generator().manual_seed(1))
+    # the smallest strength has nothing to go on from, the others are stronger for it
+    assert torch.equal(noises[0], independent[0])
+    assert losses[2] > others[1] and losses[3] > others[2]
+    again = real_noises(own, x, y, LARGE.real, attack, torch.Generator().manual_seed(1))
     assert torch.equal(noises, again)
+
+
+def test_noises_at_neighbouring_strengths_agree_where_one_goes_on_from_the_other(network: nn.Module) -> None:
+    images = SPLITS.val.take(slice(128))
+    x, y = images.floats(), images.y
+    chained = real_noises(network, x, y, LARGE.real, PGD(steps=7), torch.Generator().manual_seed(1))
+
+    def agreement(noises: Tensor) -> Tensor:
+        return F.cosine_similarity(noises[:-1].flatten(2), noises[1:].flatten(2), dim=2).mean(1)
+
+    assert (agreement(chained) > agreement(anew(network, x, y, PGD(steps=7), 1)) + 0.03).all()
+
+
+def test_real_noises_do_not_depend_on_the_order_of_strengths(network: nn.Module) -> None:
+    images, order = SPLITS.val.take(slice(32)), [2, 0, 1]
+    x, y = images.floats(), images.y
+    ascending = real_noises(network, x, y, LARGE.real, PGD(steps=3), torch.Generator().manual_seed(1))
+    mixed = [LARGE.real[place] for place in order]
+    assert torch.equal(
+        ascending[order], real_noises(network, x, y, mixed, PGD(steps=3), torch.Generator().manual_seed(1))
+    )
+
+
+@pytest.mark.parametrize("attack", [FGSM(), PGD(steps=1)], ids=str)
+def test_single_steps_start_anew_at_each_strength(network: nn.Module, attack: GradientAttack) -> None:
+    images = SPLITS.val.take(slice(32))
+    x, y = images.floats(), images.y
+    noises = real_noises(network, x, y, LARGE.real, attack, torch.Generator().manual_seed(1))
+    assert torch.equal(noises, anew(network, x, y, attack, 1))
+    # all from the same point: an attack of no length to speak of leaves it, scaled
+    still = real_noises(network, x * 0 + 0.5, y, (0.1, 0.2), PGD(steps=1, step=Fraction(1e-9)), torch.Generator())
+    torch.testing.assert_close(2 * still[0], still[1], atol=1e-6, rtol=0)
 
 
 def test_spectrum_is_in_order_and_keeps_real_noises() -> None:

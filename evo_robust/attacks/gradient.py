@@ -81,6 +81,7 @@ class GradientAttack(Attack, abc.ABC):
         generator: torch.Generator,
         *,
         keep_going: bool | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Adversarial images ``(n, c, h, w)``, inside the threat's ball around ``x`` and inside [0,1].
 
@@ -94,27 +95,41 @@ class GradientAttack(Attack, abc.ABC):
             threat: the ball.
             generator: source of the random starts.
             keep_going: every image goes to the last step; when not given, exactly if the model is in train mode.
+            start: perturbations ``(n, c, h, w)`` to go on from, moved into the ball first, in place of the first start;
+                further starts stay random. Only where every image keeps going.
 
         Raises:
-            ValueError: early drop was asked for a model in train mode, where it would change the batch statistics.
+            ValueError: early drop was asked for a model in train mode, where it would change the batch statistics; or
+                ``start`` was given of another shape, or where images may drop early.
         """
         training = any(module.training for module in model.modules())
         if keep_going is None:
             keep_going = training
         if training and not keep_going:
             raise ValueError("expected a model in eval mode for keep_going=False, got one in train mode")
+        if start is not None and not (keep_going and start.shape == x.shape):
+            wanted = f"keep_going=True and start {tuple(x.shape)}"
+            raise ValueError(f"expected {wanted}, got keep_going={keep_going} and {tuple(start.shape)}")
         with undisturbed(model):
             if keep_going:
-                return self._strongest(model, x, y, threat, generator)
+                return self._strongest(model, x, y, threat, generator, start)
             cascade = Cascade(self, model, (threat.eps,), threat.norm, generator, batch_size=len(x), images=True)
             found = cascade.run(x, y)
         return found.images if found.images is not None else x
 
-    def _strongest(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+    def _strongest(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        threat: Threat,
+        generator: torch.Generator,
+        start: Tensor | None,
+    ) -> Tensor:
         """Last iterates of all images; of several starts the one with the highest loss."""
         budget = self.budget(threat.eps)
         clean = self.clean_probabilities(model, x)
-        best = self._climb(model, x, y, clean, threat, generator)
+        best = self._climb(model, x, y, clean, threat, generator, start)
         if budget.restarts == 1:
             return best
         best_loss = self.ascend(model, best, y, clean)[1]
@@ -133,13 +148,14 @@ class GradientAttack(Attack, abc.ABC):
         clean: Tensor | None,
         threat: Threat,
         generator: torch.Generator,
+        start: Tensor | None = None,
     ) -> Tensor:
-        """Last iterates of one start."""
+        """Last iterates of one start: the given one, else one of the attack's own."""
         budget = self.budget(threat.eps)
         eps, step = x.new_full((len(x),), threat.eps), x.new_full((len(x),), budget.step)
-        delta, memory = torch.zeros_like(x), None
-        if budget.random_start:
-            delta = project(x, threat.eps * unit_noise(x.shape, threat.norm, generator).to(x), eps, threat.norm)
+        if start is None and budget.random_start:
+            start = threat.eps * unit_noise(x.shape, threat.norm, generator).to(x)
+        delta, memory = torch.zeros_like(x) if start is None else project(x, start, eps, threat.norm), None
         for _ in range(budget.steps):
             gradient = self.ascend(model, x + delta, y, clean)[2]
             delta, memory = self.move(x, delta, gradient, memory, eps, step, threat.norm)

@@ -24,24 +24,32 @@ def real_noises(
 ) -> Tensor:
     """Noises ``(k, n, c, h, w)`` of an L∞ attack at each strength; every image goes to the last step.
 
-    All strengths start from the same random point of their ball, so that noises at neighbouring ones resemble each
-    other. The model's mode, statistics and gradients stay as they were; in train mode it uses batch statistics.
+    From the smallest strength on, whatever the order they are given in, each goes on from the noise of the one before,
+    scaled up, as the cascade of ``robust_curve`` does; the smallest starts as the attack does. That makes a stronger
+    attack than starting each strength anew, for the same number of steps, and noises at neighbouring strengths agree:
+    so does what is interpolated between them. An attack of a single step starts anew at each strength, from the same
+    random point of the ball, since going on would make it iterative. Of several starts the first goes on and the others
+    are random at each strength; the next one goes on from the strongest of them.
+
+    The model's mode, statistics and gradients stay as they were; in train mode it uses batch statistics.
 
     Args:
         model: network from images in [0,1] to logits.
         x: images ``(n, c, h, w)`` in [0,1].
         y: true classes ``(n,)``.
-        strengths: L∞, each > 0, in any order.
+        strengths: L∞, at least one, each > 0, in any order, which is that of the noises.
         attack: such as ``PGD(steps=7)``, whose step grows with the strength where it is not given.
         generator: source of the random start; one number is drawn.
     """
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-    found = []
-    for strength in strengths:
-        start = torch.Generator(generator.device).manual_seed(seed)
-        threat = Threat(eps=Fraction(strength))
-        found.append(attack.perturb(model, x, y, threat, start, keep_going=True) - x)
-    return torch.stack(found)
+    found: dict[int, Tensor] = {}
+    start = None  # in the unit ball
+    for place in sorted(range(len(strengths)), key=lambda place: strengths[place]):
+        strength, own = strengths[place], torch.Generator(generator.device).manual_seed(seed)
+        threat, scaled = Threat(eps=Fraction(strength)), None if start is None else strength * start
+        found[place] = attack.perturb(model, x, y, threat, own, keep_going=True, start=scaled) - x
+        start = found[place] / strength if attack.budget(strength).steps > 1 else None
+    return torch.stack([found[place] for place in range(len(strengths))])
 
 
 def spectrum(estimator: NoiseEstimator, x: Tensor, noises: Tensor, strengths: Strengths) -> Tensor:
