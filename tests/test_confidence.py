@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from pathlib import Path
 from statistics import NormalDist
@@ -112,8 +113,31 @@ def test_the_multiplier_holds_the_distribution_back(tmp_path: Path) -> None:
     assert all(means[name] < means["free"] - 0.1 for name in ("held", "sampled", "printed")), means
     with (tmp_path / "held" / "co_training.csv").open() as file:
         told = list(csv.DictReader(file))
-    assert float(told[0]["theta"]) > 0 and told[0]["ln_limit"] == told[1]["ln_limit"], "λ* is calibrated once"
-    assert math.isfinite(float(told[1]["constraint"]))
+    assert float(told[0]["theta"]) > 0 and math.isfinite(float(told[1]["constraint"]))
+
+
+def limits(folder: Path, confidence: Confidence) -> list[float]:
+    """ln λ* at the end of each of three generations."""
+    gradient = chz.replace(PROBLEM.algorithm.gradient, confidence=confidence)  # type: ignore[attr-defined]
+    algorithm = chz.replace(PROBLEM.algorithm, pop_size=1, n_gen=3, gradient=gradient)
+    evaluator = chz.replace(
+        PROBLEM.evaluator,
+        supernet=chz.replace(PROBLEM.evaluator.supernet, epochs=3),  # type: ignore[attr-defined]
+    )
+    search(chz.replace(PROBLEM, objectives=(CleanError(),), algorithm=algorithm, evaluator=evaluator), folder, workers=1)
+    with (folder / "co_training.csv").open() as file:
+        return [float(row["ln_limit"]) for row in csv.DictReader(file)]
+
+
+def test_a_calibrated_limit_follows_the_weights_and_a_given_one_stays(tmp_path: Path) -> None:
+    follows = limits(tmp_path / "follows", Confidence())
+    assert all(abs(after - before) > 0.1 for before, after in itertools.pairwise(follows)), follows
+    # a factor moves λ* by as much, whatever the weights are: those of the first epoch have seen no constraint
+    halved = limits(tmp_path / "halved", Confidence(factor=0.5))
+    assert halved[0] == pytest.approx(follows[0] + math.log(0.5), abs=1e-4)
+    first = limits(tmp_path / "first", Confidence(follow=False))
+    assert first == pytest.approx([follows[0]] * 3, abs=1e-4)
+    assert limits(tmp_path / "given", Confidence(limit=7.0)) == pytest.approx([math.log(7.0)] * 3)
 
 
 def test_bad_settings_are_named() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import get_args
 
 import chz
@@ -24,14 +25,22 @@ class Confidence(Part):
 
     λ_F is the paper's product form, whose moments are known (:func:`evo_robust.lipschitz.moments.network_moments`); the
     constants of operations are taken from the supernet anew in every epoch. The paper tells neither λ* nor the first
-    θ: λ* is calibrated on the supernet as it is when the distribution begins to move, θ begins at 0.
+    θ: λ* is calibrated on what the search begins with, θ begins at 0.
+
+    Weights grow while they are trained, and λ_F with them, far beyond anything that a choice of operations can make up
+    for (on digits by e^27 in 24 epochs): held to a λ* of the first weights, a search ends with whatever has the smallest
+    constants. So a calibrated λ* follows the weights: in each epoch it is ``factor`` times what the distribution as it
+    began would keep with the weights of that epoch, and the constraint speaks of operations alone.
     """
 
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
     rho: float = chz.field(default=1e-3, doc="ρ of the augmented Lagrangian and of θ's steps, > 0")
     limit: float | None = chz.field(default=None, doc="λ*, > 0; calibrated when not given")
     factor: float = chz.field(
-        default=1.0, doc="a calibrated λ* is this many times what the first supernet keeps with confidence η, > 0"
+        default=1.0, doc="a calibrated λ* is this many times what the first distribution keeps with confidence η, > 0"
+    )
+    follow: bool = chz.field(
+        default=True, doc="a calibrated λ* follows the supernet's weights; without, it stays that of the first weights"
     )
     learning: bool = chz.field(
         default=True, doc="confidence learning; without it the sampled weights' own λ_F is held to λ* (eq. 10)"
@@ -68,19 +77,20 @@ class Multiplier:
 
     Attributes:
         theta: the multiplier θ >= 0.
-        limit: λ*; None before it is calibrated.
+        limit: λ* at present; None before it is calibrated.
         last: c when it was last looked at.
     """
 
-    def __init__(self, settings: Confidence) -> None:
+    def __init__(self, settings: Confidence, sampler: LogNormalSampler) -> None:
         self.settings = settings
+        self._first = {name: value.detach().clone() for name, value in sampler.parameters.items()}
         self.theta, self.limit, self.last = 0.0, settings.limit, math.nan
         self._constants: Tensor | None = None
         self._described: list[int] = []
         self._log_c = 0.0
 
     def look(self, training: CoTraining, sampler: LogNormalSampler) -> None:
-        """Take the constants of the supernet's operations as they are now; calibrate λ* where that is to be done."""
+        """Take the constants of the supernet's operations as they are now; calibrate λ* where it is not given."""
         found = network_constants(
             training.supernet,
             tuple(training.images.x.shape[1:]),  # type: ignore[arg-type]
@@ -92,17 +102,16 @@ class Multiplier:
         self._constants = constants.float().to(sampler.device)
         self._log_c = found.log_outside()
         self._described = descriptions(training.supernet, sampler.shape[0])
-        if self.limit is None:
-            with torch.no_grad():
-                given = self._moments(sampler)
-            s = self.settings
+        s = self.settings
+        if s.limit is None and (s.follow or self.limit is None):
+            given = self._moments(self._first)
             self.limit = confidence.calibrated_limit(*given, eta=s.eta, factor=s.factor, form=s.form)
 
     def term(self, sampler: LogNormalSampler, weights: Tensor) -> Tensor:
         """θc + (ρ/2)c² for a sample ``(cells, edges, operations)``, differentiable in the sampler's parameters."""
         assert self.limit is not None, "look comes first"
         if self.settings.learning:
-            mu, var = self._moments(sampler)
+            mu, var = self._moments(sampler.parameters)
             s = self.settings
             c = confidence.confidence_constraint(mu, var, eta=s.eta, limit=self.limit, form=s.form)
         else:
@@ -114,8 +123,7 @@ class Multiplier:
         """The dual step, θ ← max(0, θ + ρc)."""
         self.theta = confidence.dual_update(self.theta, self.last, self.settings.rho)
 
-    def _moments(self, sampler: LogNormalSampler) -> tuple[Tensor, Tensor]:
-        p = sampler.parameters
+    def _moments(self, p: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         given = (p["mu_alpha"], p["sigma_alpha"].square(), p["mu_beta"], p["sigma_beta"].square())
         assert self._constants is not None
         return moments.network_moments(

@@ -69,7 +69,9 @@ class SupernetLearner(DistributionLearner):
 
     def __init__(self, settings: SupernetLoss, sampler: Sampler, seed: int) -> None:
         super().__init__(settings, sampler, seed)
-        self.multiplier = None if settings.confidence is None else Multiplier(settings.confidence)
+        self.multiplier = (
+            None if settings.confidence is None else Multiplier(settings.confidence, sampler)  # type: ignore[arg-type]
+        )
 
     def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[Path]]:
         """See :meth:`DistributionLearner.paths`; between the steps the distribution moves."""

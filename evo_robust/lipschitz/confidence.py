@@ -3,7 +3,7 @@
 With ln λ_F ~ N(µ, σ²) the constraint holds where (ln λ* − µ)/σ ≥ Φ⁻¹(η), that is where c = µ + Φ⁻¹(η)·σ − ln λ* ≤ 0.
 The paper prints c = µ + Φ⁻¹(η)·σ² − ln λ*, without the square root; both are here.
 
-The paper gives neither λ* nor where µ and σ begin: :func:`calibrated_limit` takes λ* from the initial supernet.
+The paper gives neither λ* nor where µ and σ begin: :func:`calibrated_limit` takes λ* from what a search begins with.
 """
 
 from __future__ import annotations
