@@ -25,6 +25,7 @@ from evo_robust.indicators import hypervolume, hypervolume_curve, ideal_and_nadi
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.parts import UserError
 from evo_robust.plotting import size, tables
+from evo_robust.plotting.progress import history
 from evo_robust.plotting.style import quantity
 from evo_robust.plotting.view import view_of
 from evo_robust.problem import Problem, problem_to_dict
@@ -60,8 +61,13 @@ def figures(rng):
     }
 
 
-def write_run(folder, names=NAMES[:3], n=24, seed=0, *, values=None, failed=(), rule="thop", algorithm=None):
-    """A run folder as the search leaves it when it is killed: problem and ledger alone."""
+def write_run(
+    folder, names=NAMES[:3], n=24, seed=0, *, values=None, failed=(), rule="thop", algorithm=None, weights=()
+):
+    """A run folder as the search leaves it when it is killed: problem and ledger alone.
+
+    ``weights`` are the rows' fingerprints; by default all are equal.
+    """
     rng = np.random.default_rng(seed)
     problem = Problem(
         space=SPACE,
@@ -79,7 +85,7 @@ def write_run(folder, names=NAMES[:3], n=24, seed=0, *, values=None, failed=(), 
             "objectives": {name: given[name] for name in names} if ok else {},
             "figures": {k: v for k, v in given.items() if k not in names} if ok else {},
             "seconds": 1.0, "seed": i, "status": "ok" if ok else "failed",
-            "error": None if ok else "loss is NaN", "fingerprint": "f",
+            "error": None if ok else "loss is NaN", "fingerprint": weights[i] if weights else "f",
         }  # fmt: skip
         lines.append(json.dumps(row) + "\n")
     folder.mkdir(parents=True)
@@ -295,6 +301,51 @@ def test_hypervolume_of_several_runs_shares_one_scale(pair, tmp_path):
     assert float(found["a"]["at_equal_budget"]) <= float(found["a"]["hypervolume"])
     # b's .15 at 5e6 is beaten by a's .10 at 4e6; of a nothing is beaten but .40 at 1e6 costs less than b's .30
     assert float(found["b"]["dominated"]) == 0.5 and float(found["a"]["dominated"]) == 0.0
+
+
+def test_generations_that_do_not_compare_have_a_value_each(tmp_path, capsys):
+    # the second generation (8 to 15) begins with the first one's weights; earlier rows may lack a column
+    rng = np.random.default_rng(2)
+    values = [figures(rng) for _ in range(24)]
+    del values[0]["transfer_error"]
+    changed = write_run(tmp_path / "changed", NAMES[:2], values=values, failed={3, 23}, weights="e" * 12 + "f" * 12)
+    steady = write_run(tmp_path / "steady", NAMES[:3], n=10, values=values[10:20])
+    out = tmp_path / "both"
+    assert plot.main([f"run={changed},{steady}", f"out={out}"]) == 0
+    usable = [i for i in range(1, 23) if i != 3]
+    F = np.array([[v.get(name, np.nan) for name in NAMES[:3]] for v in values])
+    bounds = ideal_and_nadir(F[usable])
+    parts = [[i for i in usable if first <= i < end] for first, end in ((0, 8), (12, 16), (12, 24))]
+    expected = [hypervolume(F[part][nondominated(F[part])], *bounds) for part in parts]
+    assert expected[1] < expected[0], "the figures of this test fall"
+    found = [r for r in rows_of(out / "compare_hypervolume.csv") if r["run"] == "changed"]
+    assert [int(r["evaluations"]) for r in found] == [8, 16, 24]
+    assert [float(r["hypervolume"]) for r in found] == pytest.approx(expected)
+    table = {r["run"]: r for r in rows_of(out / "compare_table.csv")}
+    assert float(table["changed"]["at_equal_budget"]) == pytest.approx(expected[0])
+    assert float(table["changed"]["hypervolume"]) == pytest.approx(expected[2])
+    assert len(rows_of(out / "compare_hypervolume.csv")) == 3 + 10
+    check_picture(out / "compare_hypervolume.png")
+    capsys.readouterr()
+    assert plot.main([f"run={changed}"]) == 0
+    front = f"{len(load_run(changed).front)} on the front"
+    assert (
+        "24 networks evaluated 24 times, 11 times with earlier settings, "
+        f"2 failed, rejected or outside the constraints, {front}"
+    ) in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_one_objective_whose_generations_do_not_compare(tmp_path, several):
+    values = [known(0.5 - 0.01 * i + 0.1 * (i // 8), 1e6 + i) for i in range(24)]
+    weights = "e" * 8 + "f" * 8 + "g" * 8
+    folder = write_run(tmp_path / "run", NAMES[:1], values=values, weights=weights)
+    other = write_run(tmp_path / "other", NAMES[:1], values=values)
+    files = plot.draw_comparison([folder, other], tmp_path / "both") if several else plot.draw_run(folder)
+    check_picture(files[0])
+    best = history(view_of(load_run(folder)), NAMES[:1], lambda F: np.minimum.accumulate(F[:, 0]))
+    assert best.evaluations.tolist() == [8, 16, 24]
+    assert best.values == pytest.approx([values[i]["clean_error"] for i in (7, 15, 23)])
 
 
 def test_beside_a_random_search(tmp_path, capsys):

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from evo_robust.files import write_csv
 from evo_robust.indicators import nondominated
 from evo_robust.plotting.fronts import better
-from evo_robust.plotting.progress import curves, draw_curve, reference_note, zoom
+from evo_robust.plotting.progress import apart_note, curves, draw_curve, draw_steps, history, reference_note, zoom
 from evo_robust.plotting.style import MARKERS, RUNS, Quantity, grid, heading, note, picture, quantity
 from evo_robust.plotting.tables import TOP, Top
 from evo_robust.plotting.view import COSTS, View
@@ -67,13 +67,14 @@ def _draw_one_column(views: Sequence[View], shown: Quantity, path: Path, title: 
     with picture(path) as figure:
         axes = figure.add_subplot()
         for view, colour in zip(views, itertools.cycle(RUNS), strict=False):
-            best = np.minimum.accumulate(shown.shown(view.column(shown.name)))
-            axes.step(view.asked, best, where="post", color=colour, lw=2, label=view.name)
+            best = history(view, [shown.name], lambda F: np.minimum.accumulate(shown.shown(F[:, 0])))
+            draw_steps(axes, view, best.evaluations, best.values, colour, view.name)
         axes.set_xlabel("evaluations")
         shown.dress(axes, "y")
         axes.legend(loc="upper right")
         axes.set_title(title, fontsize=12)
-        note(figure, f"Best so far; {shown.words} is the only objective that these runs have in common.")
+        only = f"Best so far; {shown.words} is the only objective that these runs have in common."
+        note(figure, only + apart_note(views, "rise"))
 
 
 def draw_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) -> None:
@@ -86,15 +87,15 @@ def draw_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) -
         zoom(axes, views, volumes)
         axes.legend(loc="lower right")
         axes.set_title("Which search gets further with the same number of evaluations?", fontsize=12)
-        note(figure, reference_note(names, len(views)))
+        note(figure, reference_note(views, names))
 
 
 def write_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) -> None:
-    """The curves as CSV: run, evaluations, hypervolume, one line per usable evaluation."""
+    """The curves as CSV: run, evaluations, hypervolume, one line per value of :func:`history`."""
     rows = [
         [view.name, int(n), f"{volume:.8g}"]
         for view, curve in zip(views, curves(views, names), strict=True)
-        for n, volume in zip(view.asked, curve, strict=True)
+        for n, volume in zip(curve.evaluations, curve.values, strict=True)
     ]
     write_csv(path, ["run", "evaluations", "hypervolume"], rows)
 
@@ -158,10 +159,10 @@ def standings(views: Sequence[View], names: Sequence[str]) -> list[Standing]:
     for k, view in enumerate(views):
         others = np.concatenate([F for i, F in enumerate(fronts) if i != k])
         # a run without any success so early has covered nothing
-        within = [0.0, *volumes[k][view.asked <= budget]]
+        within = [0.0, *volumes[k].values[volumes[k].evaluations <= budget]]
         beaten = [bool(((others <= f).all(axis=1) & (others < f).any(axis=1)).any()) for f in fronts[k]]
         best = {name: float(view.column(name).min()) for name in names}
-        end, at_budget = float(volumes[k][-1]), float(within[-1])
+        end, at_budget = float(volumes[k].values[-1]), float(within[-1])
         found.append(Standing(view.name, view.n_asked, len(view.front), end, at_budget, float(np.mean(beaten)), best))
     return found
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
+from evo_robust.plotting.progress import apart_note, draw_steps, history
 from evo_robust.plotting.style import EVALUATED, FRONT, INK, KNEE, Quantity, grid, heading, note, picture, plain
 from evo_robust.plotting.view import COSTS, View
 
@@ -74,7 +75,7 @@ def _panel(axes: Axes, view: View, jx: int, jy: int) -> None:
 def _cloud(axes: Any, view: View, *columns: np.ndarray) -> None:
     """Evaluated points, the front and its knee, in two or three dimensions, with the front's numbers."""
     front, k = view.front, view.front[view.knee]
-    axes.scatter(*columns, s=16, color=EVALUATED, alpha=0.55, lw=0, zorder=1, label="evaluated")
+    axes.scatter(*columns, s=16, color=EVALUATED, alpha=0.55, lw=0, zorder=1, label=view.evaluated)
     numbered = list(range(len(front))) if len(front) <= MAX_NUMBERED else sorted(view.roles())
     edge = {"edgecolor": "white", "lw": 0.8}
     if len(numbered) < len(front):
@@ -133,15 +134,17 @@ def _draw_best_so_far(view: View, path: Path) -> None:
     values = shown.shown(view.F[:, 0])
     with picture(path) as figure:
         axes = figure.add_subplot()
-        axes.scatter(view.asked, values, s=16, color=EVALUATED, lw=0, label="evaluated")
-        axes.step(view.asked, np.minimum.accumulate(values), where="post", color=FRONT, lw=2, label="best so far")
+        axes.scatter(view.asked, values, s=16, color=EVALUATED, lw=0, label=view.evaluated)
+        best = history(view, view.run.objectives, lambda F: np.minimum.accumulate(shown.shown(F[:, 0])))
+        which = "of each generation" if view.n_earlier else "so far"
+        draw_steps(axes, view, best.evaluations, best.values, FRONT, f"best {which}")
         i = view.front[view.knee]
         axes.scatter(view.asked[i], values[i], s=120, color=KNEE, zorder=3, label="best")
         axes.set_xlabel("evaluations")
         shown.dress(axes, "y")
-        axes.set_title("One objective: the best network so far", fontsize=12)
+        axes.set_title(f"One objective: the best network {which}", fontsize=12)
         axes.legend(loc="upper right")
-        note(figure, view.summary())
+        note(figure, f"{view.summary()}.{apart_note([view], 'rise')}" if view.n_earlier else view.summary())
 
 
 def draw_parallel(view: View, path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,17 +13,62 @@ from matplotlib.ticker import MaxNLocator
 
 from evo_robust.indicators import hypervolume_curve, ideal_and_nadir
 from evo_robust.plotting.style import FRONT, note, picture, words
-from evo_robust.plotting.view import View
+from evo_robust.plotting.view import View, column
 
 
-def curves(views: Sequence[View], names: Sequence[str]) -> list[np.ndarray]:
-    """Hypervolume of the columns ``names`` after each usable evaluation, one array ``(n,)`` per run.
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """How far a search had come, after how many evaluations.
+
+    Attributes:
+        evaluations: asked for ``(n,)`` when each value was reached, failures counted.
+        values: ``(n,)``.
+    """
+
+    evaluations: np.ndarray
+    values: np.ndarray
+
+
+def history(view: View, names: Sequence[str], so_far: Callable[[np.ndarray], np.ndarray]) -> Curve:
+    """What a search had reached in the columns ``names``, after each usable evaluation.
+
+    Where weights (or whatever else a fingerprint stands for) changed during the search, figures compare within one
+    fingerprint only: then there is a value per generation, of the rows until its end that share the fingerprint of
+    its last one. That is the front that the search had at that time.
+
+    Args:
+        view: the run.
+        names: columns.
+        so_far: value ``(n,)`` after each of the points ``(n, m)``, in their order.
+    """
+    rows, F = _points(view, names)
+    order = {row["id"]: n for n, row in enumerate(view.run.evaluations, 1)}
+    evaluations, values = np.array([order[row["id"]] for row in rows]), np.empty(len(rows))
+    fingerprints = np.array([row["fingerprint"] for row in rows])
+    for fingerprint in np.unique(fingerprints):
+        values[fingerprints == fingerprint] = so_far(F[fingerprints == fingerprint])
+    if not view.n_earlier:
+        return Curve(evaluations, values)
+    last = {row["generation"]: i for i, row in enumerate(rows)}
+    end = {row["generation"]: n for n, row in enumerate(view.run.evaluations, 1)}
+    return Curve(np.array([end[generation] for generation in last]), values[list(last.values())])
+
+
+def _points(view: View, names: Sequence[str]) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Usable rows of all fingerprints and their columns ``(n, m)``; an earlier row may lack what the front's have."""
+    rows = view.run.ok()
+    F = np.column_stack([column(rows, name) for name in names])
+    whole = np.isfinite(F).all(axis=1)
+    return [row for row, kept in zip(rows, whole, strict=True) if kept], F[whole]
+
+
+def curves(views: Sequence[View], names: Sequence[str]) -> list[Curve]:
+    """Hypervolume of the columns ``names`` over evaluations, one curve per run.
 
     All runs share one normalisation (best and worst over all of them) and one reference point, so the curves compare.
     """
-    points = [np.column_stack([view.column(name) for name in names]) for view in views]
-    ideal, nadir = ideal_and_nadir(np.concatenate(points))
-    return [hypervolume_curve(F, ideal, nadir) for F in points]
+    ideal, nadir = ideal_and_nadir(np.concatenate([_points(view, names)[1] for view in views]))
+    return [history(view, names, lambda F: hypervolume_curve(F, ideal, nadir)) for view in views]
 
 
 def draw_hypervolume(view: View, path: Path) -> None:
@@ -35,14 +82,14 @@ def draw_hypervolume(view: View, path: Path) -> None:
             axes.axvline(boundary, color="#dddddd", lw=0.8, zorder=0)
         axes.legend(loc="lower right")
         axes.set_title("Progress: the share of objective space that the front covers", fontsize=12)
-        note(figure, f"{view.summary()}; grey lines: generations. {reference_note(view.run.objectives)}")
+        note(figure, f"{view.summary()}; grey lines: generations. {reference_note([view], view.run.objectives)}")
 
 
-def draw_curve(axes: Axes, view: View, curve: np.ndarray, colour: str) -> None:
+def draw_curve(axes: Axes, view: View, curve: Curve, colour: str) -> None:
     """One run's curve as steps over the evaluations asked for, from nothing to the end of its budget."""
-    x = np.concatenate([[0], view.asked, [view.n_asked]])
-    y = np.concatenate([[0.0], curve, curve[-1:]])
-    axes.step(x, y, where="post", color=colour, lw=2, label=f"{view.name}: {y[-1]:.3f} after {view.n_asked}")
+    x = np.concatenate([[0], curve.evaluations, [view.n_asked]])
+    y = np.concatenate([[0.0], curve.values, curve.values[-1:]])
+    draw_steps(axes, view, x, y, colour, f"{view.name}: {y[-1]:.3f} after {view.n_asked}")
     axes.plot(x[-1], y[-1], "o", color=colour)
     axes.set_xlabel("evaluations")
     axes.set_ylabel("hypervolume (1 = everything)")
@@ -51,22 +98,40 @@ def draw_curve(axes: Axes, view: View, curve: np.ndarray, colour: str) -> None:
     axes.grid(axis="x", visible=False)
 
 
-def zoom(axes: Axes, views: Sequence[View], volumes: Sequence[np.ndarray]) -> None:
-    """Show the heights that matter: from where the runs stood after a twentieth of their evaluations to their best."""
-    early = [
-        v[np.flatnonzero(view.asked >= min(0.05 * view.n_asked, view.asked[-1]))[0]]
-        for view, v in zip(views, volumes, strict=True)
-    ]
-    low, high = float(min(early)), float(max(v[-1] for v in volumes))
+def draw_steps(axes: Axes, view: View, x: np.ndarray, y: np.ndarray, colour: str, label: str) -> None:
+    """Steps, with a dot on each generation where it was measured apart: a value of its own, not a step of one front."""
+    marks: Any = {"marker": "o", "markevery": list(np.flatnonzero(x))} if view.n_earlier else {}
+    axes.step(x, y, where="post", color=colour, lw=2, label=label, **marks)
+
+
+def zoom(axes: Axes, views: Sequence[View], volumes: Sequence[Curve]) -> None:
+    """Show the heights that matter: all that the runs reached after a twentieth of their evaluations."""
+    later = np.concatenate(
+        [
+            curve.values[curve.evaluations >= min(0.05 * view.n_asked, curve.evaluations[-1])]
+            for view, curve in zip(views, volumes, strict=True)
+        ]
+    )
+    low, high = float(later.min()), float(later.max())
     room = max(0.15 * (high - low), 0.01)
     axes.set_ylim(max(0.0, low - room), high + room)
 
 
-def reference_note(names: Sequence[str], n_runs: int = 1) -> str:
+def reference_note(views: Sequence[View], names: Sequence[str]) -> str:
     """What the hypervolume is measured in."""
-    where = "all runs" if n_runs > 1 else "the run"
+    where = "all runs" if len(views) > 1 else "the run"
     what = ", ".join(words(name) for name in names)
-    return f"Share of the box from the best to a tenth beyond the worst of {where}: {what}."
+    return f"Share of the box from the best to a tenth beyond the worst of {where}: {what}.{apart_note(views)}"
+
+
+def apart_note(views: Sequence[View], worse: str = "fall") -> str:
+    """A sentence, after a space, where a run's generations are measured apart: the curve may get ``worse``."""
+    apart = [view for view in views if view.n_earlier]
+    if not apart:
+        return ""
+    whose = "" if len(apart) == len(views) else f" of {' and '.join(view.name for view in apart)}"
+    changing = " or ".join(dict.fromkeys(view.changing for view in apart))
+    return f" Dots: each generation{whose} is measured with its own {changing}, and the curve may {worse}."
 
 
 def _generation_starts(view: View) -> list[float]:

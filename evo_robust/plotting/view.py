@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,12 @@ COSTS = ("flops", "params")
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """The usable evaluations of one run, in order of evaluation.
+    """The usable evaluations of one run that compare with its front, in order of evaluation.
 
     Attributes:
         name: what the run is called in legends.
         run: the run.
-        rows: evaluations with figures, n of them.
+        rows: evaluations with figures, n of them, all of the front's fingerprint.
         F: objectives ``(n, m)``.
         asked: evaluations asked for ``(n,)`` when each row came, failures counted.
         front: position in ``rows`` of each network of the run's front, in its order.
@@ -46,9 +46,29 @@ class View:
         """Evaluations asked for, failures counted: the budget."""
         return len(self.run.evaluations)
 
+    @property
+    def n_failed(self) -> int:
+        """Evaluations that failed, were rejected or are outside the constraints."""
+        return self.n_asked - len(self.run.ok())
+
+    @property
+    def n_earlier(self) -> int:
+        """Usable evaluations that do not compare with the front: measured with earlier weights or settings."""
+        return self.n_asked - self.n_failed - len(self.rows)
+
+    @property
+    def changing(self) -> str:
+        """What the front's evaluations do not share with earlier ones: weights where they are trained meanwhile."""
+        return "weights" if self.run.problem.evaluator.co_trains else "settings"
+
+    @property
+    def evaluated(self) -> str:
+        """What ``rows`` are in a legend."""
+        return f"evaluated with the last {self.changing}" if self.n_earlier else "evaluated"
+
     def column(self, name: str) -> np.ndarray:
         """Values ``(n,)`` of an objective or a recorded figure, NaN where a row has none."""
-        return np.array([figures_of(row).get(name, np.nan) for row in self.rows])
+        return column(self.rows, name)
 
     def quantities(self) -> list[Quantity]:
         """How each objective is shown."""
@@ -76,11 +96,23 @@ class View:
         return {index: ", ".join(words) for index, words in roles.items()}
 
     def summary(self) -> str:
-        """How much was evaluated, such as ``120 networks evaluated, 3 without figures, 14 on the front``."""
-        parts = [f"{self.n_asked} network{'s' * (self.n_asked != 1)} evaluated"]
-        if self.n_asked > len(self.rows):
-            parts.append(f"{self.n_asked - len(self.rows)} failed, rejected or outside the constraints")
+        """How much was evaluated, such as ``120 networks evaluated, 14 on the front``.
+
+        Where weights changed: ``58 networks evaluated 110 times, 90 times with earlier weights, 5 on the front``.
+        """
+        # survivors are measured again with new weights: only then are evaluations more than networks
+        networks = len({row["architecture"] for row in self.run.evaluations}) if self.n_earlier else self.n_asked
+        parts = [f"{networks} network{'s' * (networks != 1)} evaluated"]
+        if self.n_earlier:
+            parts = [f"{parts[0]} {self.n_asked} times", f"{self.n_earlier} times with earlier {self.changing}"]
+        if self.n_failed:
+            parts.append(f"{self.n_failed} failed, rejected or outside the constraints")
         return ", ".join([*parts, f"{len(self.front)} on the front"])
+
+
+def column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+    """Values ``(n,)`` of an objective or a recorded figure of rows, NaN where one has none."""
+    return np.array([figures_of(row).get(name, np.nan) for row in rows])
 
 
 def view_of(run: Run, name: str | None = None) -> View:
