@@ -8,8 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 if TYPE_CHECKING:
     from evo_robust.record import Progress
@@ -47,6 +48,17 @@ class Silent(Reporter):
         """See :meth:`Reporter.say`."""
 
 
+class _TimeLeft(TimeRemainingColumn):
+    """By the pace of the last candidates; from the task's ``ends`` where there is one (NaN: nobody can know)."""
+
+    def render(self, task: Task) -> Text:
+        """See :class:`rich.progress.ProgressColumn`."""
+        if "ends" not in task.fields:
+            return super().render(task)
+        left = task.fields["ends"] - time.monotonic()
+        return Text(duration(0.0 if left < 0 else left), style="progress.remaining")
+
+
 class Printed(Reporter):
     """Lines per generation; on a terminal also a bar of evaluations with the time left."""
 
@@ -70,7 +82,7 @@ class Printed(Reporter):
             self.say(f"resuming: {known} evaluations are in the record")
         if self.console.is_terminal:
             self._bar = Bar(
-                *(TextColumn("evaluations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
+                *(TextColumn("evaluations"), BarColumn(), MofNCompleteColumn(), _TimeLeft()),
                 console=self.console,
             )
             self._bar.start()
@@ -87,8 +99,16 @@ class Printed(Reporter):
 
     def generation(self, progress: Progress, n_gen: int) -> None:
         """See :meth:`Reporter.generation`."""
-        elapsed = time.monotonic() - self._began
-        left = elapsed / self._measured * max(0, self._total - self._seen) if self._measured else float("nan")
+        now = time.monotonic()
+        pace = (now - self._began) / self._measured if self._measured else float("nan")
+        if progress.generation == 1:
+            # it pays for what comes once (workers that start, a warm-up of weights): the others tell better
+            self._began, self._measured = now, 0
+            pace = float("nan") if progress.co_trained else pace
+        left = pace * max(0, self._total - self._seen)
+        if progress.co_trained and self._bar is not None and self._task is not None:
+            # candidates that arrive know nothing of the training that comes before the next ones
+            self._bar.update(self._task, ends=now + left)
         ahead = "" if progress.generation >= n_gen else f"  left {duration(left)}"
         self.say(
             f"generation {progress.generation:>3}/{n_gen}  evaluations {progress.evaluations:>4}"
