@@ -13,7 +13,11 @@ Warm-up: 100 epochs on random paths, 100 architectures to fill the memories, 200
 - The noise estimator is WA, corrected, which has nothing to learn and comes closest to real attacks
   (docs/results.md); the paper's own is ``objectives.0.estimator=A``.
 - Basic is 3 + 3 strengths; Plus and the naive searches by ``objectives.0.strengths.values=… ….n_real=…``.
+- ``shared`` is the demo on a supernet that is trained beforehand, on paths of all architectures alike: every search is
+  measured with the same weights, so that ``algorithm.share=0``, ``0.5``, ``1`` and ``algorithm=RandomSearch`` compare.
 """
+
+import chz
 
 from evo_robust import (
     CIFAR10,
@@ -26,6 +30,7 @@ from evo_robust import (
     GradientHybrid,
     GumbelSoftmax,
     LossTraining,
+    OneShot,
     Params,
     PGDTraining,
     Problem,
@@ -77,5 +82,19 @@ demo = Problem(
         n_gen=6,
         distribution=GumbelSoftmax(),
         gradient=EstimatedLoss(lr=0.05, steps=4, drawn=True, losses=LossTraining(passes=200)),
+    ),
+)
+
+shared = chz.replace(
+    demo,
+    evaluator=OneShot(
+        supernet=SupernetTraining(epochs=120, recipe=_DIGITS, threads=1), recalibration="clean", recipe=_DIGITS
+    ),
+    algorithm=GradientHybrid(
+        pop_size=10,
+        n_gen=12,
+        distribution=GumbelSoftmax(),
+        # as many steps per generation as in the demo's ten epochs
+        gradient=chz.replace(demo.algorithm.gradient, steps=40),  # type: ignore[attr-defined]
     ),
 )

@@ -1,7 +1,8 @@
-"""The shipped problems: every one and scale loads, and RobNet's run end to end."""
+"""The shipped problems: every one and scale loads, and those of shared weights run end to end."""
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_every_scale_loads_and_survives_its_json(name: str, scale: str) -> None:
 
 
 def test_every_problem_has_a_demo_and_the_paper_s_scale() -> None:
-    assert {"roco", "roco_baseline", "robnet", "robnet_free"} <= {name for name, _ in SCALES}
+    assert {"roco", "roco_baseline", "robnet", "robnet_free", "racl", "wsr"} <= {name for name, _ in SCALES}
     for name in {name for name, _ in SCALES}:
         assert {(name, "demo"), (name, "paper")} <= set(SCALES)
 
@@ -84,3 +85,94 @@ def test_robnet_free_rejects_before_finetuning(tmp_path: Path) -> None:
         assert (row["status"] == "rejected") == (row["constraints"]["fsp_distance_gate"] > 0)
         assert ("train_error" in row["figures"]) == (row["status"] == "ok")
         assert len(row["figures"]["fsp_distance"]["cells"]) == 3
+
+
+# a search that trains its weights: two generations of one epoch each
+CO_TRAINED = {
+    "data.train_limit": "200",
+    "space.channels": "4",
+    "space.nodes": "2",
+    "evaluator.supernet.epochs": "2",
+    "evaluator.warmup": "0",
+    "evaluator.epochs": "1",
+    "evaluator.recalibration_batches": "2",
+    "algorithm.pop_size": "4",
+    "algorithm.n_gen": "2",
+}
+ABLATIONS = {
+    "no constraint": "algorithm.gradient.confidence=None",
+    "no confidence learning": "algorithm.gradient.confidence.learning=False",
+    "η": "algorithm.gradient.confidence.eta=0.7",
+    "ρ": "algorithm.gradient.confidence.rho=0.0001",
+}
+
+
+def co_trained(folder: Path, problem: str, *more: str, **changed: str) -> tuple[Run, list[dict[str, str]]]:
+    """The run of a co-trained problem's demo, cut down, and what it learned generation by generation."""
+    settings = CO_TRAINED | {key.replace("__", "."): value for key, value in changed.items()}
+    given = [f"{key}={value}" for key, value in settings.items()]
+    arguments = [f"problem={problem}", f"out={folder}", "device=cpu", "workers=1", *given, *more]
+    assert run.main(arguments) == 0
+    with (folder / "co_training.csv").open() as file:
+        return load_run(folder), list(csv.DictReader(file))
+
+
+def test_racl_from_search_to_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, told = co_trained(tmp_path / "run", "racl")
+    assert len(found.evaluations) == 4 + 8, "survivors are measured anew"
+    assert all(row["status"] == "ok" for row in found.evaluations)
+    assert set(found.front[0]["objectives"]) == {"clean_error", "lipschitz_bound"}
+    assert set(found.front[0]["recorded"]) == {"robust_error", "params"}
+    assert len(told) == 2 and float(told[1]["ln_limit"]) != float(told[0]["ln_limit"])
+    assert {path.stem for path in found.folder.glob("*.png")} >= {"front", "networks", "hypervolume"}
+    out = tmp_path / "out"
+    assert export.main([f"run={found.folder}", "pick=best:lipschitz_bound", "onnx=false", f"out={out}"]) == 0
+    capsys.readouterr()
+    assert load_genotype(out).objectives["lipschitz_bound"] == min(
+        row["objectives"]["lipschitz_bound"] for row in found.front
+    )
+
+
+@pytest.mark.parametrize("override", ABLATIONS.values(), ids=ABLATIONS)
+def test_ablations_of_racl_by_one_override(tmp_path: Path, override: str) -> None:
+    """Table 5 of RACL; each is another search than the one it takes something from."""
+    found, told = co_trained(tmp_path / "run", "racl", override, "plot=false")
+    assert ("theta" in told[0]) == ("None" not in override)
+    whole = load("racl", "demo", CO_TRAINED)
+    assert found.problem != whole and load("racl", "demo", CO_TRAINED | dict([override.split("=")])) == found.problem
+
+
+def test_wsr_from_search_to_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cheap = ["evaluator.supernet.recipe=FastTraining", "evaluator.recipe=FastTraining", "objectives.0.attack.steps=2"]
+    learned = ["objectives.0.estimator=A", "algorithm.gradient.losses.passes=5", "objectives.0.limit=60"]
+    third = {"algorithm__n_gen": "3", "evaluator__supernet__epochs": "3"}
+    found, told = co_trained(tmp_path / "run", "wsr", *cheap, *learned, **third)
+    strengths = {"0.06", "0.09", "0.12", "0.15", "0.18", "0.21"}
+    for row in found.evaluations:
+        assert row["status"] == "ok"
+        assert set(row["figures"]["robust_loss"]) == {"0", *strengths, "estimated"}
+        assert row["figures"]["robust_loss"]["estimated"] == ["0.09", "0.15", "0.21"]
+    assert float(told[1]["noise_estimator_mse"]) > 0 and float(told[1]["loss_estimator_mse"]) > 0
+    assert told[2]["tau_unseen"], "the second generation's new architectures are ranked before they are learned from"
+    out = tmp_path / "out"
+    assert export.main([f"run={found.folder}", "pick=best:robust_loss", "onnx=false", f"out={out}"]) == 0
+    assert "the search recorded" not in capsys.readouterr().out
+
+
+def test_wsr_shared_searches_with_one_set_of_weights(tmp_path: Path) -> None:
+    small = {key: value for key, value in CO_TRAINED.items() if key not in ("evaluator.warmup", "evaluator.epochs")}
+    small |= {key: CHEAP[key] for key in CHEAP if key.endswith("recipe")}
+    small |= {"objectives.0.attack.steps": "1", "objectives.0.limit": "60"}
+    kept = {}
+    for name, more in {
+        "random": ["algorithm=RandomSearch"],
+        "genetic": ["algorithm.share=0"],
+        "gradient": ["algorithm.share=1", "algorithm.gradient.losses.passes=5"],
+    }.items():
+        given = [f"{key}={value}" for key, value in small.items()]
+        arguments = ["problem=wsr", "scale=shared", f"out={tmp_path / name}", "device=cpu", "workers=1", "plot=false"]
+        assert run.main([*arguments, *given, *more]) == 0
+        rows = load_run(tmp_path / name).evaluations
+        assert len(rows) == 8 and len({row["architecture"] for row in rows}) == 8
+        kept[name] = {row["fingerprint"] for row in rows}
+    assert kept["random"] == kept["genetic"] == kept["gradient"], "their figures compare"
