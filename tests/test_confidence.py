@@ -124,7 +124,8 @@ def limits(folder: Path, confidence: Confidence) -> list[float]:
         PROBLEM.evaluator,
         supernet=chz.replace(PROBLEM.evaluator.supernet, epochs=3),  # type: ignore[attr-defined]
     )
-    search(chz.replace(PROBLEM, objectives=(CleanError(),), algorithm=algorithm, evaluator=evaluator), folder, workers=1)
+    problem = chz.replace(PROBLEM, objectives=(CleanError(),), algorithm=algorithm, evaluator=evaluator)
+    search(problem, folder, workers=1)
     with (folder / "co_training.csv").open() as file:
         return [float(row["ln_limit"]) for row in csv.DictReader(file)]
 

@@ -27,10 +27,10 @@ class Confidence(Part):
     constants of operations are taken from the supernet anew in every epoch. The paper tells neither λ* nor the first
     θ: λ* is calibrated on what the search begins with, θ begins at 0.
 
-    Weights grow while they are trained, and λ_F with them, far beyond anything that a choice of operations can make up
-    for (on digits by e^27 in 24 epochs): held to a λ* of the first weights, a search ends with whatever has the smallest
-    constants. So a calibrated λ* follows the weights: in each epoch it is ``factor`` times what the distribution as it
-    began would keep with the weights of that epoch, and the constraint speaks of operations alone.
+    Weights grow while they are trained, and λ_F with them, far beyond what a choice of operations can make up for (on
+    digits by e^27 in 24 epochs): held to a λ* of the first weights, a search ends with whatever has the smallest
+    constants. So a calibrated λ* follows the weights: in each epoch it is ``factor`` times what the distribution as
+    it began would keep with the weights of that epoch, and the constraint speaks of operations alone.
     """
 
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
