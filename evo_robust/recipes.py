@@ -33,6 +33,11 @@ class Recipe(Part, abc.ABC):
     )
     milestones: tuple[int, ...] = chz.field(default=(), doc="epochs after which the step schedule divides lr by 10")
     warmup: int = chz.field(default=0, doc="epochs of linear rise to lr, >= 0")
+    warmup_from: float | None = chz.field(
+        default=None,
+        doc="learning rate that the rise begins with, in [0, lr]: lr itself holds it (Wsr-NAS), .02 before 1.2 is "
+        "RobNet's; lr/(warmup + 1) when not given",
+    )
     momentum: float = chz.field(default=0.9, doc="momentum of SGD, in [0,1)")
     nesterov: bool = chz.field(default=False, doc="Nesterov's momentum")
     weight_decay: float = chz.field(default=3e-4, doc="L2 penalty, >= 0")
@@ -53,6 +58,7 @@ class Recipe(Part, abc.ABC):
             ("lr", self.lr > 0, "> 0"),
             ("lr_end", 0 <= self.lr_end <= self.lr, "in [0, lr]"),
             ("warmup", self.warmup >= 0, ">= 0"),
+            ("warmup_from", self.warmup_from is None or 0 <= self.warmup_from <= self.lr, "in [0, lr]"),
             ("momentum", 0 <= self.momentum < 1, "in [0,1)"),
             ("weight_decay", self.weight_decay >= 0, ">= 0"),
             ("batch_size", self.batch_size >= 2, ">= 2"),
@@ -80,7 +86,8 @@ class Recipe(Part, abc.ABC):
     def lr_at(self, epoch: int, epochs: int) -> float:
         """Learning rate of an epoch, counted from 0."""
         if epoch < self.warmup:
-            return self.lr * (epoch + 1) / (self.warmup + 1)
+            first = self.lr / (self.warmup + 1) if self.warmup_from is None else self.warmup_from
+            return first + (self.lr - first) * epoch / self.warmup
         if self.schedule == "constant":
             return self.lr
         if self.schedule == "step":

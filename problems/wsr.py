@@ -7,7 +7,6 @@ Warm-up: 100 epochs on random paths, 100 architectures to fill the memories, 200
 
 - The problem is multi-objective: parameters are searched for beside the weighed loss, and half of the offspring come
   from the distribution; ``algorithm.share=1`` is the paper's method, 0 is NSGA-II.
-- The learning rate falls along one cosine; the paper keeps it at 0.1 in warm-up.
 - A generation is some epochs and some architectures; the memories fill with what generations measure.
 - An architecture has two inputs per node, as the network found; the paper measures all 14 edges while it searches.
 - The noise estimator is WA, corrected, which has nothing to learn and comes closest to real attacks
@@ -41,7 +40,14 @@ from evo_robust import (
 )
 
 _CIFAR = PGDTraining(
-    attack=PGD(steps=7), threat=Threat(eps=0.03), lr=0.1, lr_end=0.001, weight_decay=3e-4, batch_size=64
+    attack=PGD(steps=7),
+    threat=Threat(eps=0.03),
+    lr=0.1,
+    lr_end=0.001,
+    warmup=100,  # its rate is held for as long as paths are random, then falls along a cosine
+    warmup_from=0.1,
+    weight_decay=3e-4,
+    batch_size=64,
 )
 
 paper = Problem(

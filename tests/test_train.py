@@ -179,6 +179,10 @@ def test_learning_rates() -> None:
     assert [cosine.lr_at(e, 4) for e in range(4)] == pytest.approx([0.4, 0.2 + math.sqrt(0.02), 0.2, 0.2 - 0.02**0.5])
     warm = Standard(lr=0.3, lr_end=0.1, warmup=2)
     assert [warm.lr_at(e, 4) for e in range(4)] == pytest.approx([0.1, 0.2, 0.3, 0.2])
+    held = Standard(lr=0.3, lr_end=0.1, warmup=2, warmup_from=0.3)
+    assert [held.lr_at(e, 4) for e in range(4)] == pytest.approx([0.3, 0.3, 0.3, 0.2])
+    robnet = Standard(lr=1.2, warmup=20, warmup_from=0.02)
+    assert (robnet.lr_at(0, 170), robnet.lr_at(10, 170), robnet.lr_at(20, 170)) == pytest.approx((0.02, 0.61, 1.2))
     step = Standard(lr=1.0, schedule="step", milestones=(2, 3))
     assert [step.lr_at(e, 5) for e in range(5)] == pytest.approx([1.0, 1.0, 0.1, 0.01, 0.01])
     assert Standard(lr=0.2, schedule="constant").lr_at(7, 9) == 0.2
@@ -537,7 +541,8 @@ def test_no_epochs_leave_the_weights() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"lr": 0.0}, {"lr_end": 1.0}, {"warmup": -1}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"batch_size": 1},
+        {"lr": 0.0}, {"lr_end": 1.0}, {"warmup": -1}, {"warmup_from": 1.0}, {"momentum": 1.0}, {"weight_decay": -1.0},
+        {"batch_size": 1},
         {"clip": 0.0}, {"milestones": (3, 2)}, {"milestones": (2,)}, {"momentum": 0.0, "nesterov": True},
     ],
 )  # fmt: skip
