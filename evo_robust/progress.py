@@ -28,8 +28,13 @@ class Reporter(abc.ABC):
     def say(self, text: str) -> None:
         """One line of text."""
 
-    def start(self, total: int, known: int) -> None:  # noqa: B027 (silent ones need none of these)
-        """The search begins; ``known`` of ``total`` evaluations are in the record."""
+    def start(  # noqa: B027 (silent ones need none of these)
+        self, total: int, known: int, *, co_trained: bool = False
+    ) -> None:
+        """The search begins; ``known`` of ``total`` evaluations are in the record.
+
+        ``co_trained``: every generation trains weights too, the first one perhaps many more epochs than the others.
+        """
 
     def evaluated(self, row: dict[str, Any], replayed: bool) -> None:  # noqa: B027
         """A candidate was evaluated or taken from the record."""
@@ -70,14 +75,15 @@ class Printed(Reporter):
         self._total = 0
         self._measured = 0
         self._seen = 0
+        self._co_trained = False
 
     def say(self, text: str) -> None:
         """See :meth:`Reporter.say`."""
         self.console.print(text, markup=False, soft_wrap=True)
 
-    def start(self, total: int, known: int) -> None:
+    def start(self, total: int, known: int, *, co_trained: bool = False) -> None:
         """See :meth:`Reporter.start`."""
-        self._began, self._total = time.monotonic(), total
+        self._began, self._total, self._co_trained = time.monotonic(), total, co_trained
         if known:
             self.say(f"resuming: {known} evaluations are in the record")
         if self.console.is_terminal:
@@ -86,7 +92,9 @@ class Printed(Reporter):
                 console=self.console,
             )
             self._bar.start()
-            self._task = self._bar.add_task("evaluations", total=total)
+            # candidates that arrive know nothing of the training that comes before the next ones
+            fields: dict[str, Any] = {"ends": float("nan")} if co_trained else {}
+            self._task = self._bar.add_task("evaluations", total=total, **fields)
 
     def evaluated(self, row: dict[str, Any], replayed: bool) -> None:
         """See :meth:`Reporter.evaluated`."""
@@ -104,10 +112,9 @@ class Printed(Reporter):
         if progress.generation == 1:
             # it pays for what comes once (workers that start, a warm-up of weights): the others tell better
             self._began, self._measured = now, 0
-            pace = float("nan") if progress.co_trained else pace
+            pace = float("nan") if self._co_trained else pace
         left = pace * max(0, self._total - self._seen)
-        if progress.co_trained and self._bar is not None and self._task is not None:
-            # candidates that arrive know nothing of the training that comes before the next ones
+        if self._co_trained and self._bar is not None and self._task is not None:
             self._bar.update(self._task, ends=now + left)
         ahead = "" if progress.generation >= n_gen else f"  left {duration(left)}"
         self.say(

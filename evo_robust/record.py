@@ -65,7 +65,6 @@ class Progress:
     """Where a search stands after a generation.
 
     The hypervolume is the share of the box from zero to a tenth beyond the first generation's worst values.
-    ``co_trained``: every generation trains weights too, the first one perhaps many more epochs than the others.
     """
 
     generation: int
@@ -73,7 +72,6 @@ class Progress:
     hypervolume: float
     front: int
     seconds: float
-    co_trained: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +216,6 @@ class Record:
         self.folder = folder
         self.names = [o.name for o in problem.objectives]
         self._recorded = [o.name for o in problem.recorded]
-        self._co_trained = problem.evaluator.co_trains
         self._info = {"schema": SCHEMA, **info}
         self._lock = FolderLock(folder)
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
@@ -344,7 +341,7 @@ class Record:
         header = ["generation", "evaluations", "hypervolume", "front", "seconds"]
         write_csv(self.folder / "progress.csv", header, self._progress)
         self._write_front(front)
-        return Progress(generation, len(self.rows), volume, len(front), seconds, self._co_trained)
+        return Progress(generation, len(self.rows), volume, len(front), seconds)
 
     def _hypervolume(self, front: np.ndarray) -> float:
         """In the scale that the first generation with figures sets, so that a generation's value never changes."""

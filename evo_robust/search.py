@@ -75,7 +75,7 @@ def _loop(
     """Let the algorithm run from its seed; what the record knows is not measured again."""
     algorithm = problem.algorithm.build(adapted)
     total = problem.algorithm.budget(problem.evaluator)
-    reporter.start(total, known=record.n_known)
+    reporter.start(total, known=record.n_known, co_trained=problem.evaluator.co_trains)
     record.on_row = reporter.evaluated
     started, spent_before = time.monotonic(), 0.0
     while algorithm.has_next():
