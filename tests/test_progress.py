@@ -7,6 +7,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import chz
 import numpy as np
 import pytest
 from rich.console import Console
@@ -14,7 +15,8 @@ from rich.console import Console
 from evo_robust import DARTS, CleanError, Digits, Params, Problem, Standard, SupernetTraining, progress, search
 from evo_robust.algorithms.hybrid import GradientHybrid
 from evo_robust.evaluators.co_trained import CoTrained
-from evo_robust.gradients import SupernetLoss
+from evo_robust.evaluators.one_shot import OneShot
+from evo_robust.gradients import EstimatedLoss, SupernetLoss
 from evo_robust.indicators import hypervolume, ideal_and_nadir, nondominated, objective_matrix
 from evo_robust.plotting.progress import curves
 from evo_robust.plotting.view import view_of
@@ -51,6 +53,11 @@ def test_earlier_weights_are_no_failures(co_trained: tuple[Run, str]) -> None:
     run, _ = co_trained
     networks = len({row["architecture"] for row in run.evaluations})
     assert len(run.evaluations) == 16 and networks < 16, "survivors were measured twice"
+    algorithm = CO_TRAINED.algorithm
+    assert algorithm.budget(CO_TRAINED.evaluator) == 16, "the third generation's survivors keep their weights"
+    # estimators of a loss may change what is measured after the schedule too
+    assert chz.replace(algorithm, gradient=EstimatedLoss()).budget(CO_TRAINED.evaluator) == 20
+    assert algorithm.budget(OneShot()) == 12
     assert view_of(run).summary() == (
         f"{networks} networks evaluated 16 times, 4 times with earlier weights, {len(run.front)} on the front"
     )
@@ -85,15 +92,15 @@ class Clock:
 
 
 def report(
-    clock: Clock, printed: Printed, seconds: list[float], sizes: list[int], *, replayed: int = 0, **fields: Any
+    clock: Clock, printed: Printed, seconds: list[float], sizes: list[int], *, replayed: int = 0, **more: Any
 ) -> None:
     """Tell of a search whose generations took so many ``seconds`` and evaluations, the first ones replayed."""
-    printed.start(sum(sizes), known=sum(sizes[:replayed]))
+    printed.start(sum(sizes), known=sum(sizes[:replayed]), **more)
     for number, (spent, size) in enumerate(zip(seconds, sizes, strict=True), 1):
         clock.now += spent
         for _ in range(size):
             printed.evaluated({"status": "ok"}, replayed=number <= replayed)
-        printed.generation(Progress(number, sum(sizes[:number]), 0.5, 1, clock.now, **fields), len(sizes))
+        printed.generation(Progress(number, sum(sizes[:number]), 0.5, 1, clock.now), len(sizes))
 
 
 @pytest.mark.parametrize(
@@ -130,12 +137,14 @@ def test_the_bar_counts_down_to_the_same_end(monkeypatch: pytest.MonkeyPatch) ->
         assert printed._bar is not None and printed._task is not None
         shown.append(str(printed._bar.columns[-1](printed._bar.tasks[0])))
 
-    printed.start(50, known=0)
+    printed.start(50, known=0, co_trained=True)
+    look()
     for number, (size, seconds) in enumerate(((10, 278), (20, 60)), 1):
         clock.now += seconds
         for _ in range(size):
             printed.evaluated({"status": "ok"}, replayed=False)
-        printed.generation(Progress(number, 20 * number - 10, 0.5, 1, clock.now, co_trained=True), 3)
+        look()
+        printed.generation(Progress(number, 20 * number - 10, 0.5, 1, clock.now), 3)
         look()
     clock.now += 45
     printed.evaluated({"status": "ok"}, replayed=False)
@@ -143,4 +152,4 @@ def test_the_bar_counts_down_to_the_same_end(monkeypatch: pytest.MonkeyPatch) ->
     clock.now += 30
     look()
     printed.stop()
-    assert shown == ["?", "1:00", "0:15", "0:00"]
+    assert shown == ["?", "?", "?", "?", "1:00", "0:15", "0:00"]

@@ -18,7 +18,7 @@ from pymoo.core.population import Population
 from evo_robust.algorithms.evolution import Genetic
 from evo_robust.distributions import Distribution, GumbelSoftmax
 from evo_robust.evaluators.base import Evaluator
-from evo_robust.evaluators.co_trained import CoTrainedSession
+from evo_robust.evaluators.co_trained import CoTrained, CoTrainedSession
 from evo_robust.gradients import ArchitectureGradient, DistributionLearner, SupernetLoss
 from evo_robust.objectives.base import Objective
 from evo_robust.parts import seed_from
@@ -77,9 +77,19 @@ class GradientHybrid(Genetic):
             )
 
     def budget(self, evaluator: Evaluator) -> int:
-        """See :meth:`Algorithm.budget`: survivors are measured anew where weights are trained with the search."""
-        again = self.pop_size * (self.n_gen - 1) if evaluator.co_trains else 0
-        return super().budget(evaluator) + again
+        """See :meth:`Algorithm.budget`: survivors are measured anew where weights changed since the last generation.
+
+        Once the training schedule is over they did not. What goes down on the supernet's loss moves with its weights
+        alone, so that the distribution rests too; estimators of a loss go on learning, and what reads them or the
+        distribution may be measured anew in every generation.
+        """
+        if not isinstance(evaluator, CoTrained):
+            return super().budget(evaluator)
+        anew = [
+            not self.gradient.needs_supernet or evaluator.epochs_at(g) > evaluator.epochs_at(g - 1)
+            for g in range(2, self.n_gen + 1)
+        ]
+        return super().budget(evaluator) + self.pop_size * sum(anew)
 
     def build(self, problem: SearchProblem) -> PymooAlgorithm:
         """See :meth:`Algorithm.build`."""
