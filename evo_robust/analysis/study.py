@@ -154,14 +154,16 @@ def study_of(view: View, objective: str) -> Study:
 
 
 def _caution(view: View) -> str:
-    algorithm, missing = view.run.problem.algorithm, view.n_asked - len(view.rows)
+    algorithm = view.run.problem.algorithm
     found = []
     if not isinstance(algorithm, RandomSearch):
         found.append("A search's networks are no independent sample: read p as a hint.")
     elif algorithm.budgets:
         found.append("As many networks were drawn from each budget: rare ones weigh more than in the whole space.")
-    if missing:
-        found.append(f"{missing} more failed, were rejected or broke a constraint: they are not among these.")
+    if view.n_failed:
+        found.append(f"{view.n_failed} more failed, were rejected or broke a constraint: they are not among these.")
+    if view.n_earlier:
+        found.append(f"{view.n_earlier} measurements with earlier {view.changing} do not compare, and are left out.")
     return " ".join(found)
 
 
