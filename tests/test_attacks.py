@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import chz
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.ball import project, unit_noise
 from evo_robust.attacks.base import Attack, Norm, Threat
+from evo_robust.attacks.cascade import Cascade
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.fast import fold_batch_norm, for_attack
 from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD, GradientAttack
@@ -338,6 +340,32 @@ def test_same_seed_same_curve_whatever_the_batch(trained: nn.Module, held_out: I
     reference = levels(64)
     assert torch.equal(reference, levels(64))
     assert all((levels(size) != reference).sum() <= 1 for size in (5, 33, 1000))  # one image for rounding
+
+
+class Counting(nn.Module):
+    """A network that counts the images it sees."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.seen = network, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        return self.network(x)
+
+
+def test_images_known_to_be_broken_are_confirmed_at_last_iterates_alone(trained: nn.Module, held_out: Images) -> None:
+    x, y, eps = held_out.floats(), held_out.y, [0.05, 0.1, 0.15, 0.2]
+    network, judge = copy.deepcopy(trained).eval(), Counting(copy.deepcopy(trained).eval())
+    settings: dict[str, Any] = {"norm": "linf", "batch_size": 64, "keep_going": True, "images": True}
+    found = Cascade(PGD(steps=6), network, eps, generator=seeded(), confirm=judge, **settings).run(x, y)
+    # every last iterate, and once what breaks an image
+    assert len(eps) * len(x) < judge.seen <= (len(eps) + 1) * len(x)
+    alone = Cascade(PGD(steps=6), network, eps, generator=seeded(), **settings).run(x, y)
+    assert torch.equal(found.level, alone.level)
+    for one, other in ((found.losses, alone.losses), (found.images, alone.images)):
+        assert one is not None and other is not None
+        torch.testing.assert_close(one, other)
 
 
 def test_keep_going_gives_losses_of_every_image(trained: nn.Module, held_out: Images) -> None:

@@ -194,13 +194,15 @@ class Cascade:
         """Record what the logits say, send images on to the next strength, return which slots are done, ``(m,)``."""
         ended = slots.time == self.steps
         verdict = logits
-        doubtful = ((classes(logits) != slots.y) | ended).nonzero().squeeze(1)
-        if self.confirm is not None and len(doubtful):
+        # an image that is known to be broken has nothing to confirm but the loss of its last iterate
+        unbroken = slots.level < self.found.level[slots.index]
+        doubtful = (((classes(logits) != slots.y) & unbroken) | ended).nonzero().squeeze(1)
+        if len(doubtful) == 0:
+            return torch.zeros_like(ended)
+        if self.confirm is not None:
             verdict = logits.clone()
             verdict[doubtful] = self.confirm(slots.x[doubtful] + slots.delta[doubtful]).to(logits)
         broken = classes(verdict) != slots.y
-        if len(doubtful) == 0:
-            return broken
         hit = slots.index[broken]
         self.found.level[hit] = torch.minimum(self.found.level[hit], slots.level[broken])
         finished = ended & (slots.level == slots.last)
