@@ -28,6 +28,7 @@ from evo_robust import (
     search,
 )
 from evo_robust.algorithms.hybrid import GradientHybrid
+from evo_robust.attacks.fast import for_attack
 from evo_robust.distributions import GumbelSoftmax
 from evo_robust.estimators import WA, A, LossTraining, NoiseTraining, Strengths, real_noises
 from evo_robust.estimators.measure import Source, measure_spectrum
@@ -52,13 +53,14 @@ def trained() -> torch.nn.Module:
 
 
 def test_real_strengths_are_measured_and_the_others_estimated(trained: torch.nn.Module) -> None:
-    images = DATA.load().val.take(slice(60))
+    images = DATA.load().train.take(slice(150))  # more than an estimator is asked about together
     strengths = Strengths(values=(0.05, 0.1, 0.15, 0.2), n_real=2)
     source = Source(ATTACK, strengths, WA())
     assert strengths.real == (0.05, 0.15) and strengths.estimated == (0.1, 0.2) and not source.learned
     found = measure_spectrum(trained, images, source, source.estimator((1, 8, 8)), torch.Generator().manual_seed(3))
     x, y = images.floats(), images.y
-    near, far = real_noises(trained, x, y, (0.05, 0.15), ATTACK, torch.Generator().manual_seed(3))
+    crafting = for_attack(trained, x[:16])
+    near, far = real_noises(crafting, x, y, (0.05, 0.15), ATTACK, torch.Generator().manual_seed(3))
     halfway = (x + ((near + far) / 2).clamp(-0.1, 0.1)).clamp(0, 1)
     beyond = (x + (far * (0.2 / 0.15)).clamp(-0.2, 0.2)).clamp(0, 1)
     wrong = torch.zeros(len(x), dtype=torch.bool)

@@ -65,8 +65,8 @@ def check_strengths(eps: Sequence[float]) -> tuple[float, ...]:
     return values
 
 
-def _batch_size(images: Images) -> int:
-    """Images that advance together: on a CPU few large ones fit its caches, while small ones cost calls, not sums."""
+def attacked_together(images: Images) -> int:
+    """Images in a batch of an attack: on a CPU few large ones fit its caches, while small ones cost calls, not sums."""
     if images.x.device.type != "cpu":
         return 1024
     height, width = images.x.shape[-2:]
@@ -122,7 +122,7 @@ def robust_curve(
     values, began = check_strengths(eps), time.perf_counter()
     if keep_going and not isinstance(attack, GradientAttack):
         raise ValueError(f"expected a gradient attack for keep_going=True, got {type(attack).__name__}")
-    batch_size = _batch_size(images) if batch_size is None else batch_size
+    batch_size = attacked_together(images) if batch_size is None else batch_size
     correct = _checked(correct, images) if correct is not None else correct_mask(model, images, batch_size)
     indices = torch.arange(len(images), device=images.y.device)
     indices = indices if keep_going else indices[correct]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
+from evo_robust.attacks.curve import attacked_together
+from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.attacks.inference import classes, eval_mode, undisturbed
 from evo_robust.estimators.base import Estimator, NoiseEstimator, Shape
@@ -18,8 +20,8 @@ from evo_robust.estimators.strengths import Strengths
 from evo_robust.images import Images
 from evo_robust.parts import digest
 
-# images attacked together: estimators keep maps of all of them, several for each strength
-_BATCH = 128
+# estimators keep maps of all images that they are asked about together, several for each strength
+_ESTIMATED_TOGETHER = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +87,16 @@ def measure_spectrum(
     """Losses and errors of a network in eval mode; it is left as it was.
 
     Every image goes to the last step of every attack: estimates need the noises of all, and losses are means over all.
+    A fast copy of the network crafts, the network itself judges.
     """
     losses, wrong = [], []
     with eval_mode(model), undisturbed(model):
-        for index in torch.arange(len(images), device=images.y.device).split(_BATCH):
+        crafting = for_attack(model, images.floats(slice(16)))
+        for index in torch.arange(len(images), device=images.y.device).split(attacked_together(images)):
             x, y = images.floats(index), images.y[index]
-            real = real_noises(model, x, y, source.strengths.real, source.attack, generator)
-            noises = spectrum(estimator, x, real, source.strengths)
+            real = real_noises(crafting, x, y, source.strengths.real, source.attack, generator)
+            few = torch.arange(len(x), device=x.device).split(_ESTIMATED_TOGETHER)
+            noises = torch.cat([spectrum(estimator, x[part], real[:, part], source.strengths) for part in few], 1)
             logits = [model(image).float() for image in (x, *(x + noise for noise in noises))]
             losses.append(torch.stack([F.cross_entropy(z, y, reduction="sum").double() for z in logits]))
             wrong.append(torch.stack([classes(z) != y for z in logits]).cummax(0).values)

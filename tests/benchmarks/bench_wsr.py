@@ -14,11 +14,11 @@ strengths, and one step of the distribution over architectures. These ways of do
   serves the loss estimator. With errors alone images leave as soon as they break: for searches without gradients.
 
 Space, attacks, strengths and estimators are those of the problem ``wsr``: demo for digits, paper for CIFAR-10.
-All ways meet the same path in eval mode, in batches of 128, after epochs of fast adversarial training (kept in the
-cache folder): what the cascade costs depends on how many images hold out. What grows with the number of images is
-measured on ``--images`` of them and scaled to the whole half; the rest (learning of the loss estimator and of A, the
-cascade's fast copy of the network) counts as it is. On a CPU with one thread seconds are those of the core, so that
-other work on the machine disturbs little.
+All ways meet the same path in eval mode, in batches of one size, and craft on a fast copy of it. Before, it has had
+epochs of fast adversarial training (kept in the cache folder): what the cascade costs depends on how many images hold
+out. What grows with the number of images is measured on ``--images`` of them and scaled to the whole half; the rest
+(learning of the loss estimator and of A, fast copies of the network) counts as it is. On a CPU with one thread seconds
+are those of the core, so that other work on the machine disturbs little.
 
 - iteration: the table at the paper's 6 strengths. Exit status 1 when WA and the loss estimator save less than half of
   the naive time outside adversarial training.
@@ -117,12 +117,12 @@ def take_turn(bench: Bench, clock: Clock, n: int) -> dict[str, Tensor]:
     """All ways but A's once at ``n`` strengths; their losses ``(1 + n,)``, and the cascade's errors ``(1 + n,)``."""
     strengths = bench.strengths(n)
     learner = DistributionLearner(bench.gradient, bench.sampler, 0)
-    noises = clock.time("attacks", lambda: attacks(bench, strengths))
-    found = {NAIVE: clock.time("gradients", lambda: gradients(bench, learner, noises))}
-    found[WITH_WA] = clock.time("WA", lambda: estimated(bench, strengths)).losses
     for _ in range(2):
         clock.time("copy", lambda: for_attack(bench.supernet, bench.images.floats(slice(16))), math.inf)
-    copying = min(clock.taken["copy"])  # the cascade does this once, for however many images
+    copying = min(clock.taken["copy"])  # every way does this once, for however many images
+    noises = clock.time("attacks", lambda: attacks(bench, strengths), copying)
+    found = {NAIVE: clock.time("gradients", lambda: gradients(bench, learner, noises))}
+    found[WITH_WA] = clock.time("WA", lambda: estimated(bench, strengths), copying).losses
     found[LOSSES] = clock.time("curve of losses", lambda: cascade(bench, strengths, keep_going=True), copying)
     found[ERRORS] = clock.time("curve of errors", lambda: cascade(bench, strengths, keep_going=False), copying)
     clock.time(LEARNING, losses_learned(bench, strengths), math.inf)
@@ -146,8 +146,8 @@ def iteration(bench: Bench, options: argparse.Namespace) -> bool:
         take_turn_of_training(bench, clock)
         found = take_turn(bench, clock, SHOWN)
         clock.time("A learns", epoch, math.inf)
-        weights = learner.estimator.state_dict()
-        found[WITH_A] = clock.time("A", lambda w=weights: estimated(bench, strengths, kind, w)).losses  # type: ignore[misc]
+        weights, copying = learner.estimator.state_dict(), min(clock.taken["copy"])
+        found[WITH_A] = clock.time("A", lambda w=weights: estimated(bench, strengths, kind, w), copying).losses  # type: ignore[misc]
     return report(bench, clock, found)
 
 
@@ -171,8 +171,8 @@ def report(bench: Bench, clock: Clock, found: dict[str, Tensor]) -> bool:
     print(
         f"examples of {WITH_A}: {clock.of('A'):.2f} s beside {clock.of('A learns'):.2f} s of its learning; loss "
         f"estimator: {losses.passes} passes over {losses.memory} architectures\n"
-        f"cascade: {min(clock.taken['copy']):.2f} s of it the fast copy (too few --images where that is most of it); "
-        f"errors, without attack first: {', '.join(f'{100 * e:.1f}' for e in found[ERRORS].tolist())} %"
+        f"{min(clock.taken['copy']):.2f} s of every way are the fast copy (too few --images where that is most of it); "
+        f"errors of the cascade, without attack first: {', '.join(f'{100 * e:.1f}' for e in found[ERRORS].tolist())} %"
     )
     for way in (LOSSES, ERRORS):
         print(f"{WITH_WA} takes {clock.outside(WITH_WA) / clock.outside(way):.2f} of the time of {way}")

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from evo_robust import load
-from evo_robust.attacks.curve import robust_curve
+from evo_robust.attacks.curve import attacked_together, robust_curve
+from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.inference import undisturbed
 from evo_robust.data import Images, batches, cache_folder
 from evo_robust.distributions import Sampler
@@ -36,7 +37,7 @@ from evo_robust.train import train
 SCALES = {"digits": "demo", "cifar10": "paper"}
 """Data sets, and the scale of the problem ``wsr`` that each is for."""
 
-BATCH, N_REAL = 128, 3
+N_REAL = 3
 
 
 @dataclasses.dataclass
@@ -140,11 +141,11 @@ def adversarial_training(bench: Bench, supernet: Supernet) -> None:
 
 
 def attacks(bench: Bench, strengths: Strengths) -> list[Tensor]:
-    """Real noises at every strength, batch by batch."""
-    generator = bench.generator()
+    """Real noises at every strength, batch by batch, crafted on a fast copy as ``measure_spectrum`` does."""
+    generator, crafting = bench.generator(), for_attack(bench.supernet, bench.images.floats(slice(16)))
     return [
-        real_noises(bench.supernet, x, y, strengths.values, bench.objective.attack, generator)
-        for x, y in batches(bench.images, BATCH)
+        real_noises(crafting, x, y, strengths.values, bench.objective.attack, generator)
+        for x, y in batches(bench.images, attacked_together(bench.images))
     ]
 
 
@@ -157,7 +158,7 @@ def gradients(bench: Bench, learner: DistributionLearner, noises: list[Tensor]) 
     factors = (loss.alpha, *(loss.beta * share for share in loss.shares(n)))
     bench.supernet.choose(Mixture(leaves[0], leaves[1]))
     with undisturbed(bench.supernet):
-        for (x, y), found in zip(batches(bench.images, BATCH), noises, strict=True):
+        for (x, y), found in zip(batches(bench.images, attacked_together(bench.images)), noises, strict=True):
             # one strength after the other, so that maps of one alone are kept
             for index, images in enumerate((x, *(x + noise for noise in found))):
                 own = F.cross_entropy(bench.supernet(images).float(), y, reduction="sum") / len(bench.images)
@@ -175,13 +176,14 @@ def cascade(bench: Bench, strengths: Strengths, keep_going: bool) -> Tensor:
     curve = robust_curve(
         *(bench.supernet, bench.images, bench.objective.attack, strengths.values),
         generator=bench.generator(),
-        batch_size=BATCH,
         keep_going=keep_going,
     )
     if curve.losses is None:
         return torch.tensor([curve.clean_error, *curve.error])
     with torch.no_grad():
-        logits = torch.cat([bench.supernet(x).float() for x, _ in batches(bench.images, BATCH)])
+        logits = torch.cat(
+            [bench.supernet(x).float() for x, _ in batches(bench.images, attacked_together(bench.images))]
+        )
     natural = F.cross_entropy(logits, bench.images.y)
     return torch.cat((natural[None], curve.losses.mean(1))).cpu()
 
