@@ -12,6 +12,7 @@ from rich.console import Console
 from evo_robust import cli
 from evo_robust.files import make_folder
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
+from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
 from evo_robust.plotting.style import Quantity
 from evo_robust.plotting.view import COSTS, View, names_of, view_of
 from evo_robust.progress import output
@@ -106,8 +107,8 @@ def _draw_baseline(views: list[View], names: list[str], out: Path) -> list[Path]
     budget = f"{n} evaluations each" if n == m else f"{n} against {m} evaluations"
     make_folder(out)
     files = [out / f"baseline_{name}" for name in ("front.png", "hypervolume.png", "hypervolume.csv", "table.csv")]
-    compare.draw_fronts(views, names, files[0], f"Does the search beat chance? {budget}")
-    compare.draw_hypervolumes(views, names, files[1])
+    compare.draw_fronts(alone(views), names, files[0], f"Does the search beat chance? {budget}")
+    compare.draw_hypervolumes(alone(views), names, files[1])
     compare.write_hypervolumes(views, names, files[2])
     compare.write_standings(compare.standings(views, names), files[3])
     return files
@@ -121,13 +122,19 @@ def _draw_comparison(views: list[View], names: list[str], out: Path, tolerance: 
     make_folder(out)
     files = [out / f"compare_{name}" for name in ("fronts.png", "hypervolume.png", "top.png", "hypervolume.csv",
                                                   "table.csv", "top.csv", "pairs.csv")]  # fmt: skip
-    compare.draw_fronts(views, names, files[0], "Fronts of several searches on one scale")
-    compare.draw_hypervolumes(views, names, files[1])
-    compare.draw_top(top, shown, files[2])
+    groups, found = groups_of(views), compare.standings(views, names)
+    several = len(groups) > 1 or not groups[0].repeated
+    title = "Fronts of several searches on one scale" if several else "Fronts of the same search with other seeds"
+    compare.draw_fronts(groups, names, files[0], title)
+    compare.draw_hypervolumes(groups, names, files[1])
+    compare.draw_top(top, shown, files[2], groups)
     compare.write_hypervolumes(views, names, files[3])
-    compare.write_standings(compare.standings(views, names), files[4])
+    compare.write_standings(found, files[4])
     tables.write_top(top, columns, files[5])
     tables.write_pairs(pairs, columns, files[6])
+    if len(groups) < len(views):
+        files.append(out / "compare_groups.csv")
+        write_groups(compare.group_standings(groups, found), files[-1])
     return files
 
 
@@ -136,16 +143,17 @@ def _read_columns(views: list[View], names: list[str], columns: list[str]) -> li
     return compare.shown_columns(views, [*names, *(n for n in COSTS if n in columns and n not in names)])
 
 
-def _notes(views: list[View], names: list[str], *, baseline: bool) -> Iterator[str]:
+def _notes(groups: list[Group], names: list[str], *, baseline: bool) -> Iterator[str]:
     """What a reader of a comparison must know."""
-    datas = {view.name: view.run.problem.data.name for view in views}
+    views = compare.runs_of(groups)
+    datas = {group.name: group.views[0].run.problem.data.name for group in groups}
     if len(set(datas.values())) > 1:
         yield "different data: " + ", ".join(f"{run} on {data}" for run, data in datas.items())
     left_out = [n for view in views for n in view.run.objectives if n not in names]
     if left_out:
         yield f"not in both runs, left out: {', '.join(dict.fromkeys(left_out))}"
-    budgets = {view.name: view.n_asked for view in views}
-    if len(set(budgets.values())) > 1:
+    budgets = {group.name: group.budget for group in groups}
+    if len({view.n_asked for view in views}) > 1:
         yield "unequal budgets: " + ", ".join(f"{run} {n} evaluations" for run, n in budgets.items())
     algorithm = type(views[-1].run.problem.algorithm).__name__
     if baseline and not algorithm.startswith("Random"):
@@ -170,10 +178,17 @@ def _show_several(console: Console, command: PlotCommand) -> list[Path]:
     names = tables.common_objectives(views)
     out = Path(command.out or folders[0])
     files = _draw_baseline(views, names, out) if beside else _draw_comparison(views, names, out, command.tolerance)
-    for text in _notes(views, names, baseline=beside):
+    groups, found = alone(views) if beside else groups_of(views), compare.standings(views, names)
+    for text in _notes(groups, names, baseline=beside):
         console.print(f"note: {text}", markup=False)
-    console.print(terminal.standings_table(compare.standings(views, names), compare.shown_columns(views, names)))
-    if not beside:
+    repeated = len(groups) < len(views)
+    if repeated:
+        budget = min(view.n_asked for view in views)
+        console.print(terminal.groups_table(compare.group_standings(groups, found), budget))
+    console.print(terminal.standings_table(found, compare.shown_columns(views, names)))
+    if repeated:
+        console.print("run by run: compare_top.csv (networks with the fewest FLOPs), compare_pairs.csv (equal FLOPs)")
+    elif not beside:
         columns = tables.common_columns(views)
         shown = _read_columns(views, names, columns)
         console.print(terminal.top_table(tables.top_tables(views, columns), shown))

@@ -62,19 +62,30 @@ def figures(rng):
 
 
 def write_run(
-    folder, names=NAMES[:3], n=24, seed=0, *, values=None, failed=(), rule="thop", algorithm=None, weights=()
+    folder,
+    names=NAMES[:3],
+    n=24,
+    seed=0,
+    *,
+    values=None,
+    failed=(),
+    rule="thop",
+    algorithm=None,
+    weights=(),
+    search_seed=0,
+    **more,
 ):
     """A run folder as the search leaves it when it is killed: problem and ledger alone.
 
-    ``weights`` are the rows' fingerprints; by default all are equal.
+    ``weights`` are the rows' fingerprints; by default all are equal. ``more`` goes to the problem.
     """
     rng = np.random.default_rng(seed)
     problem = Problem(
         space=SPACE,
-        data=Digits(),
         objectives=tuple(objective(name, rule) for name in names),
-        evaluator=FromScratch(),
         algorithm=algorithm or NSGA2(),
+        seed=search_seed,
+        **{"data": Digits(), "evaluator": FromScratch(), **more},
     )
     lines = []
     for i, (text, genome) in enumerate(architectures(n)):

@@ -13,8 +13,20 @@ from matplotlib.axes import Axes
 from evo_robust.files import write_csv
 from evo_robust.indicators import nondominated
 from evo_robust.plotting.fronts import better
-from evo_robust.plotting.progress import apart_note, curves, draw_curve, draw_steps, history, reference_note, zoom
-from evo_robust.plotting.style import MARKERS, RUNS, Quantity, grid, heading, note, picture, quantity
+from evo_robust.plotting.groups import Group, GroupStanding, Spread
+from evo_robust.plotting.progress import (
+    Curve,
+    apart_note,
+    curves,
+    draw_curve,
+    draw_steps,
+    dress,
+    history,
+    mean_curve,
+    reference_note,
+    zoom,
+)
+from evo_robust.plotting.style import INK, MARKERS, RUNS, Quantity, grid, heading, note, picture, quantity
 from evo_robust.plotting.tables import TOP, Top
 from evo_robust.plotting.view import COSTS, View
 
@@ -28,11 +40,19 @@ def shown_columns(views: Sequence[View], names: Sequence[str]) -> list[Quantity]
     return found
 
 
-def draw_fronts(views: Sequence[View], names: Sequence[str], path: Path, title: str) -> None:
-    """The fronts over each other, every pair of common objectives, other evaluated networks faint."""
-    shown = shown_columns(views, names)
+def runs_of(groups: Sequence[Group]) -> list[View]:
+    """All runs of groups."""
+    return [view for group in groups for view in group.views]
+
+
+def draw_fronts(groups: Sequence[Group], names: Sequence[str], path: Path, title: str) -> None:
+    """The fronts over each other, every pair of common objectives, other evaluated networks faint.
+
+    Of a group of runs: what half of them reach, and each of them faint.
+    """
+    shown = shown_columns(runs_of(groups), names)
     if len(names) == 1:
-        _draw_one_column(views, shown[0], path, title)
+        _draw_one_column(groups, shown[0], path, title)
         return
     pairs = [(b, a) if b.name in COSTS and a.name not in COSTS else (a, b) for a, b in itertools.combinations(shown, 2)]
     pairs.sort(key=lambda pair: pair[0].name not in COSTS)
@@ -40,54 +60,127 @@ def draw_fronts(views: Sequence[View], names: Sequence[str], path: Path, title: 
     size = (8.0, 5.5) if len(pairs) == 1 else (max(8.0, 3.6 * columns), 3.7 * rows + 0.6)
     with picture(path, *size) as figure:
         for k, (qx, qy) in enumerate(pairs):
-            _overlay(figure.add_subplot(rows, columns, k + 1), views, qx, qy)
+            _overlay(figure.add_subplot(rows, columns, k + 1), groups, qx, qy)
         heading(figure, title)
-        summaries = "; ".join(f"{view.name}: {view.summary()}" for view in views)
-        note(figure, f"{summaries}. Lines: what each search reached in the two objectives of a panel.")
+        summaries = "; ".join(f"{group.name}: {_summary(group)}" for group in groups)
+        repeated = any(group.repeated for group in groups)
+        thick = " Thick: what at least half of a search's runs reached; thin: single runs." if repeated else ""
+        note(figure, f"{summaries}. Lines: what each search reached in the two objectives of a panel.{thick}")
 
 
-def _overlay(axes: Axes, views: Sequence[View], qx: Quantity, qy: Quantity) -> None:
+def _summary(group: Group) -> str:
+    if not group.repeated:
+        return group.views[0].summary()
+    return f"{len(group.views)} runs of {group.budget} evaluations"
+
+
+def _overlay(axes: Axes, groups: Sequence[Group], qx: Quantity, qy: Quantity) -> None:
     qx.dress(axes, "x")
     qy.dress(axes, "y")
-    for view, colour, marker in zip(views, itertools.cycle(RUNS), itertools.cycle(MARKERS), strict=False):
-        x, y = qx.shown(view.column(qx.name)), qy.shown(view.column(qy.name))
-        axes.scatter(x, y, s=12, color=colour, alpha=0.2, lw=0, marker=marker, zorder=1)
-        # what the search reached in these two alone; networks behind the line are on the front for another objective
-        edge = nondominated(np.column_stack([x, y]))
-        edge = edge[np.lexsort((-y[edge], x[edge]))]
-        axes.step(x[edge], y[edge], where="post", color=colour, lw=1.8, alpha=0.8, zorder=2)
-        front = view.front
-        axes.scatter(x[front], y[front], s=60, color=colour, edgecolor="white", lw=0.8, marker=marker,
-                     zorder=3, label=f"front of {view.name}")  # fmt: skip
+    for group, colour, marker in zip(groups, itertools.cycle(RUNS), itertools.cycle(MARKERS), strict=False):
+        edges = [_overlay_run(axes, view, qx, qy, colour, marker, faint=group.repeated) for view in group.views]
+        if group.repeated:
+            label = f"fronts of {group.label}"
+            axes.step(*half_reach(edges), where="post", color=colour, lw=2.6, zorder=4, label=label)
     axes.margins(0.08)
     better(axes)
 
 
-def _draw_one_column(views: Sequence[View], shown: Quantity, path: Path, title: str) -> None:
+def _overlay_run(
+    axes: Axes, view: View, qx: Quantity, qy: Quantity, colour: str, marker: str, *, faint: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """One run's networks and front, or ``faint`` its line alone; the corners of the line that it reached."""
+    x, y = qx.shown(view.column(qx.name)), qy.shown(view.column(qy.name))
+    # what the search reached in these two alone; networks behind the line are on the front for another objective
+    edge = nondominated(np.column_stack([x, y]))
+    edge = edge[np.lexsort((-y[edge], x[edge]))]
+    if faint:
+        axes.scatter(x[edge], y[edge], s=14, color=colour, alpha=0.35, lw=0, marker=marker, zorder=3)
+        axes.step(x[edge], y[edge], where="post", color=colour, lw=0.8, alpha=0.35, zorder=2)
+    else:
+        axes.scatter(x, y, s=12, color=colour, alpha=0.2, lw=0, marker=marker, zorder=1)
+        axes.step(x[edge], y[edge], where="post", color=colour, lw=1.8, alpha=0.8, zorder=2)
+        front = view.front
+        axes.scatter(x[front], y[front], s=60, color=colour, edgecolor="white", lw=0.8, marker=marker,
+                     zorder=3, label=f"front of {view.name}")  # fmt: skip
+    return x[edge], y[edge]
+
+
+def half_reach(edges: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The line ``(x, y)`` that at least half of the runs reach, given the corners of each one's line, x rising."""
+    x = np.unique(np.concatenate([xs for xs, _ in edges]))
+    heights = np.sort([Curve(xs, ys).at(x, before=np.inf) for xs, ys in edges], axis=0)
+    y = heights[(len(edges) - 1) // 2]
+    return x[np.isfinite(y)], y[np.isfinite(y)]
+
+
+def _draw_one_column(groups: Sequence[Group], shown: Quantity, path: Path, title: str) -> None:
     with picture(path) as figure:
         axes = figure.add_subplot()
-        for view, colour in zip(views, itertools.cycle(RUNS), strict=False):
-            best = history(view, [shown.name], lambda F: np.minimum.accumulate(shown.shown(F[:, 0])))
-            draw_steps(axes, view, best.evaluations, best.values, colour, view.name)
+        for group, colour in zip(groups, itertools.cycle(RUNS), strict=False):
+            best = [
+                history(view, [shown.name], lambda F: np.minimum.accumulate(shown.shown(F[:, 0])))
+                for view in group.views
+            ]
+            if group.repeated:
+                _draw_repeats(axes, group, best, colour, before=np.nan)
+            else:
+                draw_steps(axes, group.views[0], best[0].evaluations, best[0].values, colour, group.name)
         axes.set_xlabel("evaluations")
         shown.dress(axes, "y")
         axes.legend(loc="upper right")
         axes.set_title(title, fontsize=12)
         only = f"Best so far; {shown.words} is the only objective that these runs have in common."
-        note(figure, only + apart_note(views, "rise"))
+        note(figure, only + repeats_note(groups) + apart_note(groups, "rise"))
 
 
-def draw_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) -> None:
-    """Hypervolume over evaluations, one normalisation and reference point for all runs."""
+def draw_hypervolumes(groups: Sequence[Group], names: Sequence[str], path: Path) -> None:
+    """Hypervolume over evaluations, one normalisation and reference point for all runs.
+
+    Of a group of runs their mean is drawn, and each of them faint.
+    """
+    views = runs_of(groups)
     with picture(path, height=4.8) as figure:
         axes = figure.add_subplot()
         volumes = curves(views, names)
-        for view, curve, colour in zip(views, volumes, itertools.cycle(RUNS), strict=False):
-            draw_curve(axes, view, curve, colour)
+        left = iter(volumes)
+        for group, colour in zip(groups, itertools.cycle(RUNS), strict=False):
+            own = [next(left) for _ in group.views]
+            if group.repeated:
+                _draw_repeats(axes, group, own, colour, before=0.0)
+            else:
+                draw_curve(axes, group.views[0], own[0], colour)
+        dress(axes)
         zoom(axes, views, volumes)
         axes.legend(loc="lower right")
-        axes.set_title("Which search gets further with the same number of evaluations?", fontsize=12)
-        note(figure, reference_note(views, names))
+        axes.set_title(_question(groups), fontsize=12)
+        note(figure, reference_note(groups, names) + repeats_note(groups))
+
+
+def _question(groups: Sequence[Group]) -> str:
+    if len(groups) == 1 and groups[0].repeated:
+        return "How far does the same search get with other seeds?"
+    return "Which search gets further with the same number of evaluations?"
+
+
+def _draw_repeats(axes: Axes, group: Group, own: Sequence[Curve], colour: str, before: float) -> None:
+    """The mean of a group's curves, each of them faint, and mean and deviation of what they end with."""
+    for view, curve in zip(group.views, own, strict=True):
+        x = np.concatenate([[0], curve.evaluations, [view.n_asked]])
+        y = np.concatenate([[before], curve.values, curve.values[-1:]])
+        axes.step(x, y, where="post", color=colour, lw=0.8, alpha=0.35, zorder=1.5)
+    end = max(view.n_asked for view in group.views)
+    mean, spread = mean_curve(own, end, before), Spread(np.array([curve.values[-1] for curve in own]))
+    x, y = np.concatenate([[0], mean.evaluations]), np.concatenate([[before], mean.values])
+    axes.step(x, y, where="post", color=colour, lw=2.6, label=f"{group.label}: {spread.text}")
+    axes.plot(x[-1], y[-1], "o", color=colour)
+
+
+def repeats_note(groups: Sequence[Group]) -> str:
+    """A sentence, after a space, where runs are drawn together."""
+    if not any(group.repeated for group in groups):
+        return ""
+    return " Thick: mean of a search's runs, in the legend with their standard deviation at the end; thin: single runs."
 
 
 def write_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) -> None:
@@ -100,30 +193,37 @@ def write_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) 
     write_csv(path, ["run", "evaluations", "hypervolume"], rows)
 
 
-def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path) -> None:
-    """Mean figures of the networks with the fewest FLOPs, a panel per figure: Figs. 3 and 4 of RoCo-NAS."""
-    runs = list(dict.fromkeys(t.run for t in tables))
+def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path, groups: Sequence[Group]) -> None:
+    """Mean figures of the networks with the fewest FLOPs, a panel per figure: Figs. 3 and 4 of RoCo-NAS.
+
+    Of a group of runs the mean over the runs, with a whisker of one standard deviation to either side.
+    """
     rows, columns = grid(len(shown))
     with picture(path, max(8.0, 3.5 * columns), 3.2 * rows + 0.7) as figure:
         for k, q in enumerate(shown):
             axes = figure.add_subplot(rows, columns, k + 1)
-            for r, run in enumerate(runs):
-                _bars(axes, [t for t in tables if t.run == run], q, r, len(runs))
+            for r, group in enumerate(groups):
+                _bars(axes, group, tables, q, r, len(groups))
             axes.set_xticks(range(len(TOP)), [f"top-{n}" for n in TOP])
             axes.set_title(q.label)
             axes.grid(axis="x", visible=False)
-            axes.margins(y=0.12)
+            axes.margins(y=0.2 if any(group.repeated for group in groups) else 0.12)
         heading(figure, "The networks with the fewest FLOPs: means (lower is better)")
         short = [f"{t.run} has only {t.networks}" for t in tables if t.networks < t.n == max(TOP)]
-        note(figure, "Top-N: the N networks of a front with the fewest FLOPs. " + "; ".join(short))
+        whiskers = "Whiskers: one standard deviation over runs. " if any(g.repeated for g in groups) else ""
+        note(figure, f"Top-N: the N networks of a front with the fewest FLOPs. {whiskers}" + "; ".join(short))
 
 
-def _bars(axes: Axes, tables: Sequence[Top], q: Quantity, r: int, n_runs: int) -> None:
-    width = 0.8 / n_runs
-    x = np.arange(len(tables)) + (r - (n_runs - 1) / 2) * width
-    heights = [float(t.means[q.name]) for t in tables]
-    bars = axes.bar(x, q.shown(np.array(heights)), width * 0.94, color=RUNS[r % len(RUNS)], label=tables[0].run)
-    upright = 90 if n_runs > 2 else 0
+def _bars(axes: Axes, group: Group, tables: Sequence[Top], q: Quantity, r: int, n_groups: int) -> None:
+    runs = [view.name for view in group.views]
+    spreads = [Spread(np.array([t.means[q.name] for t in tables if t.n == n and t.run in runs])) for n in TOP]
+    width = 0.8 / n_groups
+    x = np.arange(len(TOP)) + (r - (n_groups - 1) / 2) * width
+    heights = [spread.mean for spread in spreads]
+    whiskers = q.shown(np.array([spread.sd for spread in spreads])) if group.repeated else None
+    bars = axes.bar(x, q.shown(np.array(heights)), width * 0.94, color=RUNS[r % len(RUNS)], label=group.label,
+                    yerr=whiskers, error_kw={"elinewidth": 1, "ecolor": INK, "capsize": 2})  # fmt: skip
+    upright = 90 if n_groups > 2 else 0
     axes.bar_label(bars, [q.number(h) for h in heights], fontsize=7, padding=2, rotation=upright)
 
 
@@ -158,13 +258,22 @@ def standings(views: Sequence[View], names: Sequence[str]) -> list[Standing]:
     volumes = curves(views, names)
     for k, view in enumerate(views):
         others = np.concatenate([F for i, F in enumerate(fronts) if i != k])
-        # a run without any success so early has covered nothing
-        within = [0.0, *volumes[k].values[volumes[k].evaluations <= budget]]
         beaten = [bool(((others <= f).all(axis=1) & (others < f).any(axis=1)).any()) for f in fronts[k]]
         best = {name: float(view.column(name).min()) for name in names}
-        end, at_budget = float(volumes[k].values[-1]), float(within[-1])
+        end, at_budget = float(volumes[k].values[-1]), float(volumes[k].at(budget))
         found.append(Standing(view.name, view.n_asked, len(view.front), end, at_budget, float(np.mean(beaten)), best))
     return found
+
+
+def group_standings(groups: Sequence[Group], found: Sequence[Standing]) -> list[GroupStanding]:
+    """The comparison by groups, given where each run stands."""
+    by_run = {standing.run: standing for standing in found}
+    result = []
+    for group in groups:
+        own = [by_run[view.name] for view in group.views]
+        end, early = ([getattr(s, key) for s in own] for key in ("hypervolume", "at_equal_budget"))
+        result.append(GroupStanding(group.name, Spread(np.array(end)), Spread(np.array(early))))
+    return result
 
 
 def write_standings(found: Sequence[Standing], path: Path) -> None:

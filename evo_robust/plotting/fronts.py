@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
+from evo_robust.plotting.groups import alone
 from evo_robust.plotting.progress import apart_note, draw_steps, history
 from evo_robust.plotting.style import EVALUATED, FRONT, INK, KNEE, Quantity, grid, heading, note, picture, plain
 from evo_robust.plotting.view import COSTS, View
@@ -144,7 +145,7 @@ def _draw_best_so_far(view: View, path: Path) -> None:
         shown.dress(axes, "y")
         axes.set_title(f"One objective: the best network {which}", fontsize=12)
         axes.legend(loc="upper right")
-        note(figure, f"{view.summary()}.{apart_note([view], 'rise')}" if view.n_earlier else view.summary())
+        note(figure, f"{view.summary()}.{apart_note(alone([view]), 'rise')}" if view.n_earlier else view.summary())
 
 
 def draw_parallel(view: View, path: Path) -> None:

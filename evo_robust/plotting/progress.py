@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from evo_robust.indicators import hypervolume_curve, ideal_and_nadir
+from evo_robust.plotting.groups import Group, alone
 from evo_robust.plotting.style import FRONT, note, picture, words
 from evo_robust.plotting.view import View, column
 
@@ -27,6 +28,16 @@ class Curve:
 
     evaluations: np.ndarray
     values: np.ndarray
+
+    def at(self, evaluations: Any, before: float = 0.0) -> np.ndarray:
+        """What had been reached after so many ``evaluations``, of any shape; ``before`` where there was no value."""
+        return np.concatenate([[before], self.values])[np.searchsorted(self.evaluations, evaluations, side="right")]
+
+
+def mean_curve(given: Sequence[Curve], end: int, before: float) -> Curve:
+    """The mean of curves, wherever one of them steps, up to ``end``; a search that is over keeps what it reached."""
+    x = np.unique(np.concatenate([*(curve.evaluations for curve in given), [end]]))
+    return Curve(x, np.mean([curve.at(x, before) for curve in given], axis=0))
 
 
 def history(view: View, names: Sequence[str], so_far: Callable[[np.ndarray], np.ndarray]) -> Curve:
@@ -77,12 +88,13 @@ def draw_hypervolume(view: View, path: Path) -> None:
     with picture(path, height=4.8) as figure:
         axes = figure.add_subplot()
         draw_curve(axes, view, curve, FRONT)
+        dress(axes)
         zoom(axes, [view], [curve])
         for boundary in _generation_starts(view):
             axes.axvline(boundary, color="#dddddd", lw=0.8, zorder=0)
         axes.legend(loc="lower right")
         axes.set_title("Progress: the share of objective space that the front covers", fontsize=12)
-        note(figure, f"{view.summary()}; grey lines: generations. {reference_note([view], view.run.objectives)}")
+        note(figure, f"{view.summary()}; grey lines: generations. {reference_note(alone([view]), view.run.objectives)}")
 
 
 def draw_curve(axes: Axes, view: View, curve: Curve, colour: str) -> None:
@@ -91,6 +103,10 @@ def draw_curve(axes: Axes, view: View, curve: Curve, colour: str) -> None:
     y = np.concatenate([[0.0], curve.values, curve.values[-1:]])
     draw_steps(axes, view, x, y, colour, f"{view.name}: {y[-1]:.3f} after {view.n_asked}")
     axes.plot(x[-1], y[-1], "o", color=colour)
+
+
+def dress(axes: Axes) -> None:
+    """Labels and scales of hypervolume over evaluations."""
     axes.set_xlabel("evaluations")
     axes.set_ylabel("hypervolume (1 = everything)")
     axes.set_xlim(left=0)
@@ -117,21 +133,22 @@ def zoom(axes: Axes, views: Sequence[View], volumes: Sequence[Curve]) -> None:
     axes.set_ylim(max(0.0, low - room), high + room)
 
 
-def reference_note(views: Sequence[View], names: Sequence[str]) -> str:
+def reference_note(groups: Sequence[Group], names: Sequence[str]) -> str:
     """What the hypervolume is measured in."""
-    where = "all runs" if len(views) > 1 else "the run"
+    where = "all runs" if sum(len(group.views) for group in groups) > 1 else "the run"
     what = ", ".join(words(name) for name in names)
-    return f"Share of the box from the best to a tenth beyond the worst of {where}: {what}.{apart_note(views)}"
+    return f"Share of the box from the best to a tenth beyond the worst of {where}: {what}.{apart_note(groups)}"
 
 
-def apart_note(views: Sequence[View], worse: str = "fall") -> str:
+def apart_note(groups: Sequence[Group], worse: str = "fall") -> str:
     """A sentence, after a space, where a run's generations are measured apart: the curve may get ``worse``."""
-    apart = [view for view in views if view.n_earlier]
+    apart = [group for group in groups if any(view.n_earlier for view in group.views)]
     if not apart:
         return ""
-    whose = "" if len(apart) == len(views) else f" of {' and '.join(view.name for view in apart)}"
-    changing = " or ".join(dict.fromkeys(view.changing for view in apart))
-    return f" Dots: each generation{whose} is measured with its own {changing}, and the curve may {worse}."
+    whose = "" if len(apart) == len(groups) else f" of {' and '.join(group.name for group in apart)}"
+    changing = " or ".join(dict.fromkeys(view.changing for group in apart for view in group.views if view.n_earlier))
+    each = "Dots: each" if any(not group.repeated for group in apart) else "Each"
+    return f" {each} generation{whose} is measured with its own {changing}, and the curve may {worse}."
 
 
 def _generation_starts(view: View) -> list[float]:

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from evo_robust.plotting.compare import Standing
+from evo_robust.plotting.groups import LEAST, GroupStanding, best_of, p_value, smallest_p
 from evo_robust.plotting.size import Correlation
 from evo_robust.plotting.style import Quantity, quantity
 from evo_robust.plotting.tables import Pair, Top, pair_sides
@@ -54,6 +55,33 @@ def standings_table(found: Sequence[Standing], shown: Sequence[Quantity]) -> Tab
     return table
 
 
+def groups_table(found: Sequence[GroupStanding], budget: int) -> Table:
+    """How far the runs of each search came, and whether that may be chance."""
+    best = best_of(found)
+    table = _table("Hypervolume of searches over seeds: mean ± standard deviation", ["search"], [])
+    tested = [g for g in found if g.n >= LEAST]
+    longer = any((g.end.values != g.at_equal_budget.values).any() for g in found)
+    names = ["runs", f"after {budget}", "lowest", "highest", *(["at the end", "lowest", "highest"] if longer else [])]
+    for name in [*names, f"p against {best.name}"] if len(tested) > 1 else names:
+        table.add_column(name, justify="right")
+    for g in found:
+        cells = [str(g.n)]
+        for spread in (g.at_equal_budget, g.end) if longer else (g.at_equal_budget,):
+            cells += [spread.text, f"{spread.values.min():.3f}", f"{spread.values.max():.3f}"]
+        if len(tested) > 1:
+            p = p_value(g, best)
+            cells.append("–" if g is best or p != p else f"{p:.2g}")
+        table.add_row(g.name, *cells)
+    if len(tested) > 1:
+        least = max(smallest_p(g.n, best.n) for g in tested if g is not best)
+        table.caption = (
+            f"p: two-sided Mann–Whitney after {budget} evaluations, not corrected for several comparisons; "
+            f"with so many runs it cannot be below {least:.2g}"
+        )
+        table.caption_justify = "left"
+    return table
+
+
 def top_table(tables: Sequence[Top], shown: Sequence[Quantity]) -> Table:
     """Means of the networks with the fewest FLOPs (Tables III and IV)."""
     table = _table("Means of the N networks of each front with the fewest FLOPs", ["top", "run", "networks"], shown)
@@ -77,7 +105,7 @@ def pairs_table(pairs: Sequence[Pair], shown: Sequence[Quantity]) -> Table:
 def _table(title: str, first: Sequence[str], shown: Sequence[Quantity]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in first:
-        table.add_column(name, justify="left" if name == "run" else "right")
+        table.add_column(name, justify="left" if name in ("run", "search") else "right")
     for q in shown:
         # the unit under the name: narrow, and no header breaks within a word
         label = q.label.replace(" (", "\n(", 1)

@@ -1,0 +1,172 @@
+"""Runs that repeat one search with other seeds belong together: which ones, what they are called, how they stand."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import mannwhitneyu
+
+from evo_robust.files import write_csv
+from evo_robust.parts import dotted
+from evo_robust.plotting.view import View
+
+LEAST = 3
+"""Runs that a group must have before it is tested against another: of fewer no test tells anything."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one search with different seeds; a run that nothing repeats is a group of its own.
+
+    Attributes:
+        name: what the group is called in legends.
+        views: its runs, as they were given.
+    """
+
+    name: str
+    views: tuple[View, ...]
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it is more than one run."""
+        return len(self.views) > 1
+
+    @property
+    def label(self) -> str:
+        """Its name, with the number of runs where there are several: ``random, 5 seeds``."""
+        return f"{self.name}, {len(self.views)} seeds" if self.repeated else self.name
+
+    @property
+    def budget(self) -> str:
+        """Evaluations of its runs, such as ``120`` or ``116 to 120``."""
+        return _range([view.n_asked for view in self.views])
+
+
+def alone(views: Sequence[View]) -> list[Group]:
+    """Every run as its own group."""
+    return [Group(view.name, (view,)) for view in views]
+
+
+def groups_of(views: Sequence[View]) -> list[Group]:
+    """Runs whose problems differ in seeds alone, together; groups and their runs as they come.
+
+    The seeds are the search's and its evaluator's (of candidates, of a supernet): those of data and of adversarial sets
+    change what is measured. What is part of no identity (``n_gen``) may differ; but a run with the very seeds of
+    another is no repeat of it: such runs are parted, the first with each seeds from the second with them.
+    """
+    times: collections.Counter[tuple[str, str]] = collections.Counter()
+    found: dict[tuple[str, int], list[View]] = {}
+    for view in views:
+        values = dotted(view.run.problem, identity=True)
+        settings = json.dumps({key: v for key, v in values.items() if not _is_seed(key)}, sort_keys=True)
+        seeds = json.dumps({key: v for key, v in values.items() if _is_seed(key)}, sort_keys=True)
+        found.setdefault((settings, times[settings, seeds]), []).append(view)
+        times[settings, seeds] += 1
+    names = [_common_name([view.name for view in group]) for group in found.values()]
+    return [
+        Group(name if names.count(name) == 1 else group[0].name, tuple(group))
+        for name, group in zip(names, found.values(), strict=True)
+    ]
+
+
+def _is_seed(key: str) -> bool:
+    return key == "seed" or (key.startswith("evaluator.") and key.endswith(".seed"))
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """What names begin with: ``random`` of ``random-0`` and ``random-1``; the first where that is nothing."""
+    if len(names) == 1:
+        return names[0]
+    prefix = os.path.commonprefix(list(names))
+    if any(name[len(prefix) :][:1].isdigit() for name in names):
+        prefix = prefix.rstrip("0123456789")  # random-10 and random-11 have a digit of their seeds in common
+    return re.sub(r"((^|[-_./= ]+)(seed|s))?[-_./= ]*$", "", prefix) or names[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Values of a group's runs."""
+
+    values: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Their mean."""
+        return float(self.values.mean())
+
+    @property
+    def sd(self) -> float:
+        """Their standard deviation, as of a sample; NaN of one value."""
+        return float(self.values.std(ddof=1)) if len(self.values) > 1 else math.nan
+
+    @property
+    def text(self) -> str:
+        """Mean and standard deviation, such as ``0.712 ± 0.031``."""
+        return f"{self.mean:.3f} ± {self.sd:.3f}" if len(self.values) > 1 else f"{self.mean:.3f}"
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupStanding:
+    """How far the runs of a group came.
+
+    Attributes:
+        name: of the group.
+        end: hypervolume of each run after all its evaluations.
+        at_equal_budget: after as many evaluations as the shortest of all runs had.
+    """
+
+    name: str
+    end: Spread
+    at_equal_budget: Spread
+
+    @property
+    def n(self) -> int:
+        """How many runs."""
+        return len(self.end.values)
+
+
+def p_value(a: GroupStanding, b: GroupStanding) -> float:
+    """Two-sided Mann–Whitney p of two groups at equal budget; NaN where one has fewer than ``LEAST`` runs."""
+    if min(a.n, b.n) < LEAST:
+        return math.nan
+    return float(mannwhitneyu(a.at_equal_budget.values, b.at_equal_budget.values, alternative="two-sided").pvalue)
+
+
+def smallest_p(n: int, m: int) -> float:
+    """The smallest p that groups of so many runs can reach: all of one above all of the other."""
+    return 2 / math.comb(n + m, n)
+
+
+def best_of(found: Sequence[GroupStanding]) -> GroupStanding:
+    """The group with the highest mean at equal budget among those that can be tested, or among all."""
+    return max([g for g in found if g.n >= LEAST] or found, key=lambda g: g.at_equal_budget.mean)
+
+
+def write_groups(found: Sequence[GroupStanding], path: Path) -> None:
+    """The groups as CSV: runs, hypervolume at equal budget and at the end, p against each other group."""
+    whats = ("mean", "sd", "min", "max")
+    header = ["group", "runs", *(f"equal_budget_{what}" for what in whats), *(f"end_{what}" for what in whats)]
+    rows = []
+    for group in found:
+        row: list[object] = [group.name, group.n]
+        for spread in (group.at_equal_budget, group.end):
+            row += [_cell(v) for v in (spread.mean, spread.sd, float(spread.values.min()), float(spread.values.max()))]
+        rows.append([*row, *("" if other is group else _cell(p_value(group, other)) for other in found)])
+    write_csv(path, [*header, *(f"p_{group.name}" for group in found)], rows)
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.8g}"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
