@@ -478,6 +478,7 @@ def test_rows_of_one_fingerprint_only(shared: Path, tmp_path: Path) -> None:
         row["fingerprint"] = "of an older supernet"
     path.write_text("".join(json.dumps(row) + "\n" for row in lines))
     assert len(study(folder).texts) == 50
+    assert study(folder).caution == "30 measurements with earlier settings do not compare, and are left out."
 
 
 def test_cautions(tmp_path: Path, shared: Path) -> None:
