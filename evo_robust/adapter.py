@@ -39,6 +39,7 @@ class SearchProblem(PymooProblem):
         objectives: what is minimised, in declared order.
         evaluations: what this search asked for, in order of asking, by (architecture, fingerprint).
         generation: number of calls that pymoo made, one per generation for generational algorithms.
+        derived: the architecture that the algorithm's distribution stands for, None where it has none.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class SearchProblem(PymooProblem):
         self.constraint_names = [c.name for c in constraints]
         self.evaluations: dict[tuple[str, str], Evaluation] = {}
         self.generation = 0
+        self.derived: str | None = None
         self._decoded: dict[bytes, tuple[str | None, Architecture | str]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SearchProblem:

@@ -1,4 +1,4 @@
-"""Command: take networks out of a run. ``python -m evo_robust.export run=DIR pick=knee|INDEX|best:OBJECTIVE``."""
+"""Command: take networks out of a run. ``python -m evo_robust.export run=DIR pick=knee|INDEX|best:OBJECTIVE|…``."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.parts import Part, UserError, dotted
 from evo_robust.progress import output
 from evo_robust.rebuild import rebuild
-from evo_robust.record import Run, comparable, load_run
+from evo_robust.record import Run, comparable, derived_of, load_run
 from evo_robust.retraining import SETTINGS_FILE, load_result, read_settings
 from evo_robust.train import evaluate_error
 
 ONNX_NAME = "model.onnx"
 _OURS = frozenset({FILE_NAME, WEIGHTS_NAME, CARD_NAME, ONNX_NAME})
 
-USAGE = """usage: python -m evo_robust.export run=DIR [pick=knee|INDEX|best:OBJECTIVE,…]
+USAGE = """usage: python -m evo_robust.export run=DIR [pick=knee|INDEX|best:OBJECTIVE|derived,…]
                                    [budget=small|medium|large|"params<5e6,flops<=1e9"] [out=DIR]
                                    [weights=true|false] [onnx=true|false] [device=auto|cpu|cuda]
        python -m evo_robust.export --help      every key with its meaning
@@ -55,7 +55,8 @@ class Export(Part):
     run: str = chz.field(doc="run folder of a search, or folder of a retrained network")
     pick: str | None = chz.field(
         default=None,
-        doc="which networks of the front: knee (when not given), INDEX or best:OBJECTIVE; several with commas",
+        doc="which networks of the front: knee (when not given), INDEX or best:OBJECTIVE; or derived, the one that the "
+        "distribution of a GradientHybrid stands for; several with commas",
     )
     budget: str | None = chz.field(
         default=None,
@@ -136,7 +137,9 @@ def _prepared(options: Export, console: Console) -> list[Exported]:
     whole = load_run(source)
     run = within(whole, budget) if budget else whole
     specs = [text.strip() for text in (options.pick or "knee").split(",")]
-    rows = [run.front[pick(spec, run)] for spec in specs]
+    if budget and "derived" in specs:
+        raise UserError(f"pick=derived is one network, whatever its size: expected no budget, got {budget.text}")
+    rows = [derived_of(run) if spec == "derived" else run.front[pick(spec, run)] for spec in specs]
     folders = _folders(options, specs, budget)
     for folder in folders:
         check_target(folder)

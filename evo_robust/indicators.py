@@ -116,7 +116,8 @@ def pick(spec: str, run: HasFront) -> int:
         if int(spec) >= size:
             raise UserError(f"pick={spec}: the front has {size} networks, 0 to {size - 1}")
         return int(spec)
-    raise UserError(f"expected pick=knee, pick=INDEX (0 to {size - 1}) or pick=best:OBJECTIVE, got pick={spec}")
+    expected = f"pick=knee, pick=INDEX (0 to {size - 1}), pick=best:OBJECTIVE or pick=derived"
+    raise UserError(f"expected {expected}, got pick={spec}")
 
 
 def _points(F: np.ndarray) -> np.ndarray:

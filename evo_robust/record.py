@@ -25,6 +25,7 @@ from evo_robust.problem import Problem, problem_from_dict
 SCHEMA = 1
 PROBLEM_FILE = "problem.json"
 LEDGER_FILE = "evaluations.jsonl"
+DERIVED_FILE = "distribution.csv"
 
 _ROW_KEYS = ("id", "generation", "genome", "architecture", "objectives", "status", "fingerprint")
 
@@ -117,6 +118,29 @@ def front_of(rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[
     usable = comparable(rows)
     front = [usable[i] for i in nondominated(objective_matrix(usable, objectives))]
     return sorted(front, key=lambda row: ([row["objectives"][name] for name in objectives], row["id"]))
+
+
+def derived_of(run: Run) -> dict[str, Any]:
+    """The row of the architecture that the search's distribution stands for in the end.
+
+    Raises:
+        UserError: the search has no distribution, or the architecture has no figures beside those of the front.
+    """
+    path = run.folder / DERIVED_FILE
+    if not path.is_file():
+        raise UserError(
+            f"pick=derived: {run.folder} has no {DERIVED_FILE}: expected a search whose algorithm moves a distribution "
+            f"(GradientHybrid), got {type(run.problem.algorithm).__name__}"
+        )
+    with path.open(encoding="utf-8", newline="") as file:
+        architecture = list(csv.DictReader(file))[-1]["architecture"]
+    for row in comparable(run.evaluations):
+        if row["architecture"] == architecture:
+            return row
+    raise UserError(
+        f"pick=derived: {architecture} was not measured with success in the last generation (algorithm.share=0 draws "
+        "nothing from the distribution; a constraint may reject it)"
+    )
 
 
 def load_run(folder: str | Path) -> Run:
@@ -222,6 +246,7 @@ class Record:
         self._ids: dict[int, str] = {}
         self._past: dict[int, float] = {}
         self._progress: list[list[Any]] = []
+        self._derived: list[list[Any]] = []
         self._scale: tuple[np.ndarray, np.ndarray] | None = None
         self._ledger: Any = None
         self.rows: list[dict[str, Any]] = []
@@ -327,11 +352,14 @@ class Record:
         if self.on_row is not None:
             self.on_row(row, replayed)
 
-    def end_generation(self, generation: int, seconds: float) -> Progress:
+    def end_generation(self, generation: int, seconds: float, derived: str | None = None) -> Progress:
         """Write progress and front after a generation.
 
-        ``seconds`` is the search's time in all processes that worked on it; what a replay repeats for nothing keeps
-        what it cost when it was paid for.
+        Args:
+            generation: its number.
+            seconds: the search's time in all processes that worked on it; what a replay repeats for nothing keeps what
+                it cost when it was paid for.
+            derived: the architecture that the search's distribution stands for, where it has one.
         """
         os.fsync(self._ledger.fileno())
         front = front_of(self.rows, self.names)
@@ -341,7 +369,16 @@ class Record:
         header = ["generation", "evaluations", "hypervolume", "front", "seconds"]
         write_csv(self.folder / "progress.csv", header, self._progress)
         self._write_front(front)
+        if derived is not None:
+            self._derived.append([generation, derived, *self._figures_of(derived)])
+            write_csv(self.folder / DERIVED_FILE, ["generation", "architecture", *self.names], self._derived)
         return Progress(generation, len(self.rows), volume, len(front), seconds)
+
+    def _figures_of(self, architecture: str) -> list[Any]:
+        """Objectives of an architecture under the present fingerprint; empty where it was not measured."""
+        present = (row for row in self.rows if row["fingerprint"] == self.rows[-1]["fingerprint"])
+        row = next((row for row in present if row["architecture"] == architecture), None)
+        return [row["objectives"].get(name, "") if row else "" for name in self.names]
 
     def _hypervolume(self, front: np.ndarray) -> float:
         """In the scale that the first generation with figures sets, so that a generation's value never changes."""

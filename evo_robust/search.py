@@ -86,7 +86,8 @@ def _loop(
             break
         if record.n_measured == measured:  # replayed: its time was spent by an earlier process
             started, spent_before = time.monotonic(), record.past_seconds(adapted.generation)
-        progress = record.end_generation(adapted.generation, spent_before + time.monotonic() - started)
+        spent = spent_before + time.monotonic() - started
+        progress = record.end_generation(adapted.generation, spent, adapted.derived)
         reporter.generation(progress, problem.algorithm.n_gen)
         if on_generation:
             on_generation(adapted)

@@ -126,11 +126,19 @@ def test_racl_from_search_to_export(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(told) == 2 and float(told[1]["ln_limit"]) != float(told[0]["ln_limit"])
     assert {path.stem for path in found.folder.glob("*.png")} >= {"front", "networks", "hypervolume"}
     out = tmp_path / "out"
-    assert export.main([f"run={found.folder}", "pick=best:lipschitz_bound", "onnx=false", f"out={out}"]) == 0
-    capsys.readouterr()
-    assert load_genotype(out).objectives["lipschitz_bound"] == min(
-        row["objectives"]["lipschitz_bound"] for row in found.front
-    )
+    with (found.folder / "distribution.csv").open() as file:
+        derived = list(csv.DictReader(file))
+    assert [row["generation"] for row in derived] == ["1", "2"]
+    picks = "pick=best:lipschitz_bound,derived"
+    assert export.main([f"run={found.folder}", picks, "onnx=false", f"out={out}"]) == 0
+    assert "the search recorded" not in capsys.readouterr().out, "weights are those that were measured"
+    least = load_genotype(out / "best-lipschitz_bound").objectives["lipschitz_bound"]
+    assert least == min(row["objectives"]["lipschitz_bound"] for row in found.front)
+    stands_for = load_genotype(out / "derived")
+    assert stands_for.space.to_text(stands_for.architecture) == derived[-1]["architecture"]
+    assert stands_for.objectives["clean_error"] == float(derived[-1]["clean_error"])
+    assert export.main([f"run={found.folder}", "pick=derived", "budget=params<1e6"]) == 2
+    assert "expected no budget" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("override", ABLATIONS.values(), ids=ABLATIONS)
@@ -159,11 +167,11 @@ def test_wsr_from_search_to_export(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "the search recorded" not in capsys.readouterr().out
 
 
-def test_wsr_shared_searches_with_one_set_of_weights(tmp_path: Path) -> None:
+def test_wsr_shared_searches_with_one_set_of_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = {key: value for key, value in CO_TRAINED.items() if key not in ("evaluator.warmup", "evaluator.epochs")}
     small |= {key: CHEAP[key] for key in CHEAP if key.endswith("recipe")}
     small |= {"objectives.0.attack.steps": "1", "objectives.0.limit": "60"}
-    kept = {}
+    kept, told = {}, {}
     for name, more in {
         "random": ["algorithm=RandomSearch"],
         "genetic": ["algorithm.share=0"],
@@ -175,4 +183,9 @@ def test_wsr_shared_searches_with_one_set_of_weights(tmp_path: Path) -> None:
         rows = load_run(tmp_path / name).evaluations
         assert len(rows) == 8 and len({row["architecture"] for row in rows}) == 8
         kept[name] = {row["fingerprint"] for row in rows}
+        capsys.readouterr()
+        assert export.main([f"run={tmp_path / name}", "pick=derived", "weights=false"]) == 2 * (name != "gradient")
+        told[name] = " ".join(capsys.readouterr().err.split())
     assert kept["random"] == kept["genetic"] == kept["gradient"], "their figures compare"
+    assert "moves a distribution (GradientHybrid), got RandomSearch" in told["random"]
+    assert "algorithm.share=0 draws nothing from the distribution" in told["genetic"]

@@ -157,6 +157,7 @@ class _Hybrid(PymooNSGA2):
             session.advance(self.generation, self.learner)
         else:  # weights are nobody's here: what was measured is all there is to learn from
             self.learner.learn(None, 1)
+        self.problem.derived = self.problem.space.to_text(self.learner.sampler.mode())
 
     def _drawn(self, wanted: int, taken: set[str | None]) -> Population:
         """Up to ``wanted`` architectures of the distribution that are not taken, the one it stands for first."""
