@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.analysis.statistics import Kendall, kendall
-from evo_robust.estimators.state import optimizer_tensors, part, restore_optimizer
+from evo_robust.estimators.learner import MemoryLearner
 from evo_robust.parts import Part, refuse_unless, seed_from
 from evo_robust.train import reproducible
 
@@ -107,12 +107,11 @@ class LossEstimator(nn.Module):
         self.bounds.copy_(torch.where(largest > _NEAR * self.bounds, 2 * largest, self.bounds))
 
 
-class LossLearner:
-    """A loss estimator under training: it, its memory of measured architectures, its optimiser and random numbers.
+class LossLearner(MemoryLearner):
+    """A loss estimator under training, with its memory of measured architectures; see :class:`MemoryLearner`."""
 
-    The same calls from the same seed give the same weights to the bit on one kind of device with one number of threads,
-    with or without ``state`` and ``restore`` in between.
-    """
+    estimator: LossEstimator
+    optimizer: torch.optim.Optimizer
 
     def __init__(
         self,
@@ -124,10 +123,10 @@ class LossLearner:
         device: str | torch.device = "cpu",
     ) -> None:
         """Set up; ``operations`` and ``heads`` as in :meth:`LossTraining.build`, ``seed`` in [0, 2**63)."""
-        self.training, self.device, self.seed = training or LossTraining(), torch.device(device), seed
+        super().__init__("loss", seed, device)
+        self.training = training or LossTraining()
         with reproducible(self.device, seed_from(seed, "loss estimator")):
             self.estimator = self.training.build(operations, heads).to(self.device)
-        self.generator = torch.Generator(self.device).manual_seed(seed_from(seed, "loss memory"))
         settings = self.training
         self.optimizer = torch.optim.Adam(
             self.estimator.parameters(),
@@ -178,44 +177,21 @@ class LossLearner:
         if self.training.grows:
             self.estimator.make_room(self.losses)
         self.estimator.train()
-        found: list[Tensor] = []
-        with reproducible(self.device, seed_from(self.seed, "layers")):
-            for _ in range(self.training.passes):
-                order = torch.randperm(len(self), generator=self.generator, device=self.device)
-                found = [self._step(index) * len(index) for index in order.split(self.training.batch_size)]
-        return torch.stack(found).sum().item() / len(self)
+        return self._pass(self.training.passes, self.training.batch_size)
 
-    def _step(self, index: Tensor) -> Tensor:
+    def _loss(self, index: Tensor) -> Tensor:
         assert self.encodings is not None
         given = self.encodings[index]
         noise = torch.randn(given.shape, generator=self.generator, device=self.device)
         difference = self.estimator(given + self.training.noise * noise) - self.losses[index]
-        loss = difference.square().mean(0).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
+        return difference.square().mean(0).sum()
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that going on needs, as tensors by name for ``evo_robust.files.write_tensors``."""
-        tensors = {f"estimator.{name}": value for name, value in self.estimator.state_dict().items()}
-        tensors |= optimizer_tensors(self.optimizer, "optimizer")
-        if self.encodings is not None:
-            tensors |= {"memory.encodings": self.encodings, "memory.losses": self.losses}
-        return tensors | {"generator": self.generator.get_state()}
+    def _remembered(self) -> Mapping[str, Tensor]:
+        return {} if self.encodings is None else {"encodings": self.encodings, "losses": self.losses}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state`` gave.
-
-        Raises:
-            RuntimeError: the weights are those of an estimator with other operations, heads or length of state.
-        """
-        self.estimator.load_state_dict(part(tensors, "estimator"))
-        restore_optimizer(self.optimizer, tensors, "optimizer")
-        memory = part(tensors, "memory")
+    def _remember(self, memory: Mapping[str, Tensor]) -> None:
         self.encodings = memory["encodings"].to(self.device) if memory else None
         self.losses = memory["losses"].to(self.device) if memory else self.losses[:0]
-        self.generator.set_state(tensors["generator"].cpu())
 
 
 @torch.no_grad()

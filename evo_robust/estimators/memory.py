@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.estimators.base import Estimator, NoiseEstimator, Shape
+from evo_robust.estimators.learner import MemoryLearner
 from evo_robust.estimators.noises import real_noises
-from evo_robust.estimators.state import optimizer_tensors, part, restore_optimizer
 from evo_robust.estimators.strengths import REACH, Strengths
 from evo_robust.parts import Part, refuse_unless, seed_from
 from evo_robust.train import reproducible
@@ -113,12 +113,10 @@ class NoiseMemory:
         self._content = (values[0], values[1], values[2]) if values else None
 
 
-class NoiseLearner:
-    """A noise estimator under training: it, its memory, its optimiser and its random numbers.
+class NoiseLearner(MemoryLearner):
+    """A noise estimator under training, with its memory of real noises; see :class:`MemoryLearner`."""
 
-    The same calls from the same seed give the same weights to the bit on one kind of device with one number of threads,
-    with or without ``state`` and ``restore`` in between.
-    """
+    estimator: NoiseEstimator
 
     def __init__(
         self,
@@ -140,19 +138,22 @@ class NoiseLearner:
             seed: of the weights, the extra strengths, the starts of attacks and the order of the memory, in [0, 2**63).
             device: where estimator and memory are.
         """
+        super().__init__("noise", seed, device)
         self.strengths, self.training = strengths, training or NoiseTraining()
-        self.device, self.seed = torch.device(device), seed
         with reproducible(self.device, seed_from(seed, "noise estimator")):
-            self.estimator: NoiseEstimator = kind.build(in_shape).to(self.device)
+            self.estimator = kind.build(in_shape).to(self.device)
         self.memory = NoiseMemory(self.training.memory)
-        self.generator = torch.Generator(self.device).manual_seed(seed_from(seed, "noise memory"))
         self.parameters = list(self.estimator.parameters())
-        self.optimizer: torch.optim.Optimizer | None = None
+        self.optimizer = None
         if self.parameters:
             settings = self.training
             self.optimizer = torch.optim.AdamW(
                 self.parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True
             )
+
+    def __len__(self) -> int:
+        """Images in the memory."""
+        return len(self.memory)
 
     def extra_strength(self) -> float:
         """A strength beside the real ones: uniform from 0 to ``reach`` times the largest, never one of them."""
@@ -181,12 +182,7 @@ class NoiseLearner:
         """
         if len(self.memory) == 0:
             raise ValueError("expected images in the memory, got none: observe some first")
-        losses: list[Tensor] = []
-        with reproducible(self.device, seed_from(self.seed, "layers")):
-            for _ in range(self.training.passes):
-                order = torch.randperm(len(self.memory), generator=self.generator, device=self.device)
-                losses = [self._step(index) * len(index) for index in order.split(self.training.batch_size)]
-        return torch.stack(losses).sum().item() / len(self.memory)
+        return self._pass(self.training.passes, self.training.batch_size)
 
     def epoch(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: GradientAttack) -> float:
         """What happens once per epoch of a search: the first B batches are observed, then it learns; its loss."""
@@ -194,32 +190,12 @@ class NoiseLearner:
             self.observe(model, x, y, attack)
         return self.learn()
 
-    def _step(self, index: Tensor) -> Tensor:
+    def _loss(self, index: Tensor) -> Tensor:
         x, noises, strengths, target, label = self.memory.left_out(index, self.generator)
-        with torch.set_grad_enabled(self.optimizer is not None):
-            loss = (self.estimator(x, noises, strengths, target) - label).square().mean()
-        if self.optimizer is not None:
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-        return loss.detach()
+        return (self.estimator(x, noises, strengths, target) - label).square().mean()
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that going on needs, as tensors by name for ``evo_robust.files.write_tensors``."""
-        tensors = {f"estimator.{name}": value for name, value in self.estimator.state_dict().items()}
-        tensors |= {f"memory.{name}": value for name, value in self.memory.state().items()}
-        if self.optimizer is not None:
-            tensors |= optimizer_tensors(self.optimizer, "optimizer")
-        return tensors | {"generator": self.generator.get_state()}
+    def _remembered(self) -> Mapping[str, Tensor]:
+        return self.memory.state()
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state`` gave.
-
-        Raises:
-            RuntimeError: the weights are those of another kind of estimator.
-        """
-        self.estimator.load_state_dict(part(tensors, "estimator"))
-        self.memory.restore(part(tensors, "memory"), self.device)
-        if self.optimizer is not None:
-            restore_optimizer(self.optimizer, tensors, "optimizer")
-        self.generator.set_state(tensors["generator"].cpu())
+    def _remember(self, memory: Mapping[str, Tensor]) -> None:
+        self.memory.restore(memory, self.device)
