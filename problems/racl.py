@@ -5,8 +5,9 @@ What is the paper's: weights of operations and edges of a supernet are log-norma
 Lagrangian; the supernet's weights learn from the other half of the training images. Only what was found is trained
 adversarially: ``python -m evo_robust.retrain``. No code was released. What the paper leaves open is chosen here:
 
-- λ* is calibrated: what the supernet keeps with confidence η when the distribution begins to move (``factor=1``); θ
-  begins at 0, medians at 1/operations and 1/inputs, σ at 0.3.
+- λ* is calibrated: a tenth of what the distribution, as it begins, keeps with confidence η under the weights of each
+  epoch (``algorithm.gradient.confidence.factor=0.1``; ``….limit=`` gives one); θ begins at 0, medians at 1/operations
+  and 1/inputs, σ at 0.3.
 - ``none``, whose constant is 0, is left out: it is the cheapest way to meet the constraint, on all edges at once.
 - Moments are those of cells that share their weights, as the search's cells do, and the constraint has σ; the paper
   adds variances as if cells were independent, and prints σ²: ``algorithm.gradient.confidence.cells=independent``,
@@ -55,7 +56,9 @@ paper = Problem(
         pop_size=20,
         n_gen=10,
         distribution=LogNormal(),
-        gradient=SupernetLoss(lr=6e-4, weight_decay=1e-3, batch_size=128, confidence=Confidence(eta=0.9, rho=1e-3)),
+        gradient=SupernetLoss(
+            lr=6e-4, weight_decay=1e-3, batch_size=128, confidence=Confidence(eta=0.9, rho=1e-3, factor=0.1)
+        ),
     ),
 )
 
@@ -75,7 +78,11 @@ demo = Problem(
         n_gen=6,
         distribution=LogNormal(),
         gradient=SupernetLoss(
-            lr=0.02, weight_decay=1e-3, batch_size=64, drawn=True, confidence=Confidence(eta=0.9, rho=1e-2)
+            lr=0.02,
+            weight_decay=1e-3,
+            batch_size=64,
+            drawn=True,
+            confidence=Confidence(eta=0.9, rho=1e-2, factor=0.1),
         ),
     ),
 )
