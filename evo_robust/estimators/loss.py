@@ -177,7 +177,7 @@ class LossLearner(MemoryLearner):
         if self.training.grows:
             self.estimator.make_room(self.losses)
         self.estimator.train()
-        return self._pass(self.training.passes, self.training.batch_size)
+        return self._passes(self.training.passes, self.training.batch_size)
 
     def _loss(self, index: Tensor) -> Tensor:
         assert self.encodings is not None

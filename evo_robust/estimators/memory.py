@@ -143,13 +143,10 @@ class NoiseLearner(MemoryLearner):
         with reproducible(self.device, seed_from(seed, "noise estimator")):
             self.estimator = kind.build(in_shape).to(self.device)
         self.memory = NoiseMemory(self.training.memory)
-        self.parameters = list(self.estimator.parameters())
+        weights, settings = list(self.estimator.parameters()), self.training
         self.optimizer = None
-        if self.parameters:
-            settings = self.training
-            self.optimizer = torch.optim.AdamW(
-                self.parameters, lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-            )
+        if weights:
+            self.optimizer = torch.optim.AdamW(weights, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
     def __len__(self) -> int:
         """Images in the memory."""
@@ -182,7 +179,7 @@ class NoiseLearner(MemoryLearner):
         """
         if len(self.memory) == 0:
             raise ValueError("expected images in the memory, got none: observe some first")
-        return self._pass(self.training.passes, self.training.batch_size)
+        return self._passes(self.training.passes, self.training.batch_size)
 
     def epoch(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: GradientAttack) -> float:
         """What happens once per epoch of a search: the first B batches are observed, then it learns; its loss."""
