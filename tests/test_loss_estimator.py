@@ -128,6 +128,15 @@ def test_the_oldest_are_forgotten() -> None:
     torch.testing.assert_close(found.losses, losses(encodings(12, 1)[7:]))
 
 
+def test_an_architecture_measured_anew_takes_its_old_place() -> None:
+    found = learner(n=3)
+    known = encodings(3, 1)
+    found.push(known[1], 2 * BASE)
+    assert len(found) == 3 and found.encodings is not None
+    torch.testing.assert_close(found.encodings, known[[0, 2, 1]])
+    torch.testing.assert_close(found.losses[-1], 2 * BASE)
+
+
 def test_gradients_of_an_encoding_are_not_remembered() -> None:
     found = LossLearner(OPERATIONS, HEADS, LossTraining(passes=1), seed=0)
     found.push(encodings(1, 0)[0].requires_grad_(), losses(encodings(1, 0)[0]).requires_grad_())

@@ -145,6 +145,9 @@ class LossLearner(MemoryLearner):
     def push(self, encoding: Tensor, losses: Tensor) -> None:
         """Remember an architecture; the oldest is forgotten beyond ``memory``.
 
+        One that is remembered already, measured anew, takes the place of what was known: the old losses are those of
+        other weights, or the same.
+
         Args:
             encoding: ``(rows, operations)``.
             losses: measured ones ``(heads,)``, in nats, means per image.
@@ -162,9 +165,10 @@ class LossLearner(MemoryLearner):
         if encoding.shape != wanted:
             raise ValueError(f"expected an encoding {wanted}, got {tuple(encoding.shape)}")
         before = encoding.new_empty((0, *encoding.shape)) if self.encodings is None else self.encodings
+        others = (before != encoding).flatten(1).any(1)
         kept = self.training.memory
-        self.encodings = torch.cat((before, encoding[None]))[-kept:]
-        self.losses = torch.cat((self.losses, losses[None]))[-kept:]
+        self.encodings = torch.cat((before[others], encoding[None]))[-kept:]
+        self.losses = torch.cat((self.losses[others], losses[None]))[-kept:]
 
     def learn(self) -> float:
         """K_v passes over the memory; mean loss of the last pass (eq. 9: MSE summed over the heads).

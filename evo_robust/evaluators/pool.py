@@ -55,7 +55,8 @@ class PooledEvaluator(Evaluator, abc.ABC):
     """An evaluator whose candidates are independent of each other; a subclass says how one gets its weights."""
 
     # 2: robust errors of small images come in larger batches, which may change last bits; finetuning shares its seed
-    version: ClassVar[int] = 2
+    # 3: noises go on from strength to strength where some are estimated
+    version: ClassVar[int] = 3
     """Raised when a change of code changes figures, so that old ledger rows are not mixed with new ones."""
 
     threads: int = chz.field(
