@@ -2,9 +2,9 @@
 
 ``python tests/benchmarks/bench_estimators.py [--data digits] [--root DIR] [--limit N] [--threads 1] [--device cpu] …``
 
-Networks of random RobNet cells are trained with PGD and kept in the cache folder. All but the last ``--held`` serve the
-memory: in each round one of them is attacked on training images at the real strengths of 3 + 3 and an extra one, and
-every estimator learns from the same noises. The others are judged on validation and test images at the estimated
+Networks of random RobNet cells are trained with PGD (``--fast``: FGSM) and kept in the cache folder. All but the last
+``--held`` serve the memory: in each round one of them is attacked on training images at the real strengths of 3 + 3 and
+an extra one, and every estimator learns from the same noises. The others are judged on validation and test images at the estimated
 strengths: clean, under real PGD, and under every estimator's noise.
 
 - real PGD: an attack of its own at each strength, from a random start of its own, as in the paper.
@@ -44,7 +44,7 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.data import DATA_SETS, DataSet, Images, Splits, batches, cache_folder
 from evo_robust.estimators import STRENGTHS, WA, A, E, EMinus, NoiseEstimator, NoiseLearner, Strengths, real_noises
 from evo_robust.parts import Fraction, digest
-from evo_robust.recipes import PGDTraining
+from evo_robust.recipes import FastTraining, PGDTraining, Recipe
 from evo_robust.spaces.robnet import RobNet
 from evo_robust.train import train
 
@@ -52,7 +52,7 @@ SCALES = {"digits": 2.0}
 """How much larger strengths are than the paper's: digits of 8×8 grey pixels bear more."""
 
 SPACES = {"digits": RobNet(channels=8, layers=3, nodes=2)}
-LARGE_SPACE = RobNet(channels=16, layers=8)
+CHANNELS, LAYERS = 16, 8
 
 ATTACK = PGD(steps=7)
 KINDS = {"A": A(), "E": E(), "E⁻": EMinus()}
@@ -66,19 +66,22 @@ Noise = Callable[[Tensor, Tensor], Tensor]
 """Images and their real noises → noises at the estimated strengths ``(N2, n, c, h, w)``."""
 
 
-def trained(data: DataSet, images: Images, strengths: Strengths, number: int, epochs: int, device: str) -> nn.Module:
+def trained(data: DataSet, images: Images, strengths: Strengths, number: int, args: argparse.Namespace) -> nn.Module:
     """A random network after PGD training, from the cache folder where it is there."""
-    space = SPACES.get(data.name, LARGE_SPACE)
+    space = SPACES.get(data.name, RobNet(channels=args.channels, layers=args.layers))
     architecture = space.decode(space.sample(np.random.default_rng(number)))
     eps = Fraction(strengths.values[0])
-    recipe = PGDTraining(attack=PGD(steps=7, step=Fraction(2.5 * eps / 7)), threat=Threat(eps=eps), lr=0.1)
-    path = cache_folder() / "benchmarks" / f"estimators-{digest(space, data, recipe, number, epochs)}.safetensors"
+    attack = PGD(steps=7, step=Fraction(2.5 * eps / 7))
+    recipe: Recipe = PGDTraining(attack=attack, threat=Threat(eps=eps), lr=0.1)
+    if args.fast:
+        recipe = FastTraining(threat=Threat(eps=eps), lr=0.1, batch_size=64)
+    path = cache_folder() / "benchmarks" / f"estimators-{digest(space, data, recipe, number, args.epochs)}.safetensors"
     with torch.random.fork_rng():
         torch.manual_seed(number)
-        model = space.build(architecture, data.n_classes, data.in_shape).to(device)
+        model = space.build(architecture, data.n_classes, data.in_shape).to(args.device)
     if not path.exists():
-        print(f"training network {number} ({len(images)} images, {epochs} epochs) …", flush=True)
-        train(model, images, recipe.for_data(data), epochs, seed=number)
+        print(f"training network {number} ({len(images)} images, {args.epochs} epochs) …", flush=True)
+        train(model, images, recipe.for_data(data), args.epochs, seed=number)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
     model.load_state_dict(load_file(path))
@@ -220,10 +223,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits", choices=sorted(DATA_SETS), help="data set (default digits)")
     parser.add_argument("--root", default=None, help="folder that holds the data")
-    parser.add_argument("--limit", type=int, default=None, help="most training images and most images judged")
+    parser.add_argument("--limit", type=int, default=None, help="most training images")
+    parser.add_argument("--judged", type=int, default=None, help="most images judged; as many as --limit by default")
     parser.add_argument("--networks", type=int, default=4, help="networks (default 4)")
     parser.add_argument("--held", type=int, default=1, help="networks that no estimator learns from (default 1)")
     parser.add_argument("--epochs", type=int, default=15, help="epochs of each network (default 15)")
+    parser.add_argument("--fast", action="store_true", help="train them with FGSM instead of PGD-7")
+    parser.add_argument("--channels", type=int, default=CHANNELS, help="C of networks that are not for digits")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="their L")
     parser.add_argument("--rounds", type=int, default=40, help="rounds of learning (default 40)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     parser.add_argument("--device", default="cpu", help="torch device (default cpu)")
@@ -233,10 +240,8 @@ def main() -> int:
     splits = data.load().to(args.device)
     strengths = STRENGTHS["basic"].scaled(SCALES.get(args.data, 1.0))
     judged = Images(torch.cat((splits.val.x, splits.test.x)), torch.cat((splits.val.y, splits.test.y)))
-    judged = judged.take(slice(args.limit))
-    models = [
-        trained(data, splits.train, strengths, number, args.epochs, args.device) for number in range(args.networks)
-    ]
+    judged = judged.take(slice(args.judged or args.limit))
+    models = [trained(data, splits.train, strengths, number, args) for number in range(args.networks)]
     learners = learned(models[: -args.held], splits, strengths, args)
     in_shape = learners[0].estimator.in_shape
     averages = {"WA": WA(), "WA swapped": WA(swapped=True), "WA as published": WA(swapped=True, unit=True)}
