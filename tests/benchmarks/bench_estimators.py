@@ -4,8 +4,8 @@
 
 Networks of random RobNet cells are trained with PGD (``--fast``: FGSM) and kept in the cache folder. All but the last
 ``--held`` serve the memory: in each round one of them is attacked on training images at the real strengths of 3 + 3 and
-an extra one, and every estimator learns from the same noises. The others are judged on validation and test images at the estimated
-strengths: clean, under real PGD, and under every estimator's noise.
+an extra one, and every estimator learns from the same noises. The others are judged on validation and test images at
+the estimated strengths: clean, under real PGD, and under every estimator's noise.
 
 - real PGD: an attack of its own at each strength, from a random start of its own, as in the paper.
 - real PGD, going on: from strength to strength through all of 3 + 3, as a naive search's attacks do (``real_noises``).
