@@ -129,6 +129,39 @@ def test_a_search_learns_its_estimators(tmp_path: Path) -> None:
     assert told[1]["loss_estimator_mse"] and float(told[2]["entropy"]) < float(told[0]["entropy"])
 
 
+def test_a_large_draw_of_none_leaves_gradients_finite() -> None:
+    """Beside it the weights of all other operations are 0 in single precision."""
+    none = SPACE.operations.index("none")
+    sampler = GumbelSoftmax(temperature=0.1).start(SPACE, seed=0)
+    learner = EstimatedLoss(lr=0.1).start(sampler, 0, problem().objectives, (1, 8, 8))
+    for large in (9.5, 20.0):  # too small for a gradient's quotient, and 0
+        with torch.no_grad():
+            sampler.parameters["A"][..., none] = large
+        logs = sampler.sample_logs()
+        beside = sampler.weigh(logs).detach().sum(-1) - sampler.weigh(logs)[..., none].detach()
+        assert bool((beside < 1e-4).all())
+        predicted = learner._predicted()
+        (gradient,) = torch.autograd.grad(predicted, sampler.parameters["A"])
+        assert predicted.isfinite() and gradient.isfinite().all() and gradient.abs().sum() > 0
+        assert gradient[..., none].abs().sum() == 0, "no architecture has it"
+        before = sampler.parameters["A"].detach().clone()
+        learner.move(0, learner._predicted())
+        assert sampler.parameters["A"].isfinite().all() and not torch.equal(before, sampler.parameters["A"])
+
+
+def test_without_none_a_prediction_is_that_of_the_sample() -> None:
+    space = DARTS(channels=4, layers=2, nodes=2, operations=tuple(o for o in SPACE.operations if o != "none"))
+    sampler = GumbelSoftmax().start(space, seed=0)
+    learner = EstimatedLoss().start(sampler, 0, problem().objectives, (1, 8, 8))
+    state = sampler.generator.get_state()
+    predicted = learner._predicted()
+    sampler.generator.set_state(state)
+    weights = sampler.sample()
+    kept = torch.as_tensor(space.weights_of(sampler.derive(weights)).any(-1, keepdims=True))
+    shares = weights / weights.sum(-1, keepdim=True) * kept
+    assert torch.equal(predicted, learner.objective.loss.of(learner.losses.estimator(shares.flatten(0, 1))))
+
+
 def test_killed_between_its_epochs_it_ends_with_the_same_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ import chz
 import torch
 from torch import Tensor
 
-from evo_robust.parts import Part
+from evo_robust.parts import Part, UserError
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Mixture
 
@@ -36,6 +36,8 @@ class Sampler(abc.ABC):
 
     groups: ClassVar[tuple[tuple[str, ...], ...]]
     """Names of the parameters that are moved together; a step moves one group after the other."""
+    remedy: ClassVar[str] = "another algorithm.distribution"
+    """What to choose where its numbers leave the finite range, beside smaller steps."""
 
     def __init__(self, space: SearchSpace, seed: int, device: str) -> None:
         if space.mixture_shape is None:
@@ -50,8 +52,25 @@ class Sampler(abc.ABC):
         self.parameters: dict[str, Tensor] = {}
 
     @abc.abstractmethod
+    def sample_logs(self) -> Tensor:
+        """What random weights are made of: logarithms ``(cells, edges, operations)``, differentiable in the parameters.
+
+        A weight may be too small for a float; its logarithm is not.
+        """
+
+    @abc.abstractmethod
+    def weigh(self, logs: Tensor) -> Tensor:
+        """The weights that logarithms of :meth:`sample_logs` stand for; 0 where one was made -inf."""
+
     def sample(self) -> Tensor:
-        """Random weights ``(cells, edges, operations)``, differentiable in the parameters."""
+        """Random weights ``(cells, edges, operations)``, differentiable in the parameters.
+
+        Raises:
+            UserError: they are beyond what a float holds.
+        """
+        weights = self.weigh(self.sample_logs())
+        self.refuse_unless_finite("weights", weights)
+        return weights
 
     @abc.abstractmethod
     def center(self) -> Tensor:
@@ -69,6 +88,14 @@ class Sampler(abc.ABC):
 
     def keep_valid(self) -> None:  # noqa: B027 (most parameters may be anything)
         """Put parameters back into their range after a step."""
+
+    def refuse_unless_finite(self, what: str, *tensors: Tensor, otherwise: str = "") -> None:
+        """Raise ``UserError`` where numbers of the distribution are no longer finite, with what to choose then."""
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            raise UserError(
+                f"expected finite {what} of {type(self).__name__.removesuffix('Sampler')}, the distribution over "
+                f"architectures, got inf or NaN: choose a smaller algorithm.gradient.lr, or {self.remedy}{otherwise}"
+            )
 
     def mixture(self, weights: Tensor | None = None) -> Mixture:
         """A random mixture for a supernet (or that of given weights), differentiable in the parameters."""

@@ -32,7 +32,10 @@ class GumbelSoftmax(Distribution):
     @chz.validate
     def _ranges(self) -> None:
         refuse_unless(
-            self, ("temperature", 0 < self.temperature < math.inf, "> 0"), ("init", 0 <= self.init < math.inf, ">= 0")
+            self,
+            ("temperature", 0 < self.temperature < math.inf, "> 0"),
+            ("init", 0 <= self.init < math.inf, ">= 0"),
+            prefix="algorithm.distribution.",
         )
 
     def start(self, space: SearchSpace, seed: int, device: str = "cpu") -> GumbelSampler:
@@ -44,19 +47,24 @@ class GumbelSampler(Sampler):
     """See :class:`GumbelSoftmax`."""
 
     groups: ClassVar[tuple[tuple[str, ...], ...]] = (("A",),)
+    remedy: ClassVar[str] = "a larger algorithm.distribution.temperature"
 
     def __init__(self, settings: GumbelSoftmax, space: SearchSpace, seed: int, device: str) -> None:
         super().__init__(space, seed, device)
         self.settings = settings
         self._parameter("A", settings.init * self._normal(*self.shape))
 
-    def sample(self) -> Tensor:
-        """See :meth:`Sampler.sample`: soft weights, each edge's sum to 1."""
+    def sample_logs(self) -> Tensor:
+        """See :meth:`Sampler.sample_logs`: (A + Gumbel)/τ."""
         logits = self.parameters["A"]
         if self.settings.noise:
             uniform = torch.rand(self.shape, generator=self.generator).clamp(1e-10, 1 - 1e-7).to(self.device)
             logits = logits - (-uniform.log()).log()
-        return (logits / self.settings.temperature).softmax(-1)
+        return logits / self.settings.temperature
+
+    def weigh(self, logs: Tensor) -> Tensor:
+        """See :meth:`Sampler.weigh`: soft weights, each edge's sum to 1."""
+        return logs.softmax(-1)
 
     def center(self) -> Tensor:
         """See :meth:`Sampler.center`: softmax(A)."""

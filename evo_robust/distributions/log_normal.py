@@ -41,6 +41,7 @@ class LogNormal(Distribution):
             ("sigma", 0 < self.sigma < math.inf, "> 0"),
             ("spread", 0 <= self.spread < math.inf, ">= 0"),
             ("scale", self.scale in ("fixed", "free"), "fixed or free"),
+            prefix="algorithm.distribution.",
         )
 
     def start(self, space: SearchSpace, seed: int, device: str = "cpu") -> LogNormalSampler:
@@ -56,6 +57,7 @@ class LogNormalSampler(Sampler):
     """See :class:`LogNormal`. µ and σ of α are ``(cells, edges, operations)``, those of β ``(cells, edges)``."""
 
     groups: ClassVar[tuple[tuple[str, ...], ...]] = (("mu_alpha", "mu_beta"), ("sigma_alpha", "sigma_beta"))
+    remedy: ClassVar[str] = "a smaller algorithm.distribution.sigma"
 
     def __init__(self, settings: LogNormal, space: SearchSpace, seed: int, device: str) -> None:
         super().__init__(space, seed, device)
@@ -68,12 +70,16 @@ class LogNormalSampler(Sampler):
         self._parameter("sigma_alpha", torch.full(self.shape, settings.sigma))
         self._parameter("sigma_beta", torch.full((cells, edges), settings.sigma))
 
-    def sample(self) -> Tensor:
-        """See :meth:`Sampler.sample`: β·α, all > 0."""
+    def sample_logs(self) -> Tensor:
+        """See :meth:`Sampler.sample_logs`: ln β·α."""
         p = self.parameters
         alpha = p["mu_alpha"] + p["sigma_alpha"] * self._normal(*self.shape)
         beta = p["mu_beta"] + p["sigma_beta"] * self._normal(*self.shape[:2])
-        return (alpha + beta.unsqueeze(-1)).exp()
+        return alpha + beta.unsqueeze(-1)
+
+    def weigh(self, logs: Tensor) -> Tensor:
+        """See :meth:`Sampler.weigh`: β·α, all > 0."""
+        return logs.exp()
 
     def center(self) -> Tensor:
         """See :meth:`Sampler.center`: medians."""

@@ -49,7 +49,7 @@ class EstimatedLoss(ArchitectureGradient):
 
     @chz.validate
     def _steps(self) -> None:
-        refuse_unless(self, ("steps", self.steps >= 1, ">= 1"))
+        refuse_unless(self, ("steps", self.steps >= 1, ">= 1"), prefix="algorithm.gradient.")
 
     trains_estimators: ClassVar[bool] = True
 
@@ -164,11 +164,15 @@ class EstimatedLearner(DistributionLearner):
 
     def _predicted(self) -> Tensor:
         """The predicted search loss of a sample, differentiable in the distribution's parameters."""
-        weights = self.sampler.sample()
-        chosen = self.sampler.space.weights_of(self.sampler.derive(weights))
-        kept = torch.as_tensor(chosen.any(-1, keepdims=True), device=weights.device)
-        # no architecture has ``none``: a column that is 0 in all that the estimator has seen teaches it nothing
-        allowed = weights * torch.as_tensor(self.sampler.space.mixture_choices, device=weights.device)
+        space, logs = self.sampler.space, self.sampler.sample_logs()
+        weights = self.sampler.weigh(logs)
+        self.sampler.refuse_unless_finite("weights", weights)
+        chosen = space.weights_of(self.sampler.derive(weights))
+        kept = torch.as_tensor(chosen.any(-1, keepdims=True), device=logs.device)
+        # no architecture has ``none``: a column that is 0 in all that the estimator has seen teaches it nothing.
+        # Among logarithms, for beside a large ``none`` the weights of the others are too small for a float
+        never = ~torch.as_tensor(space.mixture_choices, device=logs.device)
+        allowed = self.sampler.weigh(logs.masked_fill(never, -torch.inf))
         encoding = self.sampler.encoding(allowed / allowed.sum(-1, keepdim=True))
         self.losses.estimator.eval()
         return self.objective.loss.of(self.losses.estimator(self._rows(encoding * kept)))
