@@ -31,7 +31,8 @@ from evo_robust.data import batches
 from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
 from evo_robust.evaluators.co_trained import CoTrained, CoTraining
 from evo_robust.evaluators.one_shot import OneShot
-from evo_robust.gradients import SupernetLoss
+from evo_robust.files import read_tensors
+from evo_robust.gradients import EstimatedLoss, SupernetLoss
 from evo_robust.gradients.base import DistributionLearner
 from evo_robust.learning_curve import LearningCurve
 from evo_robust.parts import UserError
@@ -97,6 +98,8 @@ def test_gumbel_softmax_draws_in_proportion_and_runs_one_operation() -> None:
     assert gradient is not None and gradient[0].abs().sum() > 0 and gradient[1].abs().sum() == 0
     soft = GumbelSoftmax(noise=False, single_path=False, temperature=1.0).start(SPACE, seed=2)
     torch.testing.assert_close(soft.mixture().normal, soft.parameters["A"][0].softmax(-1))
+    plain = GumbelSoftmax(noise=False).start(SPACE, seed=2)
+    assert torch.equal(plain.mixture().normal.argmax(-1), plain.parameters["A"][0].argmax(-1)), "A alone decides"
 
 
 @pytest.mark.parametrize("distribution", [LogNormal(), GumbelSoftmax()])
@@ -171,6 +174,38 @@ class NoGradient(SupernetLoss):
     """Moves nothing and needs no supernet."""
 
     needs_supernet = False
+
+
+@pytest.mark.parametrize(
+    ("distribution", "lr"),
+    [
+        (LogNormal(), 100.0),  # weights that no float holds
+        (LogNormal(sigma=30.0), 0.05),
+    ],
+)
+def test_a_distribution_that_leaves_the_numbers_ends_in_words(
+    distribution: Distribution, lr: float, tmp_path: Path
+) -> None:
+    wild = problem(distribution=distribution)
+    gradient = chz.replace(wild.algorithm.gradient, lr=lr)  # type: ignore[attr-defined]
+    wild = chz.replace(wild, algorithm=chz.replace(wild.algorithm, gradient=gradient))
+    for _ in range(2):  # and the folder says it again: what was written of the warm-up are numbers
+        with pytest.raises(UserError, match=r"got inf or NaN: choose a smaller algorithm\.gradient\.lr, or a"):
+            search(wild, tmp_path / "run", workers=1)
+        for file in (tmp_path / "run").rglob("*.safetensors"):
+            state, _ = read_tensors(file)
+            assert all(tensor.isfinite().all() for tensor in state.values()), file
+
+
+def test_a_supernet_that_diverged_is_not_put_down_to_the_distribution_alone() -> None:
+    sampler = LogNormal().start(SPACE, seed=0)
+    learner = SupernetLoss().start(sampler, seed=0)
+    before = {name: value.detach().clone() for name, value in sampler.parameters.items()}
+    with pytest.raises(UserError, match=r"expected finite gradients of LogNormal.* or a smaller recipe\.lr"):
+        learner.move(0, sampler.sample().sum() * math.nan)
+    assert all(torch.equal(value, sampler.parameters[name]) for name, value in before.items())
+    with pytest.raises(UserError, match="expected finite parameters and moments of LogNormal"):
+        learner.move(0, sampler.sample().sum() * 1e25)  # Adam's squares
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
@@ -263,10 +298,17 @@ def test_what_does_not_fit_is_refused() -> None:
         problem(evaluator=OneShot())
     with pytest.raises(ValueError, match="expected a space whose operations can be mixed, such as DARTS, got RobNet"):
         chz.replace(problem(), space=RobNet())
-    with pytest.raises(ValueError, match="sigma"):
-        LogNormal(sigma=0.0)
-    with pytest.raises(ValueError, match="temperature"):
-        GumbelSoftmax(temperature=0.0)
+    for part, field, value in (
+        (LogNormal, "distribution.sigma", 0.0),
+        (LogNormal, "distribution.scale", "loose"),
+        (GumbelSoftmax, "distribution.temperature", 0.0),
+        (SupernetLoss, "gradient.lr", math.inf),
+        (SupernetLoss, "gradient.weight_decay", math.inf),
+        (SupernetLoss, "gradient.batch_size", 1),
+        (EstimatedLoss, "gradient.steps", 0),
+    ):
+        with pytest.raises(ValueError, match=rf"expected algorithm.{field} .*, got {value!r}"):
+            part(**{field.partition(".")[2]: value})
     with pytest.raises(ValueError, match=r"evaluator.warmup in 0..5 \(supernet.epochs\), got 6"):
         CoTrained(supernet=SupernetTraining(epochs=5), warmup=6)
     with pytest.raises(ValueError, match=r"evaluator.share in \(0,1\), got 1"):

@@ -21,6 +21,9 @@ from evo_robust.spaces.supernet import Path
 
 Redraw = Literal["step", "epoch"]
 
+# a step of Adam is about as long as its rate, and parameters are logarithms: e^88 is all that a float holds
+_FASTEST = 1000
+
 
 @chz.chz
 class ArchitectureGradient(Part, abc.ABC):
@@ -32,9 +35,9 @@ class ArchitectureGradient(Part, abc.ABC):
     trains_estimators: ClassVar[bool] = False
     """Whether noise estimators of objectives learn along with it."""
 
-    lr: float = chz.field(default=6e-4, doc="learning rate of Adam, > 0")
+    lr: float = chz.field(default=6e-4, doc="learning rate of Adam, in (0,1000]")
     betas: tuple[float, float] = chz.field(default=(0.5, 0.999), doc="decay rates of Adam, in [0,1)")
-    weight_decay: float = chz.field(default=1e-3, doc="L2 penalty on the distribution's parameters, >= 0")
+    weight_decay: float = chz.field(default=1e-3, doc="L2 penalty on the distribution's parameters, in [0,1000]")
     redraw: Redraw = chz.field(
         default="step", doc="when the supernet's paths are drawn anew: every step (RACL) or every epoch (Wsr-NAS)"
     )
@@ -49,10 +52,11 @@ class ArchitectureGradient(Part, abc.ABC):
     def _optimiser(self) -> None:
         refuse_unless(
             self,
-            ("lr", self.lr > 0, "> 0"),
+            ("lr", 0 < self.lr <= _FASTEST, f"in (0,{_FASTEST}]"),
             ("betas", all(0 <= b < 1 for b in self.betas), "in [0,1)"),
-            ("weight_decay", self.weight_decay >= 0, ">= 0"),
+            ("weight_decay", 0 <= self.weight_decay <= _FASTEST, f"in [0,{_FASTEST}]"),
             ("redraw", self.redraw in ("step", "epoch"), "step or epoch"),
+            prefix="algorithm.gradient.",
         )
 
     def check(self, distribution: Distribution) -> None:  # noqa: B027 (most move any)
@@ -113,15 +117,27 @@ class DistributionLearner:
         """See :class:`evo_robust.evaluators.Learner`."""
 
     def move(self, group: int, loss: Tensor) -> None:
-        """One step of a group of the distribution's parameters down the gradient of a loss; nothing else moves."""
+        """One step of a group of the distribution's parameters down the gradient of a loss; nothing else moves.
+
+        Raises:
+            UserError: the step leads out of what a float holds; a search that wrote such numbers could never go on.
+        """
         if not loss.requires_grad:  # no operation that was weighed reached the loss
             return
         parameters = [self.sampler.parameters[name] for name in self.sampler.groups[group]]
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        gradients = torch.autograd.grad(loss, parameters)
+        self.sampler.refuse_unless_finite(
+            "gradients", loss, *gradients, otherwise=", or a smaller recipe.lr where it is the supernet that diverged"
+        )
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        self.optimizers[group].step()
-        self.optimizers[group].zero_grad(set_to_none=True)
+        optimizer = self.optimizers[group]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         self.sampler.keep_valid()
+        # Adam's moments too: a square that is infinite ends all further steps without a word
+        moments = optimizer_tensors(optimizer, "").values()
+        self.sampler.refuse_unless_finite("parameters and moments", *self.sampler.parameters.values(), *moments)
 
     def state(self) -> dict[str, Tensor]:
         """See :class:`evo_robust.evaluators.Learner`."""

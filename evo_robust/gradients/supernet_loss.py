@@ -45,7 +45,7 @@ class SupernetLoss(ArchitectureGradient):
 
     @chz.validate
     def _size(self) -> None:
-        refuse_unless(self, ("batch_size", self.batch_size >= 2, ">= 2"))
+        refuse_unless(self, ("batch_size", self.batch_size >= 2, ">= 2"), prefix="algorithm.gradient.")
 
     def check(self, distribution: Distribution) -> None:
         """See :meth:`ArchitectureGradient.check`: confidence is known of log-normal weights."""
