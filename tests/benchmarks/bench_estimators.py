@@ -10,16 +10,18 @@ the estimated strengths: clean, under real PGD, and under every estimator's nois
 - real PGD: an attack of its own at each strength, from a random start of its own, as in the paper.
 - real PGD, going on: from strength to strength through all of 3 + 3, as a naive search's attacks do (``real_noises``).
   The cosine says how far a noise points where this one does.
-- nearest: the noise of the nearest real strength, scaled; of two that are equally near the smaller or the larger one.
+- nearest: the noise of the nearest real strength, scaled; of two that are equally near the smaller or the larger one,
+  which matters: two of the three estimated strengths of 3 + 3 lie halfway.
 - WA swapped has the weights of eq. 6, WA as published averages noises of length 1 besides, as the public code does.
 
 Seconds are those of the estimated strengths and held-out networks; the attacks at the real ones, which every estimator
 needs, are not counted.
 
 Exit status 1 when an estimator of the package (WA, A, E, E⁻) takes away less than 0.9 of the accuracy that real PGD
-takes away, when WA's mean accuracy is more than half a point above that of the nearest, smaller noise, when that of the
-cheapest estimator is more than one point above real PGD's, or when WA as published takes away more than half of what
-real PGD does (then the explanation of Table 5 is wrong).
+takes away, when WA's mean accuracy is more than half a point (the slack) above that of the stronger of the two nearest
+noises, when that of the cheapest estimator is more than one point above that of real PGD with starts of its own (the
+paper's reference; beside real PGD going on, which is stronger, the same verdict is printed and does not count), or when
+WA as published takes away more than half of what real PGD does (then the explanation of Table 5 is wrong).
 """
 
 from __future__ import annotations
@@ -59,8 +61,8 @@ KINDS = {"A": A(), "E": E(), "E⁻": EMinus()}
 BATCH = 64
 WANTED, PUBLISHED = 0.9, 0.5
 PGD_ANEW, PGD_ON, SMALLER, LARGER = "real PGD", "real PGD, going on", "nearest, smaller", "nearest, larger"
-SLACK = {SMALLER: 0.005, PGD_ANEW: 0.01}
-"""Mean accuracy that WA, and the cheapest estimator, may leave above these."""
+NEAREST_SLACK, PGD_SLACK = 0.005, 0.01
+"""Mean accuracy that WA may leave above the nearest noise, and the cheapest estimator above real PGD."""
 
 Noise = Callable[[Tensor, Tensor], Tensor]
 """Images and their real noises → noises at the estimated strengths ``(N2, n, c, h, w)``."""
@@ -208,12 +210,19 @@ def report(rows: dict[str, Row], strengths: Strengths) -> int:
         )
     cheapest = min(("WA", *KINDS), key=lambda name: rows[name].seconds)
     print()
-    for name, words, other in (("WA", "WA", SMALLER), (cheapest, f"the cheapest estimator, {cheapest},", PGD_ANEW)):
-        above, slack = means[name] - means[other], SLACK[other]
-        missed += above > slack
+    stronger = min((SMALLER, LARGER), key=lambda name: means[name])
+    estimator = f"the cheapest estimator, {cheapest},"
+    for name, words, other, slack, counts in (
+        ("WA", "WA", stronger, NEAREST_SLACK, True),
+        (cheapest, estimator, PGD_ANEW, PGD_SLACK, True),
+        (cheapest, estimator, PGD_ON, PGD_SLACK, False),
+    ):
+        above = means[name] - means[other]
+        missed += counts and above > slack
         print(
             f"{words} leaves {100 * above:+.1f} points of mean accuracy beside {other} "
             f"(at most {100 * slack:+.1f}): {'ok' if above <= slack else 'MISSED'}"
+            + ("" if counts else ", not part of the exit status")
         )
     return missed
 
