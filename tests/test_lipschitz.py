@@ -28,6 +28,7 @@ from evo_robust.objectives.lipschitz import LipschitzBound, fenton_wilkinson
 from evo_robust.parts import UserError
 from evo_robust.recipes import RECIPES
 from evo_robust.spaces import NSGAPhases, RobNet, SearchSpace
+from evo_robust.spaces.cell_ops import FactorizedReduce
 from evo_robust.spaces.darts import DARTS
 from evo_robust.spaces.darts_codec import OPERATIONS
 from evo_robust.spaces.supernet import Mixture, inherit
@@ -192,6 +193,21 @@ def test_the_papers_product_multiplies_nodes_and_what_is_outside() -> None:
         outside *= max(pair)
     head = nn.Sequential(network.pool, nn.Flatten(), network.classifier)  # type: ignore[arg-type]
     assert found.log_outside() == pytest.approx(math.log(outside * lipschitz_constant(head, (32, 2, 2))), abs=1e-3)
+
+
+def test_the_papers_rule_knows_a_halved_input_from_a_skip() -> None:
+    """Both are a FactorizedReduce; only the one on an edge is what the paper calls a skip connection."""
+    network = seeded(lambda: RobNet(channels=4, layers=3, nodes=2).build(_cell(), 10, SHAPE))
+    found = network_constants(network, SHAPE, "paper")
+    halved = network.cells[2].preprocess0  # type: ignore[union-attr, index]
+    assert isinstance(halved, FactorizedReduce)
+    logs = {value.name: log for value, (log, *_) in zip(found.values, found.logs, strict=True)}
+    # without batch normalisation, of two convolutions beside each other the larger norm
+    pair = [torch.linalg.matrix_norm(conv.weight[:, :, 0, 0], ord=2) for conv in (halved.straight, halved.shifted)]
+    assert logs["cell 2 node 0"] == pytest.approx(torch.stack(pair).max().log().item(), abs=0.02)
+    identities = network.cells[1].identities  # type: ignore[union-attr, index]
+    assert len(identities) > 0 and all(isinstance(module, FactorizedReduce) for module in identities.values())
+    assert found.of_operations(("identity",), 5)[1, :, 0].tolist() == [1, 0, 1, 0, 1]
 
 
 def test_constants_stand_where_their_operations_do() -> None:

@@ -144,7 +144,10 @@ def network_constants(
     shapes = {IMAGE: in_shape}
     operations: list[list[Operation]] = []
     for value in values:
-        found = [operation_of(term.modules, _seen(term, shapes), rule) for term in value.terms]
+        found = [
+            operation_of(term.modules, _seen(term, shapes), rule, on_edge=term.place is not None)
+            for term in value.terms
+        ]
         operations.append([operation for operation, _ in found])
         shapes[value.name] = _shape(value, [shape for _, shape in found])
     logs = iter(log_constants([one for some in operations for one in some], norms or SpectralNorms()))

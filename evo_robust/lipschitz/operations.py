@@ -10,7 +10,7 @@ rules:
 - ``paper`` (RACL, Dong et al., 2020): convolutions by themselves, without batch normalisation; average pooling S^(−1/2)
   with S the stride (the paper's symbol; that it is the stride is our reading), max pooling 1, skip connections 1 at
   every stride. No valid bound: overlapping windows of a max pool let it triple a distance, and a skip connection of
-  stride 2 is a pair of convolutions.
+  stride 2 is a pair of convolutions. The same pair, where it prepares a cell's input, counts as convolutions.
 """
 
 from __future__ import annotations
@@ -51,11 +51,18 @@ class Widest:
 
     Attributes:
         maps: at least one.
-        paper: what the paper takes for them.
+        paper: what the paper takes for them as an operation on an edge.
     """
 
     maps: tuple[LinearMap, ...]
     paper: float = 1.0
+
+    def bare(self) -> tuple[LinearMap, ...]:
+        """The maps without batch normalisation."""
+        return tuple(
+            LinearMap(tuple(layer for layer in one.layers if not isinstance(layer, Scale)), one.shape)
+            for one in self.maps
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,7 +103,7 @@ def lipschitz_constant(
     """Lipschitz constant (L2) of a module, a chain of operations that torch has or the spaces use; see the module.
 
     Args:
-        module: such as ``SepConv``, ``nn.AvgPool2d``, an ``nn.Sequential`` of such.
+        module: such as ``SepConv``, ``nn.AvgPool2d``, an ``nn.Sequential`` of such, taken as an operation on an edge.
         in_shape: ``(c, h, w)`` of its input.
         rule: ``joint``, ``layers`` or ``paper``.
         norms: how spectral norms are found; certified bounds when not given.
@@ -121,8 +128,17 @@ def log_constants(operations: Sequence[Operation], norms: SpectralNorms) -> list
     ]
 
 
-def operation_of(modules: Sequence[nn.Module], in_shape: Shape, rule: Rule) -> tuple[Operation, Shape]:
+def operation_of(
+    modules: Sequence[nn.Module], in_shape: Shape, rule: Rule, *, on_edge: bool = True
+) -> tuple[Operation, Shape]:
     """What the constant of a chain of modules is made up of, and the shape of its output.
+
+    Args:
+        modules: applied one after the other.
+        in_shape: ``(c, h, w)`` of the input.
+        rule: see the module.
+        on_edge: whether the chain is an operation on an edge, where ``paper`` takes ``FactorizedReduce`` for a skip
+            connection; elsewhere it is a convolution, as ``PointConv`` is in the same place at stride 1.
 
     Raises:
         ValueError: a module's constant is not known, it takes no such input, or the rule is unknown.
@@ -139,10 +155,12 @@ def operation_of(modules: Sequence[nn.Module], in_shape: Shape, rule: Rule) -> t
             if rule == "joint":
                 continue
         groups += _close(run)
-        if isinstance(step.part, Factor) or (rule == "paper" and isinstance(step.part, Widest)):
-            known *= step.part.paper if rule == "paper" else step.part.constant  # type: ignore[union-attr]
+        if isinstance(step.part, Factor):
+            known *= step.part.paper if rule == "paper" else step.part.constant
+        elif isinstance(step.part, Widest) and rule == "paper" and on_edge:
+            known *= step.part.paper
         elif isinstance(step.part, Widest):
-            groups.append(step.part.maps)
+            groups.append(step.part.bare() if rule == "paper" else step.part.maps)
     return Operation(known, (*groups, *_close(run))), shape
 
 
