@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from evo_robust.attacks.curve import attacked_together
-from evo_robust.attacks.fast import for_attack
+from evo_robust.attacks.fast import Precision, for_attack
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.attacks.inference import classes, eval_mode, undisturbed
 from evo_robust.estimators.base import Estimator, NoiseEstimator, Shape
@@ -82,16 +82,21 @@ class Found:
 
 @torch.no_grad()
 def measure_spectrum(
-    model: nn.Module, images: Images, source: Source, estimator: NoiseEstimator, generator: torch.Generator
+    model: nn.Module,
+    images: Images,
+    source: Source,
+    estimator: NoiseEstimator,
+    generator: torch.Generator,
+    precision: Precision = "float32",
 ) -> Found:
     """Losses and errors of a network in eval mode; it is left as it was.
 
     Every image goes to the last step of every attack: estimates need the noises of all, and losses are means over all.
-    A fast copy of the network crafts, the network itself judges.
+    A fast copy of the network crafts, in ``precision``; the network itself judges.
     """
     losses, wrong = [], []
     with eval_mode(model), undisturbed(model):
-        crafting = for_attack(model, images.floats(slice(16)))
+        crafting = for_attack(model, images.floats(slice(16)), precision)
         for index in torch.arange(len(images), device=images.y.device).split(attacked_together(images)):
             x, y = images.floats(index), images.y[index]
             real = real_noises(crafting, x, y, source.strengths.real, source.attack, generator)

@@ -59,18 +59,26 @@ class RobustError(Objective):
     limit: int | None = chz.field(default=None, doc="validation images attacked, >= 1; all when not given")
     estimator: Estimator | None = chz.field(
         default=None,
-        doc="estimates the noise at part of the strengths, such as WA (Wsr-NAS); all are attacked when not given",
+        doc="estimates the noise at part of the strengths, such as WA (Wsr-NAS); all are attacked when none is given",
     )
     n_real: int | None = chz.field(
         default=None,
-        doc="with an estimator: how many strengths are attacked (N1), evenly; half when not given",
+        doc="with an estimator: how many strengths are attacked (N1), evenly, fewer than all; half of them, rounded "
+        "up, when not given",
     )
 
     @chz.validate
     def _sensible(self) -> None:
-        check_strengths(self.eps)
-        if self.estimator is not None and self.n_real is not None and not 1 <= self.n_real <= len(self.eps):
-            raise ValueError(f"expected n_real from 1 to {len(self.eps)} (the strengths in eps), got {self.n_real}")
+        largest = check_strengths(self.eps)[-1]
+        if self.norm == "linf" and largest > 1:
+            raise ValueError(
+                f"expected eps <= 1 with norm=linf (units of the pixel range 0..1, such as 8/255), got {largest:g}"
+            )
+        if self.estimator is not None and not 1 <= self._n1 < len(self.eps):
+            raise ValueError(
+                f"expected with an estimator n_real >= 1 strengths that are attacked, and more in eps to be estimated, "
+                f"got n_real={self._n1} of {len(self.eps)}: estimator=None attacks all"
+            )
         if self.n_real is not None and self.estimator is None:
             raise ValueError(f"expected estimator, such as WA, with n_real={self.n_real}, got none")
         if self.estimator is not None and not (isinstance(self.attack, GradientAttack) and self.norm == "linf"):
@@ -86,8 +94,12 @@ class RobustError(Objective):
         """See :attr:`Objective.noise_source`."""
         if self.estimator is None or not isinstance(self.attack, GradientAttack):
             return None
-        n_real = (len(self.eps) + 1) // 2 if self.n_real is None else self.n_real
-        return Source(self.attack, Strengths(values=self.eps, n_real=n_real), self.estimator)
+        return Source(self.attack, Strengths(values=self.eps, n_real=self._n1), self.estimator)
+
+    @property
+    def _n1(self) -> int:
+        """How many strengths are attacked where there is an estimator."""
+        return (len(self.eps) + 1) // 2 if self.n_real is None else self.n_real
 
     def measure(self, candidate: Candidate) -> float:
         """Mean or worst error in [0, 1] over the strengths."""
@@ -102,7 +114,7 @@ class RobustError(Objective):
         source, generator = self.noise_source, candidate.generator(self.name)
         if source is not None:
             estimator = candidate.noise_estimator(source)
-            found = measure_spectrum(candidate.network(), images, source, estimator, generator)
+            found = measure_spectrum(candidate.network(), images, source, estimator, generator, self.precision)
             return found.errors[1:].tolist(), [f"{e:.6g}" for e in source.strengths.estimated]
         curve = robust_curve(
             *(candidate.network(), images, self.attack, self.eps, self.norm),
