@@ -18,6 +18,9 @@ from evo_robust.attacks.losses import kl_divergence
 from evo_robust.data import Augment, DataSet
 from evo_robust.parts import Fraction, Part, refuse_unless
 
+SPECTRUM = tuple(Fraction(eps) for eps in (0.03, 0.045, 0.06, 0.075, 0.09, 0.105))
+"""The six strengths of Wsr-NAS (Cheng et al., AAAI 2023), L∞: its search looks at them, and so does its training."""
+
 
 @chz.chz
 class Recipe(Part, abc.ABC):
@@ -180,8 +183,7 @@ class MultiStrengthTraining(Recipe):
         doc="attack that makes the training images; without a step of its own it grows with the strength",
     )
     eps: tuple[Fraction, ...] = chz.field(
-        default=tuple(Fraction(eps) for eps in (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)),
-        doc="strengths, ascending, in units of the pixel range 0..1",
+        default=SPECTRUM, doc="strengths, ascending, in units of the pixel range 0..1"
     )
     norm: Norm = chz.field(default="linf", doc="norm of the balls, linf or l2")
 

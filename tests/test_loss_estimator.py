@@ -157,9 +157,9 @@ def test_bad_input_is_named() -> None:
         (lambda: found.estimator(good[:, 1:]), r"expected encodings \(rows, 8\)"),
         (lambda: found.estimator(good[:0]), r"expected encodings \(rows, 8\)"),
         (lambda: ranking(found.estimator, good[None], BASE), r"expected losses \(1, 7\), got \(7,\)"),
-        (lambda: LossTraining(passes=0), "expected passes >= 1, got 0"),
-        (lambda: LossTraining(bound=0.0), "expected bound > 0"),
-        (lambda: LossTraining(betas=(0.5, 1.0)), "expected betas of two numbers"),
+        (lambda: LossTraining(passes=0), "expected algorithm.gradient.losses.passes >= 1, got 0"),
+        (lambda: LossTraining(bound=0.0), "expected algorithm.gradient.losses.bound > 0"),
+        (lambda: LossTraining(betas=(0.5, 1.0)), "expected algorithm.gradient.losses.betas of two numbers"),
         (lambda: LossTraining().build(8, 0), "heads >= 1"),
     ):
         with pytest.raises(ValueError, match=message):

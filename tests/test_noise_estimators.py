@@ -89,7 +89,11 @@ def test_first_strength_of_each_interval_is_real() -> None:
     assert [len(interval) for interval in plus.intervals] == [4, 4, 3]
     assert plus.real == BASIC.real and len(plus.estimated) == 8 and plus.values[-1] == 0.105
     assert set(BASIC.values) <= set(plus.values)
-    assert Strengths(values=tuple(range(1, 8)), n_real=3).intervals == ((1, 2, 3), (4, 5), (6, 7))
+    assert Strengths(values=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), n_real=3).intervals == (
+        (0.1, 0.2, 0.3),
+        (0.4, 0.5),
+        (0.6, 0.7),
+    )
     assert Strengths(n_real=1).real == (0.03,) and len(Strengths(n_real=1).estimated) == 5
     doubled = BASIC.scaled(2)
     assert doubled.real == pytest.approx((0.06, 0.12, 0.18)) and doubled.n1 == 3
@@ -111,7 +115,8 @@ def test_naive_searches_attack_every_strength() -> None:
         ({"values": (0.03, 0.06, 0.06)}, "expected distinct eps in ascending order, got 0.06 twice"),
         ({"values": (0.0, 0.06)}, "> 0"),
         ({"values": ()}, "at least one"),
-        ({"n_real": 0}, r"expected n_real \(N1, strengths that are attacked\) from 1 to 6, got 0"),
+        ({"values": (0.5, 8)}, r"expected strengths.values <= 1 \(units of the pixel range 0..1, .*\), got 8"),
+        ({"n_real": 0}, r"expected strengths.n_real \(N1, strengths that are attacked\) from 1 to 6, got 0"),
         ({"n_real": 7}, "from 1 to 6, got 7"),
     ],
 )
@@ -312,8 +317,8 @@ def test_bad_settings_are_named() -> None:
     for make, message in (
         (lambda: A(width=0), "expected width >= 1, got 0"),
         (lambda: E(keys=0), "expected keys >= 1, got 0"),
-        (lambda: NoiseTraining(passes=0), "expected passes >= 1, got 0"),
-        (lambda: NoiseTraining(reach=0.0), "expected reach > 0"),
+        (lambda: NoiseTraining(passes=0), "expected algorithm.gradient.noises.passes >= 1, got 0"),
+        (lambda: NoiseTraining(reach=0.0), "expected algorithm.gradient.noises.reach > 0"),
         (lambda: built(E(), (3, 0, 8)), "in_shape"),
         (lambda: BASIC.scaled(0), "factor > 0"),
     ):

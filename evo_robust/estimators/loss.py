@@ -52,6 +52,7 @@ class LossTraining(Part):
             ("betas", all(0 <= beta < 1 for beta in self.betas), "of two numbers in [0,1)"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, ">= 0"),
             ("bound", 0 < self.bound < math.inf, "> 0"),
+            prefix="algorithm.gradient.losses.",
         )
 
     def build(self, operations: int, heads: int) -> LossEstimator:

@@ -44,6 +44,7 @@ class NoiseTraining(Part):
             ("lr", 0 < self.lr < math.inf, "> 0"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, ">= 0"),
             ("reach", 0 < self.reach < math.inf, "> 0"),
+            prefix="algorithm.gradient.noises.",
         )
 
 

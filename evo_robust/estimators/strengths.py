@@ -6,6 +6,7 @@ import chz
 
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.parts import Fraction, Part
+from evo_robust.recipes import SPECTRUM
 
 REACH = 0.15 / 0.105
 """Extra strengths of the memory lie below this many times the largest strength: U(0, .15) beside .105 in the paper."""
@@ -21,19 +22,25 @@ class Strengths(Part):
     """
 
     values: tuple[Fraction, ...] = chz.field(
-        default=tuple(Fraction(eps) for eps in (0.03, 0.045, 0.06, 0.075, 0.09, 0.105)),
+        default=SPECTRUM,
         doc="all strengths, L∞, ascending, in units of the pixel range 0..1, such as 0.03,0.045 or 8/255,16/255",
     )
     n_real: int | None = chz.field(
-        default=None, doc="N1, how many of them are attacked, from 1 to all; all of them when not given"
+        default=None,
+        doc="N1, how many of them are attacked, from 1 to all; all of them when not given, which is a naive search",
     )
 
     @chz.validate
     def _sensible(self) -> None:
-        check_strengths(self.values)
+        largest = check_strengths(self.values)[-1]
+        if largest > 1:
+            raise ValueError(
+                f"expected strengths.values <= 1 (units of the pixel range 0..1, such as 8/255), got {largest:g}"
+            )
         if self.n_real is not None and not 1 <= self.n_real <= len(self.values):
             raise ValueError(
-                f"expected n_real (N1, strengths that are attacked) from 1 to {len(self.values)}, got {self.n_real}"
+                f"expected strengths.n_real (N1, strengths that are attacked) from 1 to {len(self.values)}, "
+                f"got {self.n_real}"
             )
 
     @property
@@ -82,6 +89,8 @@ STRENGTHS: dict[str, Strengths] = {
     "naive-11": Strengths(values=_evenly(11, 0.0075)),
 }
 """The paper's searches by name: Basic (3 + 3), Plus (3 + 8) and the naive ones, which attack every strength.
+
+A command line has them by name too, ``objectives.0.strengths=plus``, scaled as the problem's own strengths are.
 
 The paper does not print Plus's eleven strengths: here they go from .03 to .105 in equal steps of .0075, so that they
 hold Basic's six, and the rule gives intervals of 4, 4 and 3 whose first strengths are Basic's .03, .06 and .09.
