@@ -19,6 +19,7 @@ from evo_robust.algorithms.base import Algorithm
 from evo_robust.cli import make
 from evo_robust.data import DataSet, cache_folder
 from evo_robust.device import choose_device, choose_workers
+from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.objectives.base import Constraint, Context, Gate, Objective, Say, silent
 from evo_robust.parts import Fraction, Part, UserError, dotted, from_dotted, nearest, subclasses
@@ -210,13 +211,14 @@ def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
     """``problem`` with ``key.path: text`` values put over it.
 
     A part that is replaced loses the values below it, except those of fields that both parts have from a common base:
-    ``algorithm=RandomSearch`` keeps ``pop_size`` and ``n_gen``, so that budgets stay equal.
+    ``algorithm=RandomSearch`` keeps ``pop_size`` and ``n_gen``, so that budgets stay equal. Strengths go by name too:
+    ``objectives.0.strengths=plus`` are those of ``STRENGTHS``, as much larger as the problem's are.
 
     Raises:
         UserError: unknown key, part or value.
     """
     base = {key: _fractions(value) for key, value in chz.beta_to_blueprint_values(problem).items()}
-    given = _bring_settings(problem, _expand_tuples(problem, dict(given), base), base)
+    given = _bring_settings(problem, _expand_tuples(problem, _expand_strengths(dict(given), base), base), base)
     for key, text in given.items():
         if not isinstance(old := base.get(key), type):
             continue
@@ -249,6 +251,21 @@ def _fractions(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(map(_fractions, value))
     return Fraction(value) if type(value) is float else value
+
+
+def _expand_strengths(given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
+    """``objectives.0.strengths=plus`` as its values and N1, scaled so that the problem's smallest strength stays."""
+    for key, name in list(given.items()):
+        if base.get(key) is not Strengths or name == Strengths.__name__:
+            continue
+        if name not in STRENGTHS:
+            raise UserError(f"{key}={name}: unknown strengths: {nearest(name, STRENGTHS)}")
+        named = STRENGTHS[name]
+        smallest = base.get(f"{key}.values", named.values)[0]
+        del given[key]
+        for below, value in dotted(named.scaled(smallest / named.values[0])).items():
+            given.setdefault(f"{key}.{below}", _text(value))
+    return given
 
 
 def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]) -> dict[str, str]:

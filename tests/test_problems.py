@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from evo_robust import analyze, export, run
+from evo_robust.estimators import STRENGTHS
 from evo_robust.genotype import load_genotype
+from evo_robust.parts import UserError
 from evo_robust.problem import load, problem_files, problem_from_dict, problem_to_dict, scales
 from evo_robust.record import Run, load_run
 
@@ -165,6 +167,49 @@ def test_wsr_from_search_to_export(tmp_path: Path, capsys: pytest.CaptureFixture
     out = tmp_path / "out"
     assert export.main([f"run={found.folder}", "pick=best:robust_loss", "onnx=false", f"out={out}"]) == 0
     assert "the search recorded" not in capsys.readouterr().out
+
+
+TYPED = {
+    "basic": ("0.06,0.09,0.12,0.15,0.18,0.21", "3"),
+    "plus": ("0.06,0.075,0.09,0.105,0.12,0.135,0.15,0.165,0.18,0.195,0.21", "3"),
+    "naive-1": ("0.06", "None"),
+    "naive-3": ("0.06,0.12,0.18", "None"),
+    "naive-6": ("0.06,0.09,0.12,0.15,0.18,0.21", "None"),
+    "naive-11": ("0.06,0.075,0.09,0.105,0.12,0.135,0.15,0.165,0.18,0.195,0.21", "None"),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_strengths_of_wsr_by_name_and_typed(name: str) -> None:
+    """Names keep the scale of the problem: digits bear twice the paper's strengths."""
+    values, n_real = TYPED[name]
+    named = load("wsr", "demo", {"objectives.0.strengths": name})
+    typed = {"objectives.0.strengths.values": values, "objectives.0.strengths.n_real": n_real}
+    assert named == load("wsr", "demo", typed)
+    strengths = named.objectives[0].strengths  # type: ignore[attr-defined]
+    assert strengths == STRENGTHS[name].scaled(2)
+    counts = {
+        "basic": (3, 3),
+        "plus": (3, 8),
+        "naive-1": (1, 0),
+        "naive-3": (3, 0),
+        "naive-6": (6, 0),
+        "naive-11": (11, 0),
+    }
+    assert (len(strengths.real), len(strengths.estimated)) == counts[name]
+    assert load("wsr", "paper", {"objectives.0.strengths": name}).objectives[0].strengths == STRENGTHS[name]  # type: ignore[attr-defined]
+
+
+def test_strengths_that_wsr_cannot_have_are_named() -> None:
+    for given, message in (
+        ({"": "pluss"}, "objectives.0.strengths=pluss: unknown strengths: did you mean 'plus'?"),
+        ({".values": "0.06"}, "expected strengths.n_real .* from 1 to 1, got 3"),
+        ({".values": "15,20,30"}, "expected strengths.values <= 1 .*, got 30"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load("wsr", "demo", {f"objectives.0.strengths{key}": text for key, text in given.items()})
+    more = {"objectives.0.strengths": "plus", "objectives.0.strengths.n_real": "2"}
+    assert load("wsr", "demo", more).objectives[0].strengths.n1 == 2  # type: ignore[attr-defined]
 
 
 def test_wsr_shared_searches_with_one_set_of_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
