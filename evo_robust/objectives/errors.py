@@ -74,17 +74,17 @@ class RobustError(Objective):
             raise ValueError(
                 f"expected eps <= 1 with norm=linf (units of the pixel range 0..1, such as 8/255), got {largest:g}"
             )
-        if self.estimator is not None and not 1 <= self._n1 < len(self.eps):
-            raise ValueError(
-                f"expected with an estimator n_real >= 1 strengths that are attacked, and more in eps to be estimated, "
-                f"got n_real={self._n1} of {len(self.eps)}: estimator=None attacks all"
-            )
         if self.n_real is not None and self.estimator is None:
             raise ValueError(f"expected estimator, such as WA, with n_real={self.n_real}, got none")
         if self.estimator is not None and not (isinstance(self.attack, GradientAttack) and self.norm == "linf"):
             raise ValueError(
                 "expected a gradient attack in linf where noises are estimated, "
                 f"got {type(self.attack).__name__} in {self.norm}"
+            )
+        if self.estimator is not None and not 1 <= self._n1 < len(self.eps):
+            raise ValueError(
+                f"expected with an estimator n_real >= 1 strengths that are attacked, and more in eps to be estimated, "
+                f"got n_real={self._n1} of {len(self.eps)}: estimator=None attacks all"
             )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"expected limit >= 1 images, got {self.limit}")
