@@ -9,11 +9,12 @@ Warm-up: 100 epochs on random paths, 100 architectures to fill the memories, 200
   from the distribution; ``algorithm.share=1`` is the paper's method, 0 is NSGA-II.
 - A generation is some epochs and some architectures; the memories fill with what generations measure.
 - An architecture has two inputs per node, as the network found; the paper measures all 14 edges while it searches.
-- The paper halves the training set: weights learn from D_t, losses are measured on D_v. Here D_v is the validation split
-  (``data.val_share=0.5``); of the rest a twentieth is kept for learned noise estimators (``evaluator.share``).
+- The paper halves the training set: weights learn from D_t, losses are measured on D_v. Here D_v is the validation
+  split (``data.val_share=0.5``); of the rest a twentieth is kept for learned noise estimators (``evaluator.share``).
 - The noise estimator is WA, corrected, which has nothing to learn and comes closest to real attacks
   (docs/results.md); the paper's own is ``objectives.0.estimator=A``.
-- Basic is 3 + 3 strengths; Plus and the naive searches by ``objectives.0.strengths.values=… ….n_real=…``.
+- Basic is 3 + 3 strengths; ``objectives.0.strengths=plus`` is 3 + 8, ``naive-1``, ``naive-3``, ``naive-6`` and
+  ``naive-11`` attack every strength.
 - ``shared`` is the demo on a supernet that is trained beforehand, on paths of all architectures alike: every search is
   measured with the same weights, so that ``algorithm.share=0``, ``0.5``, ``1`` and ``algorithm=RandomSearch`` compare.
   Statistics of batch normalisation are taken anew on clean images, which is cheaper.
