@@ -7,6 +7,7 @@ import itertools
 import math
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import chz
 import pytest
@@ -25,6 +26,7 @@ from evo_robust import (
     GumbelSoftmax,
     LipschitzBound,
     LipschitzConfidence,
+    LogConstraint,
     LogNormal,
     Problem,
     Standard,
@@ -32,13 +34,16 @@ from evo_robust import (
     SupernetTraining,
     search,
 )
+from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.files import read_tensors
+from evo_robust.gradients.confidence import Multiplier
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import network_moments
 from evo_robust.lipschitz.network import network_constants
-from evo_robust.parts import UserError
+from evo_robust.parts import UserError, seed_from
 from evo_robust.problem import override
 from evo_robust.rebuild import rebuild
+from evo_robust.record import Run
 
 PROBLEM = Problem(
     space=DARTS(channels=4, layers=3, nodes=2),
@@ -55,10 +60,9 @@ PROBLEM = Problem(
 )
 
 
-def test_an_architecture_is_held_to_its_own_operations(tmp_path: Path) -> None:
-    run = search(PROBLEM, tmp_path / "run", workers=1)
-    row = run.front[0]
-    state, _ = read_tensors(tmp_path / "run" / "co_training" / "weights-0002.safetensors")
+def kept(run: Run, row: dict[str, Any]) -> float:
+    """µ + Φ⁻¹(0.9)σ of an architecture of the last generation, over its operations alone."""
+    state, _ = read_tensors(run.folder / "co_training" / "weights-0002.safetensors")
     mu_alpha, sigma_alpha, mu_beta, sigma_beta = (
         state[f"distribution.{name}"].double() for name in ("mu_alpha", "sigma_alpha", "mu_beta", "sigma_beta")
     )
@@ -71,9 +75,57 @@ def test_an_architecture_is_held_to_its_own_operations(tmp_path: Path) -> None:
         *(mu_alpha, sigma_alpha.square(), mu_beta, sigma_beta.square(), constants, [0, 1, 1]),
         log_c=found.log_outside(),
     )
-    expected = mu.item() + NormalDist().inv_cdf(0.9) * var.item() ** 0.5
-    assert row["objectives"]["lipschitz_confidence"] == pytest.approx(expected, rel=1e-5)
+    return float(mu.item() + NormalDist().inv_cdf(0.9) * var.item() ** 0.5)
+
+
+def test_an_architecture_is_measured_by_its_own_operations(tmp_path: Path) -> None:
+    run = search(PROBLEM, tmp_path / "run", workers=1)
+    row = run.front[0]
+    assert row["objectives"]["lipschitz_confidence"] == pytest.approx(kept(run, row), rel=1e-5)
     assert row["figures"]["lipschitz_confidence"]["distribution"] == "LogNormal"
+
+
+def test_an_architecture_is_held_to_a_limit_and_to_that_of_the_search(tmp_path: Path) -> None:
+    held = chz.replace(
+        PROBLEM.algorithm,
+        gradient=chz.replace(PROBLEM.algorithm.gradient, confidence=Confidence()),  # type: ignore[attr-defined]
+    )
+    constrained = chz.replace(
+        PROBLEM,
+        objectives=(CleanError(),),
+        constraints=(
+            LogConstraint(of=LipschitzConfidence(), at_most=20.0),
+            LogConstraint(of=LipschitzConfidence(relative=True, label="relative"), at_most=-2.0),
+        ),
+        algorithm=held,
+    )
+    run = search(constrained, tmp_path / "run", workers=1)
+    last = [row for row in run.evaluations if row["generation"] == 2]
+    assert len(last) == 6
+    # λ*: what the distribution as it began keeps with the supernet that these candidates inherit from
+    supernet = PROBLEM.space.supernet(10, (1, 8, 8))
+    state, _ = read_tensors(tmp_path / "run" / "co_training" / "weights-0002.safetensors")
+    supernet.load_state_dict({name: value for name, value in state.items() if not name.startswith("distribution.")})
+    found = network_constants(supernet, (1, 8, 8), "layers", SpectralNorms(steps=20), everything=True)
+    p = LogNormal().start(PROBLEM.space, seed_from(0, "distribution")).parameters
+    mu, var = network_moments(
+        *(p["mu_alpha"], p["sigma_alpha"].square(), p["mu_beta"], p["sigma_beta"].square()),
+        *(found.of_operations(PROBLEM.space.operations, 5).float(), [0, 1, 1]),
+        log_c=found.log_outside(),
+    )
+    log_limit = mu.item() + NormalDist().inv_cdf(0.9) * var.item() ** 0.5
+    for row in last:
+        value = kept(run, row)
+        g = row["constraints"]
+        assert g["lipschitz_confidence_at_most"] == pytest.approx(value - 20, abs=1e-4)
+        assert g["relative_at_most"] == pytest.approx(value - log_limit + 2, abs=1e-3)
+    assert 0 < len(run.ok()) <= 6 and all(row["constraints"]["relative_at_most"] <= 0 for row in run.front)
+
+
+def test_what_is_relative_to_no_limit_is_said(tmp_path: Path) -> None:
+    lost = chz.replace(PROBLEM, objectives=(CleanError(), LipschitzConfidence(relative=True)))
+    with pytest.raises(UserError, match="expected a λ\\* to be relative to: algorithm.gradient.confidence=Confidence"):
+        search(lost, tmp_path / "run", workers=1)
 
 
 def test_without_a_distribution_it_is_the_bound(tmp_path: Path) -> None:
@@ -116,10 +168,39 @@ def test_the_multiplier_holds_the_distribution_back(tmp_path: Path) -> None:
     assert float(told[0]["theta"]) > 0 and math.isfinite(float(told[1]["constraint"]))
 
 
-def limits(folder: Path, confidence: Confidence) -> list[float]:
-    """ln λ* at the end of each of three generations."""
+def test_the_constraint_works_on_operations_alone() -> None:
+    """With a fixed scale, as shipped: weights cannot all shrink, other operations must be weighed higher."""
+    images = PROBLEM.data.load().train.take(slice(50))
+    torch.manual_seed(0)
+    supernet = PROBLEM.space.supernet(10, (1, 8, 8))
+    training = CoTraining(PROBLEM.space, supernet, images, 0, 0)
+    distances = {}
+    for name, confidence in (("free", None), ("held", Confidence(rho=10.0, factor=0.01))):
+        sampler = LogNormal().start(PROBLEM.space, seed=0)
+        judge = Multiplier(Confidence(factor=0.01), sampler)
+        judge.look(training, sampler)
+        learner = SupernetLoss(lr=0.1, weight_decay=0.0, confidence=confidence).start(sampler, seed=0)
+        if learner.multiplier is not None:
+            learner.multiplier.look(training, sampler)
+        supernet.train()
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(10):
+            learner.step(training, images.floats(), images.y, generator)
+        judge.term(sampler, sampler.sample())
+        distances[name] = judge.last
+        torch.testing.assert_close(sampler.parameters["mu_alpha"].exp().sum(-1), torch.ones(2, 5))
+    assert distances["held"] < distances["free"] - 1 and distances["held"] < -math.log(0.01) - 1, distances
+
+
+def test_a_limit_may_be_beyond_what_a_float_holds(tmp_path: Path) -> None:
+    (found, *_) = limits(tmp_path / "run", Confidence(factor=1e308), n_gen=1)
+    assert found > 709.8
+
+
+def limits(folder: Path, confidence: Confidence, n_gen: int = 3) -> list[float]:
+    """ln λ* at the end of each generation."""
     gradient = chz.replace(PROBLEM.algorithm.gradient, confidence=confidence)  # type: ignore[attr-defined]
-    algorithm = chz.replace(PROBLEM.algorithm, pop_size=1, n_gen=3, gradient=gradient)
+    algorithm = chz.replace(PROBLEM.algorithm, pop_size=1, n_gen=n_gen, gradient=gradient)
     evaluator = chz.replace(
         PROBLEM.evaluator,
         supernet=chz.replace(PROBLEM.evaluator.supernet, epochs=3),  # type: ignore[attr-defined]
@@ -145,7 +226,7 @@ def test_bad_settings_are_named() -> None:
     for field, value in (("eta", 1.0), ("eta", 0.0), ("rho", 0.0), ("limit", 0.0), ("factor", -1.0), ("steps", 0)):
         with pytest.raises(ValueError, match=rf"algorithm.gradient.confidence.{field} .*got {value}"):
             Confidence(**{field: value})
-    with pytest.raises(ValueError, match=r"confidence η in \(0,1\), such as 0.9, got 2"):
+    with pytest.raises(ValueError, match=r"expected eta in \(0,1\), such as 0.9, got 2"):
         LipschitzConfidence(eta=2)
     with pytest.raises(ValueError, match="expected algorithm.distribution=LogNormal"):
         gradient = SupernetLoss(confidence=Confidence())

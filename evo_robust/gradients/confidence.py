@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import get_args
 
 import chz
 import torch
@@ -16,6 +15,7 @@ from evo_robust.lipschitz import confidence, moments
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.network import descriptions, network_constants
 from evo_robust.lipschitz.operations import Rule
+from evo_robust.objectives.confidence import LOG_LIMIT
 from evo_robust.parts import Part, refuse_unless
 
 
@@ -31,6 +31,10 @@ class Confidence(Part):
     digits by e^27 in 24 epochs): held to a λ* of the first weights, a search ends with whatever has the smallest
     constants. So a calibrated λ* follows the weights: in each epoch it is ``factor`` times what the distribution as
     it began would keep with the weights of that epoch, and the constraint speaks of operations alone.
+
+    What is calibrated is λ* of mixtures of all operations on all edges. Architectures have two inputs per node, and
+    sums of fewer terms: theirs lies below, and a constraint on them needs a smaller λ* to say as much
+    (:class:`evo_robust.objectives.confidence.LipschitzConfidence`, ``relative``).
     """
 
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
@@ -60,13 +64,10 @@ class Confidence(Part):
     def _ranges(self) -> None:
         refuse_unless(
             self,
-            ("eta", 0 < self.eta < 1, "in (0,1)"),
+            *confidence.checks(self),
             ("rho", 0 < self.rho < math.inf, "> 0"),
             ("limit", self.limit is None or 0 < self.limit < math.inf, "> 0"),
             ("factor", 0 < self.factor < math.inf, "> 0"),
-            ("form", self.form in get_args(confidence.Form), "corrected or as_printed"),
-            ("cells", self.cells in get_args(moments.Cells), "shared or independent"),
-            ("constants", self.constants in get_args(Rule), "joint, layers or paper"),
             ("steps", self.steps >= 1, ">= 1"),
             prefix="algorithm.gradient.confidence.",
         )
@@ -77,20 +78,31 @@ class Multiplier:
 
     Attributes:
         theta: the multiplier θ >= 0.
-        limit: λ* at present; None before it is calibrated.
+        log_limit: ln λ* at present; None before it is calibrated.
         last: c when it was last looked at.
     """
 
     def __init__(self, settings: Confidence, sampler: LogNormalSampler) -> None:
         self.settings = settings
         self._first = {name: value.detach().clone() for name, value in sampler.parameters.items()}
-        self.theta, self.limit, self.last = 0.0, settings.limit, math.nan
+        self.theta, self.last = 0.0, math.nan
+        self.log_limit = None if settings.limit is None else math.log(settings.limit)
+        self._shown: float | None = None
         self._constants: Tensor | None = None
         self._described: list[int] = []
         self._log_c = 0.0
 
     def look(self, training: CoTraining, sampler: LogNormalSampler) -> None:
         """Take the constants of the supernet's operations as they are now; calibrate λ* where it is not given."""
+        self._take(training, sampler)
+        self.log_limit = self._limit()
+
+    def show(self, training: CoTraining, sampler: LogNormalSampler) -> None:
+        """Calibrate what candidates are held to, whose weights are those that an epoch ends with."""
+        self._take(training, sampler)
+        self._shown = self._limit()
+
+    def _take(self, training: CoTraining, sampler: LogNormalSampler) -> None:
         found = network_constants(
             training.supernet,
             tuple(training.images.x.shape[1:]),  # type: ignore[arg-type]
@@ -102,20 +114,23 @@ class Multiplier:
         self._constants = constants.float().to(sampler.device)
         self._log_c = found.log_outside()
         self._described = descriptions(training.supernet, sampler.shape[0])
+
+    def _limit(self) -> float:
+        """Logarithm of λ* under the constants that were taken last."""
         s = self.settings
-        if s.limit is None and (s.follow or self.limit is None):
-            given = self._moments(self._first)
-            self.limit = confidence.calibrated_limit(*given, eta=s.eta, factor=s.factor, form=s.form)
+        if self.log_limit is not None and not (s.limit is None and s.follow):
+            return self.log_limit
+        return confidence.calibrated_limit(*self._moments(self._first), eta=s.eta, factor=s.factor, form=s.form)
 
     def term(self, sampler: LogNormalSampler, weights: Tensor) -> Tensor:
         """θc + (ρ/2)c² for a sample ``(cells, edges, operations)``, differentiable in the sampler's parameters."""
-        assert self.limit is not None, "look comes first"
+        assert self.log_limit is not None, "look comes first"
         if self.settings.learning:
             mu, var = self._moments(sampler.parameters)
             s = self.settings
-            c = confidence.confidence_constraint(mu, var, eta=s.eta, limit=self.limit, form=s.form)
+            c = confidence.confidence_constraint(mu, var, eta=s.eta, log_limit=self.log_limit, form=s.form)
         else:
-            c = self._log_product(weights) - math.log(self.limit)
+            c = self._log_product(weights) - self.log_limit
         self.last = float(c.detach())
         return confidence.lagrangian_term(c, self.theta, self.settings.rho)
 
@@ -139,16 +154,21 @@ class Multiplier:
         return self._log_c + sums[sums > 0].log().sum()
 
     def state(self) -> dict[str, Tensor]:
-        """θ, λ* and c, in double precision."""
-        limit = math.nan if self.limit is None else self.limit
-        return {"multiplier": torch.tensor([self.theta, limit, self.last], dtype=torch.float64)}
+        """θ, ln λ* and c, in double precision."""
+        return {"multiplier": torch.tensor([self.theta, self._told(), self.last], dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take what ``state`` returned."""
-        self.theta, limit, self.last = state["multiplier"].tolist()
-        self.limit = None if math.isnan(limit) else limit
+        self.theta, log_limit, self.last = state["multiplier"].tolist()
+        self.log_limit = None if math.isnan(log_limit) else log_limit
+
+    def shared(self) -> dict[str, Tensor]:
+        """What candidates may be held to: ln λ* with the weights that they inherit."""
+        return {} if self._shown is None else {LOG_LIMIT: torch.tensor(self._shown, dtype=torch.float64)}
 
     def figures(self) -> dict[str, float]:
         """What a reader wants to see of it."""
-        limit = math.nan if self.limit is None else math.log(self.limit)
-        return {"constraint": self.last, "theta": self.theta, "ln_limit": limit}
+        return {"constraint": self.last, "theta": self.theta, "ln_limit": self._told()}
+
+    def _told(self) -> float:
+        return math.nan if self.log_limit is None else self.log_limit

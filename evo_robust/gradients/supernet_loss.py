@@ -89,6 +89,11 @@ class SupernetLearner(DistributionLearner):
                     self.step(training, x, y, generator)
                     yield next(given)
 
+    def learn(self, training: CoTraining | None, epochs: int) -> None:
+        """See :meth:`DistributionLearner.learn`: candidates are held to a λ* of the weights that they inherit."""
+        if training is not None and self.multiplier is not None:
+            self.multiplier.show(training, self.sampler)  # type: ignore[arg-type]
+
     def step(self, training: CoTraining, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
         """Move each group of the distribution's parameters in turn, every time with a fresh sample."""
         for group in range(len(self.sampler.groups)):
@@ -116,6 +121,10 @@ class SupernetLearner(DistributionLearner):
         super().restore(state)
         if self.multiplier is not None:
             self.multiplier.restore(state)
+
+    def shared(self) -> dict[str, Tensor]:
+        """See :meth:`DistributionLearner.shared`: the limit λ* too."""
+        return super().shared() | ({} if self.multiplier is None else self.multiplier.shared())
 
     def figures(self) -> dict[str, float]:
         """See :meth:`DistributionLearner.figures`."""

@@ -4,23 +4,67 @@ With ln λ_F ~ N(µ, σ²) the constraint holds where (ln λ* − µ)/σ ≥ Φ�
 The paper prints c = µ + Φ⁻¹(η)·σ² − ln λ*, without the square root; both are here.
 
 The paper gives neither λ* nor where µ and σ begin: :func:`calibrated_limit` takes λ* from what a search begins with.
+
+λ_F of a deep network is beyond what a float holds: limits are given and taken as logarithms, ln λ*.
 """
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
+
+from evo_robust.lipschitz.moments import Cells
+from evo_robust.lipschitz.operations import Rule
 
 Form = Literal["corrected", "as_printed"]
 """``corrected`` has the standard deviation σ in the constraint, ``as_printed`` the paper's variance σ²."""
 
 
+class Settings(Protocol):
+    """What the constraint on a distribution and that on an architecture both let a user choose."""
+
+    @property
+    def eta(self) -> float: ...  # noqa: D102
+    @property
+    def form(self) -> Form: ...  # noqa: D102
+    @property
+    def cells(self) -> Cells: ...  # noqa: D102
+    @property
+    def constants(self) -> Rule: ...  # noqa: D102
+
+
+def checks(settings: Settings) -> tuple[tuple[str, bool, str], ...]:
+    """Their ranges, as :func:`evo_robust.parts.refuse_unless` takes them."""
+    return (
+        ("eta", 0 < settings.eta < 1, "in (0,1), such as 0.9"),
+        ("form", settings.form in get_args(Form), "corrected or as_printed"),
+        ("cells", settings.cells in get_args(Cells), "shared or independent"),
+        ("constants", settings.constants in get_args(Rule), "joint, layers or paper"),
+    )
+
+
+def log_quantile(mu: Tensor | float, var: Tensor | float, *, eta: float, form: Form = "corrected") -> Tensor:
+    """Logarithm of what λ_F, with ln λ_F ~ N(µ, σ²), keeps with confidence η: µ + Φ⁻¹(η)·σ, or σ² as printed.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    if not 0 < eta < 1:
+        raise ValueError(f"expected confidence η in (0,1), such as 0.9, got {eta}")
+    if form not in get_args(Form):
+        raise ValueError(f"expected form corrected or as_printed, got {form!r}")
+    mu, var = torch.as_tensor(mu), torch.as_tensor(var)
+    if not bool((var > 0).all() & var.isfinite().all()):
+        raise ValueError(f"expected a variance σ² > 0 of ln λ_F, got {var.min().item():g}")
+    return mu + NormalDist().inv_cdf(eta) * (var.sqrt() if form == "corrected" else var)
+
+
 def confidence_constraint(
-    mu: Tensor | float, var: Tensor | float, *, eta: float, limit: float, form: Form = "corrected"
+    mu: Tensor | float, var: Tensor | float, *, eta: float, log_limit: float, form: Form = "corrected"
 ) -> Tensor:
     """The constraint c: ≤ 0 where λ_F, with ln λ_F ~ N(µ, σ²), is at most λ* with confidence η.
 
@@ -30,21 +74,21 @@ def confidence_constraint(
         mu: mean of ln λ_F.
         var: variance of ln λ_F, > 0.
         eta: confidence η in (0,1); RACL: 0.9.
-        limit: λ* > 0.
+        log_limit: ln λ*.
         form: ``corrected`` (σ) or ``as_printed`` (σ²).
 
     Raises:
         ValueError: an argument is out of its range.
     """
-    if not limit > 0 or math.isinf(limit):
-        raise ValueError(f"expected a limit λ* > 0 and finite, got {limit}")
-    return _quantile(mu, var, eta, form) - math.log(limit)
+    if not math.isfinite(log_limit):
+        raise ValueError(f"expected a finite logarithm ln λ* of the limit, got {log_limit}")
+    return log_quantile(mu, var, eta=eta, form=form) - log_limit
 
 
 def calibrated_limit(
     mu: Tensor | float, var: Tensor | float, *, eta: float, factor: float = 1.0, form: Form = "corrected"
 ) -> float:
-    """λ* relative to the initial supernet, whose ln λ_F ~ N(µ, σ²): ``factor`` times what it keeps with confidence η.
+    """Logarithm of λ*, ``factor`` times what the initial supernet, with ln λ_F ~ N(µ, σ²), keeps with confidence η.
 
     The constraint of the supernet that it was taken from is c = −ln(factor): met from the start with a factor of 1
     or more, to be reached with a smaller one.
@@ -57,15 +101,11 @@ def calibrated_limit(
         form: as the constraint will have it.
 
     Raises:
-        ValueError: an argument is out of its range, or λ* is beyond what a float holds.
+        ValueError: an argument is out of its range.
     """
     if not factor > 0 or math.isinf(factor):
         raise ValueError(f"expected factor > 0 and finite, got {factor}")
-    log_limit = _quantile(mu, var, eta, form).item() + math.log(factor)
-    try:
-        return math.exp(log_limit)
-    except OverflowError:
-        raise ValueError(f"expected a λ* that a float holds, ln λ* < 709.7, got ln λ* = {log_limit:.1f}") from None
+    return log_quantile(mu, var, eta=eta, form=form).item() + math.log(factor)
 
 
 def lagrangian_term(c: Tensor, theta: float, rho: float) -> Tensor:
@@ -93,23 +133,6 @@ def dual_update(theta: float, c: Tensor | float, rho: float) -> float:
     """
     _check_multiplier(theta, rho)
     return max(0.0, theta + rho * torch.as_tensor(c).item())
-
-
-def check_confidence(eta: float) -> None:
-    """Raise ``ValueError`` unless η is in (0,1)."""
-    if not 0 < eta < 1:
-        raise ValueError(f"expected confidence η in (0,1), such as 0.9, got {eta}")
-
-
-def _quantile(mu: Tensor | float, var: Tensor | float, eta: float, form: str) -> Tensor:
-    """µ + Φ⁻¹(η)·σ, with σ² in place of σ as printed."""
-    check_confidence(eta)
-    if form not in get_args(Form):
-        raise ValueError(f"expected form corrected or as_printed, got {form!r}")
-    mu, var = torch.as_tensor(mu), torch.as_tensor(var)
-    if not bool((var > 0).all() & var.isfinite().all()):
-        raise ValueError(f"expected a variance σ² > 0 of ln λ_F, got {var.min().item():g}")
-    return mu + NormalDist().inv_cdf(eta) * (var.sqrt() if form == "corrected" else var)
 
 
 def _check_multiplier(theta: float, rho: float) -> None:

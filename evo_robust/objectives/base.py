@@ -206,7 +206,8 @@ class LogConstraint(Constraint):
     """A limit of a logarithm: G = value − limit, both of any sign, is ln of how many times the limit is exceeded.
 
     RACL's constraint for an architecture is ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)``: G = µ + Φ⁻¹(η)σ
-    − ln λ* (Dong et al., 2020, eq. 15).
+    − ln λ* (Dong et al., 2020, eq. 15); or, where λ* follows the weights of a search, ``at_most=0`` of what is
+    ``relative`` to it.
     """
 
     limit_needed: ClassVar[bool] = False
