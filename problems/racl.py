@@ -17,7 +17,8 @@ adversarially: ``python -m evo_robust.retrain``. No code was released. What the 
   ``algorithm.share=1`` is the paper's method, 0 is NSGA-II.
 - Table 5 by overrides: ``algorithm.gradient.confidence=None`` (no constraint), ``….confidence.learning=False``,
   ``….confidence.eta=0.7``, ``….confidence.rho=0.01``.
-- ``Constraint(of=LipschitzConfidence(), at_most=ln λ*)`` is the same constraint for a single architecture.
+- ``LogConstraint(of=LipschitzConfidence(relative=True), at_most=0)`` among ``constraints`` holds every architecture to
+  the same λ*; ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)`` to one of your own.
 """
 
 from evo_robust import (
