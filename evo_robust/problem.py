@@ -66,6 +66,8 @@ class Problem(Part):
                 f"got {type(self.evaluator).__name__}"
             )
         self.algorithm.check(self.space, self.evaluator, self.objectives)
+        for objective in (*measured, *(c.of for c in self.constraints)):
+            objective.check_search(self.evaluator, self.algorithm)
         self._check_estimators()
 
     def _check_estimators(self) -> None:

@@ -122,10 +122,18 @@ def test_an_architecture_is_held_to_a_limit_and_to_that_of_the_search(tmp_path: 
     assert 0 < len(run.ok()) <= 6 and all(row["constraints"]["relative_at_most"] <= 0 for row in run.front)
 
 
-def test_what_is_relative_to_no_limit_is_said(tmp_path: Path) -> None:
-    lost = chz.replace(PROBLEM, objectives=(CleanError(), LipschitzConfidence(relative=True)))
-    with pytest.raises(UserError, match="expected a λ\\* to be relative to: algorithm.gradient.confidence=Confidence"):
-        search(lost, tmp_path / "run", workers=1)
+def test_what_is_relative_to_no_limit_is_refused() -> None:
+    relative = LipschitzConfidence(relative=True)
+    plain = FromScratch(), NSGA2()
+    for evaluator, algorithm in ((PROBLEM.evaluator, PROBLEM.algorithm), plain):
+        alone = chz.replace(PROBLEM, objectives=(CleanError(),), evaluator=evaluator, algorithm=algorithm)
+        for fields in (
+            {"objectives": (CleanError(), relative)},
+            {"recorded": (relative,)},
+            {"constraints": (LogConstraint(of=relative, at_most=0),)},
+        ):
+            with pytest.raises(ValueError, match="expected a λ\\* to be relative to: algorithm.gradient.confidence="):
+                chz.replace(alone, **fields)
 
 
 def test_without_a_distribution_it_is_the_bound(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_of_equal_weights_the_first_is_derived_and_others_are_refused() -> None:
     assert SPACE.to_text(SPACE.derive(np.ones((2, 14, 8)))).startswith(
         "normal (max_pool_3x3,0)(max_pool_3x3,1) | (max_"
     )
-    with pytest.raises(ValueError, match=r"expected weights \(2, 14, 8\) that are numbers, got shape \(14, 8\)"):
+    with pytest.raises(ValueError, match=r"expected weights of shape \(2, 14, 8\), got \(14, 8\)"):
         SPACE.derive(np.ones((14, 8)))
     with pytest.raises(ValueError, match="that are numbers"):
         SPACE.derive(np.full((2, 14, 8), np.nan))

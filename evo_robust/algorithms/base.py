@@ -37,6 +37,11 @@ class Algorithm(Part, abc.ABC):
         """Whether noise estimators of objectives learn while it searches, where weights are trained with it."""
         return False
 
+    @property
+    def finds_limit(self) -> bool:
+        """Whether it has a limit λ* of Lipschitz constants that candidates can be held to."""
+        return False
+
     co_trains: ClassVar[bool] = False
     """Whether the algorithm can have shared weights trained while it searches (evaluator ``CoTrained``)."""
 

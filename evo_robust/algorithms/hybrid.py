@@ -60,6 +60,11 @@ class GradientHybrid(Genetic):
         """See :attr:`Algorithm.trains_estimators`."""
         return self.gradient.trains_estimators
 
+    @property
+    def finds_limit(self) -> bool:
+        """See :attr:`Algorithm.finds_limit`."""
+        return isinstance(self.gradient, SupernetLoss) and self.gradient.confidence is not None
+
     def check(self, space: SearchSpace, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
         """See :meth:`Algorithm.check`: the space must have operations to mix, a supernet's loss needs a supernet."""
         super().check(space, evaluator, objectives)

@@ -22,8 +22,10 @@ from evo_robust.parts import Part, seed_from
 from evo_robust.spaces.base import Architecture, SearchSpace
 
 if TYPE_CHECKING:
+    from evo_robust.algorithms.base import Algorithm
     from evo_robust.estimators.base import NoiseEstimator
     from evo_robust.estimators.measure import Source
+    from evo_robust.evaluators.base import Evaluator
 
 Say = Callable[[str], None]
 """Takes one line of progress text."""
@@ -165,6 +167,9 @@ class Objective(Part, abc.ABC):
 
     def check(self, data: DataSet) -> None:  # noqa: B027
         """Raise ``ValueError`` where the objective cannot be measured on ``data``; before anything is written."""
+
+    def check_search(self, evaluator: Evaluator, algorithm: Algorithm) -> None:  # noqa: B027
+        """Raise ``ValueError`` where a search does not give it what it needs; before anything is written."""
 
     def state(self, context: Context) -> str:
         """Digest of what the value depends on beside settings and data (built files), once ``prepare`` is over."""

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import chz
 
 from evo_robust.data import DataSet
 from evo_robust.objectives.base import Candidate, Context, Objective
+
+if TYPE_CHECKING:
+    from evo_robust.algorithms.base import Algorithm
+    from evo_robust.evaluators.base import Evaluator
 
 
 @chz.chz
@@ -42,6 +48,16 @@ class WeightedSum(Objective):
         """See :meth:`Objective.check`."""
         for objective in self.of:
             objective.check(data)
+
+    @property
+    def reads_distribution(self) -> bool:  # type: ignore[override]
+        """See :attr:`Objective.reads_distribution`."""
+        return any(objective.reads_distribution for objective in self.of)
+
+    def check_search(self, evaluator: Evaluator, algorithm: Algorithm) -> None:
+        """See :meth:`Objective.check_search`."""
+        for objective in self.of:
+            objective.check_search(evaluator, algorithm)
 
     def state(self, context: Context) -> str:
         """See :meth:`Objective.state`."""

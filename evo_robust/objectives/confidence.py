@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import chz
 import torch
@@ -15,6 +15,10 @@ from evo_robust.lipschitz.network import NetworkConstants, descriptions, network
 from evo_robust.lipschitz.operations import Rule
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.parts import UserError, refuse_unless
+
+if TYPE_CHECKING:
+    from evo_robust.algorithms.base import Algorithm
+    from evo_robust.evaluators.base import Evaluator
 
 _NAMES = ("mu_alpha", "sigma_alpha", "mu_beta", "sigma_beta")
 
@@ -62,6 +66,17 @@ class LipschitzConfidence(Objective):
         """Natural logarithm of logits per image, both in L2."""
         return "ln of λ_F/λ*" if self.relative else "ln of L2 gain"
 
+    def check_search(self, evaluator: Evaluator, algorithm: Algorithm) -> None:
+        """See :meth:`Objective.check_search`: what it is relative to must exist."""
+        if self.relative and not (evaluator.co_trains and algorithm.finds_limit):
+            raise ValueError(self._missing())
+
+    def _missing(self) -> str:
+        return (
+            f"{self.name}: expected a λ* to be relative to: algorithm.gradient.confidence=Confidence, with "
+            "algorithm.gradient=SupernetLoss and evaluator=CoTrained"
+        )
+
     @torch.no_grad()
     def measure(self, candidate: Candidate) -> float:
         """µ + Φ⁻¹(η)σ of ln λ_F, or ln of the bound where weights are no distribution's.
@@ -71,10 +86,7 @@ class LipschitzConfidence(Objective):
         """
         log_limit = candidate.shared().get(LOG_LIMIT) if self.relative else None
         if self.relative and log_limit is None:
-            raise UserError(
-                f"{self.name}: expected a λ* to be relative to: algorithm.gradient.confidence=Confidence, with "
-                "algorithm.gradient=SupernetLoss and evaluator=CoTrained"
-            )
+            raise UserError(self._missing())
         return self._kept(candidate) - (0.0 if log_limit is None else log_limit.item())
 
     def _kept(self, candidate: Candidate) -> float:

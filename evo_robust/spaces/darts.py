@@ -297,8 +297,10 @@ class DARTS(SearchSpace):
             ValueError: another shape, or weights that are no numbers.
         """
         weights = np.asarray(weights)
-        if weights.shape != self.mixture_shape or np.isnan(weights).any():
-            raise ValueError(f"expected weights {self.mixture_shape} that are numbers, got shape {weights.shape}")
+        if weights.shape != self.mixture_shape:
+            raise ValueError(f"expected weights of shape {self.mixture_shape}, got {weights.shape}")
+        if np.isnan(weights).any():
+            raise ValueError(f"expected weights that are numbers, got {np.isnan(weights).sum()} that are none")
         columns = [self.operations.index(name) for name in self._chosen]
         cells = [self._derived(cell[:, columns]) for cell in weights]
         return DARTSArchitecture(cells[0], cells[-1])
