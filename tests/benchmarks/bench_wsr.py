@@ -265,9 +265,16 @@ def draw_growth(path: Path, rows: np.ndarray, training: float, text: str) -> Non
             axes.plot(
                 counts, line, "-o", color=LINES[way], lw=2.4 if told else 1.4, ms=6 if told else 4, zorder=3 + told
             )
-        for way, height in zip(LINES, _apart(values[-1], 0.085 * top), strict=True):
+        places = _apart(values[-1], 0.1 * top)
+        for way, height in zip(LINES, places, strict=True):
             axes.annotate(
-                LABELS[way], (counts[-1], height), (12, 0), textcoords="offset points", color=LINES[way], va="center"
+                LABELS[way],
+                (counts[-1], height),
+                (12, 0),
+                textcoords="offset points",
+                color=LINES[way],
+                va="center",
+                annotation_clip=False,  # a label that had to move up may lie above the lines
             )
         title = "A search's time outside training, by how many strengths of attack it looks at"
         if SHOWN in counts:
@@ -284,7 +291,7 @@ def draw_growth(path: Path, rows: np.ndarray, training: float, text: str) -> Non
         axes.set_xlabel("strengths of attack that the search looks at")
         axes.set_ylabel("time outside training, per iteration\n(1 = its epoch of adversarial training)")
         axes.set_xticks(counts)
-        axes.set_ylim(0, top)
+        axes.set_ylim(0, max(top, 1.05 * places.max()))
         note(figure, text)
 
 
