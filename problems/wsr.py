@@ -17,7 +17,6 @@ Warm-up: 100 epochs on random paths, 100 architectures to fill the memories, 200
   ``naive-11`` attack every strength.
 - ``shared`` is the demo on a supernet that is trained beforehand, on paths of all architectures alike: every search is
   measured with the same weights, so that ``algorithm.share=0``, ``0.5``, ``1`` and ``algorithm=RandomSearch`` compare.
-  Statistics of batch normalisation are taken anew on clean images, which is cheaper.
 """
 
 import chz
@@ -80,12 +79,13 @@ demo = Problem(
     space=DARTS(channels=8, layers=3, nodes=3, operations=tuple(name for name in OPERATIONS if name != "none")),
     data=Digits(),
     # a grey step of digits is 1/16: strengths are twice CIFAR-10's
-    objectives=(RobustLoss(attack=PGD(steps=7), strengths=Strengths(n_real=3).scaled(2)), Params()),
+    objectives=(RobustLoss(attack=PGD(steps=7), strengths=Strengths(n_real=3).scaled(2), limit=150), Params()),
     evaluator=CoTrained(
         supernet=SupernetTraining(epochs=120, recipe=_DIGITS, threads=1),
         warmup=60,
         epochs=10,
         share=0.9,  # nothing but a learned noise estimator wants the rest
+        recalibration="clean",
         recipe=_DIGITS,
     ),
     algorithm=GradientHybrid(
