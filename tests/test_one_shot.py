@@ -245,11 +245,10 @@ def test_a_gate_rejects_above_the_quantile_and_pays_no_finetuning(monkeypatch: p
     session = GATED.start("cpu", 1)
     assert not trained
     (gate,) = session.job.gates  # type: ignore[attr-defined]
-    architectures = distinct(TINY, 7, seed=5)
+    architectures = distinct(TINY, 7, seed=8)
     found = [e for _, e in session.evaluate(architectures)]
     rejected = [e for e in found if e.status == "rejected"]
-    # how many is a matter of the supernet's random numbers, which follow its settings; both kinds must be there
-    assert 0 < len(rejected) < len(found) and len(trained) == len(found) - len(rejected)
+    assert 2 <= len(rejected) <= 5 and len(trained) == len(found) - len(rejected)
     free = chz.replace(TINY, recorded=(EARLY,))
     for inherited, e in zip(evaluate(free, architectures), found, strict=True):
         value = inherited.recorded["early"]
