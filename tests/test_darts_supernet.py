@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_darts import FEW, SHARED, SPACE, name_of, point_conv, run_operation, weights_of
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from evo_robust import analyze, export, plot
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.attacks.base import Threat
+from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import FGSM
 from evo_robust.data import Digits
 from evo_robust.evaluators.one_shot import OneShot
@@ -326,8 +328,29 @@ def test_copies_of_a_supernet_take_no_part_in_its_gradients() -> None:
     assert count_flops(supernet, (1, 8, 8)) > 0
     (gradient,) = torch.autograd.grad(supernet(x).sum(), leaf)
     assert (gradient != 0).any()
+    fast = for_attack(supernet, x)
+    torch.testing.assert_close(fast(x), supernet(x), rtol=1e-4, atol=1e-4)
+    assert torch.autograd.grad(fast(x.requires_grad_()).sum(), leaf, allow_unused=True) == (None,)
     detached = Mixture(soft[0], soft[1]).detach()
     assert not detached.normal.requires_grad and torch.equal(detached.reduction, soft[1])
+
+
+@pytest.mark.parametrize("space", [SPACE, PARTIAL], ids=["whole", "partial"])
+def test_an_attack_pays_for_the_operations_that_run_and_for_no_weight_of_1(space: DARTS) -> None:
+    supernet, x = supernet_of(space).eval(), images()
+    architecture = space.decode(space.sample(np.random.default_rng(0)))
+    sizes = []
+    for path in (architecture, mixture_of(space, architecture)):
+        supernet.choose(path)
+        assert not [node for node in fx.symbolic_trace(supernet).graph.nodes if node.target is operator.mul]
+        fast = for_attack(supernet, x)
+        torch.testing.assert_close(fast(x), supernet(x), rtol=1e-4, atol=1e-4)
+        sizes.append(sum(p.numel() for p in fast.parameters()))
+    own = space.build(architecture, 10, (1, 8, 8)).eval()
+    inherit(own, supernet.state_dict())
+    assert sizes == [sum(p.numel() for p in for_attack(own, x).parameters())] * 2
+    supernet.choose(mixture_of(space, architecture, 0.5))
+    assert [node for node in fx.symbolic_trace(supernet).graph.nodes if node.target is operator.mul]
 
 
 def test_one_choice_serves_several_passes() -> None:

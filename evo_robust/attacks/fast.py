@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from evo_robust.attacks.inference import eval_mode
+
 Precision = Literal["float32", "bf16", "auto"]
 
 
@@ -41,8 +43,8 @@ def for_attack(model: nn.Module, sample: Tensor, precision: Precision = "float32
             ``sample``, measured, so that it may differ from run to run (bfloat16 is no gain for depthwise
             convolutions on most CPUs).
     """
-    plain = copy.deepcopy(model).eval().requires_grad_(False)
-    network = fold_batch_norm(plain, sample)
+    with eval_mode(model):
+        network = fold_batch_norm(model, sample)
     if precision == "float32":
         return _Crafter(network, torch.float32)
     if precision == "bf16":
@@ -52,15 +54,16 @@ def for_attack(model: nn.Module, sample: Tensor, precision: Precision = "float32
 
 
 def fold_batch_norm(network: nn.Module, sample: Tensor) -> nn.Module:
-    """``network`` (in eval mode) with each batch norm folded into the convolution that alone feeds it.
+    """A copy of ``network`` (in eval mode) with each batch norm folded into the convolution that alone feeds it.
 
-    Networks that cannot be traced, and those whose folded form does not give the same logits on ``sample`` within
-    rounding, are returned as they are.
+    Of networks that cannot be traced, and of those whose folded form does not give the same logits on ``sample`` within
+    rounding, it is a copy of what they are. No parameter of it needs a gradient.
     """
     try:
-        graph = fx.symbolic_trace(network)
+        # what the graph does not use, such as the operations of a supernet that do not run, is not copied
+        graph = copy.deepcopy(_traced(network))
     except Exception:  # tracing runs the network's own code on proxies: anything may come out of it
-        return network
+        return copy.deepcopy(network).requires_grad_(False)
     modules = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
         feeder = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None
@@ -75,7 +78,17 @@ def fold_batch_norm(network: nn.Module, sample: Tensor) -> nn.Module:
     graph.recompile()
     graph.delete_all_unused_submodules()
     folded = graph.eval().requires_grad_(False)
-    return folded if _same_logits(network, folded, sample) else network
+    return folded if _same_logits(network, folded, sample) else copy.deepcopy(network).requires_grad_(False)
+
+
+def _traced(network: nn.Module) -> fx.GraphModule:
+    """The graph of a network, which tracing leaves as it was."""
+    own = set(vars(network))
+    try:
+        return fx.symbolic_trace(network)
+    finally:
+        for name in set(vars(network)) - own:  # constants of the graph
+            delattr(network, name)
 
 
 @torch.no_grad()

@@ -29,11 +29,11 @@ class MixedCell(DARTSCell):
 
     def weigh(self, edge: int, name: str, value: Tensor) -> Tensor:
         """See :meth:`DARTSCell.weigh`."""
-        return value if self.weights is None else value * self.weights.of(edge, name)
+        return value if self.weights is None else weighed(value, self.weights.of(edge, name))
 
     def weigh_rest(self, edge: int, value: Tensor) -> Tensor:
         """See :meth:`DARTSCell.weigh_rest`: the sum of the edge's weights, that of ``none`` among them."""
-        return value if self.weights is None else value * self.weights.sums[edge]
+        return value if self.weights is None else weighed(value, self.weights.sums[edge])
 
 
 class DARTSSupernet(DARTSNetwork, Supernet):
@@ -95,15 +95,22 @@ class DARTSSupernet(DARTSNetwork, Supernet):
         return plan
 
 
+def weighed(value: Tensor, weight: Tensor | float) -> Tensor:
+    """``value · weight``, for nothing where the weight is the number 1."""
+    return value if isinstance(weight, float) and weight == 1 else value * weight
+
+
 class _Weights:
-    """A matrix of weights taken apart, once for all cells: numbers that know their gradients."""
+    """A matrix of weights taken apart, once for all cells: tensors where they have gradients, else numbers."""
 
     def __init__(self, matrix: Tensor, operations: Sequence[str]) -> None:
         self.matrix, self.operations = matrix, tuple(operations)
-        self.single = matrix.flatten().unbind()
-        self.sums = matrix.sum(1).unbind()
+        self.single: Sequence[Tensor | float] = matrix.flatten().unbind()
+        self.sums: Sequence[Tensor | float] = matrix.sum(1).unbind()
+        if not matrix.requires_grad:
+            self.single, self.sums = matrix.flatten().tolist(), matrix.sum(1).tolist()
 
-    def of(self, edge: int, name: str) -> Tensor:
+    def of(self, edge: int, name: str) -> Tensor | float:
         """The weight of an operation on an edge."""
         return self.single[edge * len(self.operations) + self.operations.index(name)]
 

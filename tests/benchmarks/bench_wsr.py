@@ -140,19 +140,21 @@ def iteration(bench: Bench, options: argparse.Namespace) -> bool:
     """Table 6: every way at the problem's own strengths."""
     clock = Clock(options, len(bench.val) / len(bench.images))
     strengths, kind = bench.strengths(SHOWN), A()
-    learner, epoch = noises_learned(bench, strengths, kind)
+    if options.learned:
+        learner, epoch = noises_learned(bench, strengths, kind)
     for number in range(options.repeats + 1):
         if number == 1:
             clock.taken.clear()  # the first turn warmed up
         take_turn_of_training(bench, clock)
         found = take_turn(bench, clock, SHOWN)
-        clock.time("A learns", epoch, math.inf)
-        weights, copying = learner.estimator.state_dict(), min(clock.taken["copy"])
-        found[WITH_A] = clock.time("A", lambda w=weights: estimated(bench, strengths, kind, w), copying).losses  # type: ignore[misc]
-    return report(bench, clock, found)
+        if options.learned:
+            clock.time("A learns", epoch, math.inf)
+            weights, copying = learner.estimator.state_dict(), min(clock.taken["copy"])
+            found[WITH_A] = clock.time("A", lambda w=weights: estimated(bench, strengths, kind, w), copying).losses  # type: ignore[misc]
+    return report(bench, clock, found, options)
 
 
-def report(bench: Bench, clock: Clock, found: dict[str, Tensor]) -> bool:
+def report(bench: Bench, clock: Clock, found: dict[str, Tensor], options: argparse.Namespace) -> bool:
     """Print the table; whether the target is met."""
     strengths, naive = bench.strengths(SHOWN), clock.outside(NAIVE)
     training = clock.of(TRAINING)
@@ -162,16 +164,19 @@ def report(bench: Bench, clock: Clock, found: dict[str, Tensor]) -> bool:
         f"{'':20}{'examples s':>12}{'step s':>9}{'outside s':>11}{'/training':>11}{'saved %':>9}{'eq. 10':>9}"
     )
     for way, (examples, step) in PARTS.items():
+        if way == WITH_A and not options.learned:
+            continue
         outside = clock.outside(way)
         loss = "–" if way == ERRORS else f"{bench.objective.loss.of(found[way].double()):.3f}"
         print(
             f"{way:20}{clock.of(*examples):12.2f}{clock.of(*step):9.2f}{outside:11.2f}{outside / training:11.2f}"
             f"{100 * (1 - outside / naive):9.1f}{loss:>9}"
         )
+    if options.learned:
+        print(f"examples of {WITH_A}: {clock.of('A'):.2f} s beside {clock.of('A learns'):.2f} s of its learning")
     losses = bench.gradient.losses
     print(
-        f"examples of {WITH_A}: {clock.of('A'):.2f} s beside {clock.of('A learns'):.2f} s of its learning; loss "
-        f"estimator: {losses.passes} passes over {losses.memory} architectures\n"
+        f"loss estimator: {losses.passes} passes over {losses.memory} architectures\n"
         f"{min(clock.taken['copy']):.2f} s of every way are the fast copy (too few --images where that is most of it); "
         f"errors of the cascade, without attack first: {', '.join(f'{100 * e:.1f}' for e in found[ERRORS].tolist())} %"
     )
@@ -329,6 +334,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="turns that are timed; medians count (default 3)")
     parser.add_argument("--epochs", type=int, default=20, help="of fast training before (default 20)")
     parser.add_argument("--train-images", type=int, default=5000, help="most images of that training (default 5000)")
+    parser.add_argument(
+        "--no-learned", dest="learned", action="store_false", help="leave A out, whose learning takes longest"
+    )
     parser.add_argument("--counts", default="1,2,3,4,5,6,7,8,9,10,11", help="numbers of strengths of `growth`")
     parser.add_argument("--out", type=Path, default=None, help="folder for growth.csv and growth.png")
     options = parser.parse_args(argv)
