@@ -26,6 +26,7 @@ from evo_robust.analysis.separation import Separation, separation, write_points,
 from evo_robust.analysis.statistics import signed
 from evo_robust.analysis.study import LeftOut, Study, study_of, write_architectures
 from evo_robust.files import make_folder
+from evo_robust.ledger import load_run
 from evo_robust.parts import UserError
 from evo_robust.plotting.study_convolutions import draw_convolutions
 from evo_robust.plotting.study_density import draw_density
@@ -37,7 +38,6 @@ from evo_robust.plotting.study_separation import draw_separation
 from evo_robust.plotting.study_terminal import ranking_table, relations_table
 from evo_robust.plotting.view import names_of, view_of
 from evo_robust.progress import output
-from evo_robust.record import load_run
 
 USAGE = """usage: python -m evo_robust.analyze run=DIR [out=DIR] [objective=robust_error]
        python -m evo_robust.analyze run=DIR truth=DIR[,DIR…] …       does the run rank as the truth does?

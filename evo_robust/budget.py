@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from evo_robust.figures import figures_of
+from evo_robust.ledger import Run, comparable, front_of
 from evo_robust.parts import Fraction, UserError, nearest
-from evo_robust.record import Run, comparable, front_of
 from evo_robust.spaces.structure import BUDGETS, Structure
 
 Row = Mapping[str, Any]

@@ -29,11 +29,11 @@ from evo_robust.figures import figures_of
 from evo_robust.files import make_folder, read_tensors, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.indicators import pick
+from evo_robust.ledger import Run, comparable, derived_of, load_run
 from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.parts import Part, UserError, dotted
 from evo_robust.progress import output
 from evo_robust.rebuild import rebuild
-from evo_robust.record import Run, comparable, derived_of, load_run
 from evo_robust.retraining import SETTINGS_FILE, load_result, read_settings
 from evo_robust.train import evaluate_error
 

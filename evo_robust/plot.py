@@ -11,12 +11,12 @@ from rich.console import Console
 
 from evo_robust import cli
 from evo_robust.files import make_folder
+from evo_robust.ledger import load_run
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
 from evo_robust.plotting.style import Quantity
 from evo_robust.plotting.view import COSTS, View, names_of, view_of
 from evo_robust.progress import output
-from evo_robust.record import load_run
 
 USAGE = """usage: python -m evo_robust.plot run=DIR [out=DIR]                   all pictures of a run
        python -m evo_robust.plot run=DIR baseline=DIR [out=DIR]      beside a random search of equal budget

@@ -9,10 +9,11 @@ from typing import Any
 
 from evo_robust.adapter import SearchProblem
 from evo_robust.device import choose_device, choose_workers
+from evo_robust.ledger import Run, load_run
 from evo_robust.parts import UserError
 from evo_robust.problem import Problem, problem_to_dict
 from evo_robust.progress import Reporter, Silent
-from evo_robust.record import Record, Run, library_versions, load_run
+from evo_robust.record import Record, library_versions
 
 
 def search(

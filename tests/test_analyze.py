@@ -29,6 +29,7 @@ from evo_robust.analysis.statistics import bootstrap_tau, correlate, kendall, p_
 from evo_robust.analysis.study import Study, accuracy_words, study_of
 from evo_robust.data import Digits
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
+from evo_robust.ledger import load_run
 from evo_robust.objectives.base import Constraint, Context, Objective
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts import UserError, seed_from
@@ -36,7 +37,6 @@ from evo_robust.plotting import study_fsp
 from evo_robust.plotting.study_panel import scatter
 from evo_robust.plotting.view import view_of
 from evo_robust.problem import Problem
-from evo_robust.record import load_run
 from evo_robust.search import search
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.nsga_phases import NSGAPhases

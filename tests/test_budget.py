@@ -18,11 +18,11 @@ from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.figures import figures_of
 from evo_robust.genotype import load_genotype
 from evo_robust.indicators import nondominated, objective_matrix, pick
+from evo_robust.ledger import Run, front_of
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
 from evo_robust.parts import UserError
 from evo_robust.problem import Problem
-from evo_robust.record import Run, front_of
 from evo_robust.retraining import SETTINGS_FILE
 from evo_robust.search import search
 from evo_robust.spaces.robnet import RobNet

@@ -37,13 +37,13 @@ from evo_robust import (
 from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.files import read_tensors
 from evo_robust.gradients.confidence import Multiplier
+from evo_robust.ledger import Run
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import network_moments
 from evo_robust.lipschitz.network import network_constants
 from evo_robust.parts import UserError, seed_from
 from evo_robust.problem import override
 from evo_robust.rebuild import rebuild
-from evo_robust.record import Run
 
 PROBLEM = Problem(
     space=DARTS(channels=4, layers=3, nodes=2),

@@ -24,6 +24,7 @@ from evo_robust.data import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.files import read_tensors
 from evo_robust.genotype import Genotype, load_genotype, save_genotype
+from evo_robust.ledger import Run
 from evo_robust.model_card import probe
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
@@ -31,7 +32,6 @@ from evo_robust.objectives.errors import CleanError
 from evo_robust.objectives.transfer import TransferError
 from evo_robust.parts import UserError, dotted
 from evo_robust.problem import Problem
-from evo_robust.record import Run
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.ops import Normalize, fit_normalization

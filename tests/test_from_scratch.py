@@ -23,6 +23,7 @@ from evo_robust.attacks.inference import clean_error, correct_mask
 from evo_robust.data import Digits
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
+from evo_robust.ledger import Run
 from evo_robust.objectives.base import Candidate, Constraint, Objective
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
@@ -31,7 +32,6 @@ from evo_robust.parts import seed_from
 from evo_robust.problem import Problem
 from evo_robust.rebuild import rebuild
 from evo_robust.recipes import Standard
-from evo_robust.record import Run
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 

@@ -27,6 +27,7 @@ from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.files import mapped_tensors, read_tensors
 from evo_robust.genotype import load_genotype
 from evo_robust.images import Augment
+from evo_robust.ledger import Run, load_run
 from evo_robust.objectives import base
 from evo_robust.objectives.base import Candidate, Constraint, Gate, Objective
 from evo_robust.objectives.cost import Params
@@ -36,7 +37,6 @@ from evo_robust.problem import Problem, problem_from_dict, problem_to_dict
 from evo_robust.rebuild import rebuild
 from evo_robust.recalibration import draw_batches, recalibrate
 from evo_robust.recipes import FastTraining
-from evo_robust.record import Run, load_run
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.robnet import RobNet

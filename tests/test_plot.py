@@ -22,6 +22,7 @@ from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.indicators import hypervolume, hypervolume_curve, ideal_and_nadir, knee, nondominated, pick
+from evo_robust.ledger import load_run
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.parts import UserError
 from evo_robust.plotting import size, tables
@@ -29,7 +30,6 @@ from evo_robust.plotting.progress import history
 from evo_robust.plotting.style import quantity
 from evo_robust.plotting.view import view_of
 from evo_robust.problem import Problem, problem_to_dict
-from evo_robust.record import load_run
 from evo_robust.spaces.nsga_phases import NSGAPhases
 
 SPACE = NSGAPhases(phases=2, nodes=3)

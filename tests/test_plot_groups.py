@@ -15,11 +15,11 @@ from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.indicators import nondominated
+from evo_robust.ledger import load_run
 from evo_robust.plotting import compare
 from evo_robust.plotting.groups import GroupStanding, Spread, _common_name, best_of, groups_of, p_value, smallest_p
 from evo_robust.plotting.progress import Curve, curves, mean_curve
 from evo_robust.plotting.view import names_of, view_of
-from evo_robust.record import load_run
 
 
 def views_of(folders):

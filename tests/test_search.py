@@ -28,10 +28,11 @@ from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.evolution import NSGA2, NSGA3
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data import Digits
+from evo_robust.ledger import Run, load_run, read_ledger
 from evo_robust.objectives.base import Constraint
 from evo_robust.parts import UserError
 from evo_robust.problem import Problem, load
-from evo_robust.record import Record, Run, load_run, read_ledger
+from evo_robust.record import Record
 from evo_robust.search import search
 from evo_robust.spaces.robnet import RobNet
 from evo_robust.spaces.structure import Operation, Structure

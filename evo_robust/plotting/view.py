@@ -11,10 +11,10 @@ import numpy as np
 
 from evo_robust.figures import figures_of
 from evo_robust.indicators import knee, objective_matrix
+from evo_robust.ledger import Run
 from evo_robust.objectives.cost import Flops
 from evo_robust.parts import UserError
 from evo_robust.plotting.style import Quantity, quantity
-from evo_robust.record import Run
 
 COSTS = ("flops", "params")
 

@@ -30,9 +30,9 @@ from evo_robust.analysis.statistics import kendall
 from evo_robust.data import cache_folder
 from evo_robust.estimators import LossLearner, LossTraining
 from evo_robust.files import write_csv
+from evo_robust.ledger import Run, load_run
 from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.plotting.style import INK, RUNS, note, picture
-from evo_robust.record import Run, load_run
 
 FEWEST = 4
 """New architectures that a generation must have to be ranked."""
