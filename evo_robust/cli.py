@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import re
@@ -125,8 +126,7 @@ def _readable(message: str, given: Mapping[str, str], known: list[str]) -> str:
     """One sentence for chz's explanation of what was wrong."""
     first = message.strip().splitlines()[0]
     if match := re.match(r"Extraneous argument '([^']+)'", first):
-        key = match[1]
-        return f"unknown key {key!r}: {nearest(key, known)}"
+        return f"unknown key {match[1]!r}: {_nearest_key(match[1], known)}"
     if match := re.match(r"Missing required arguments? for parameter\(s\): (.*)", first):
         return f"missing: {match[1]} (give it as KEY=VALUE)"
     if match := re.match(r"Could not interpret argument '(.*)' provided for param '([^']+)'", first):
@@ -143,13 +143,29 @@ def _readable(message: str, given: Mapping[str, str], known: list[str]) -> str:
     return message.strip()
 
 
+def _nearest_key(key: str, known: list[str]) -> str:
+    """Sentence that names the nearest key: of the same part where that part is known, else of all."""
+    part, _, name = key.rpartition(".")
+    names = {k: k.rpartition(".")[2] for k in known}
+    beside = [k for k in known if k.rpartition(".")[0] == part]
+    places = beside if part and beside else known
+    close = difflib.get_close_matches(name, {names[k] for k in places}, n=1, cutoff=0.6)
+    if close and not (part and not beside):
+        return "did you mean " + " or ".join(repr(k) for k in places if names[k] == close[0]) + "?"
+    if part and beside:
+        return f"{part} takes {', '.join(sorted(names[k] for k in beside))}"
+    return nearest(key, known if part else beside)
+
+
 def _expected(type_text: str) -> str:
     if type_text.startswith("Literal"):
         return "one of " + type_text[len("Literal") :].strip("[]")
     names = {"int": "a whole number", "float": "a number", "bool": "true or false"}
     names["Fraction"] = "a number such as 8/255"
     short = type_text.rpartition(".")[2].strip("]")
-    return names.get(type_text) or names.get(short) or type_text
+    # a class and what may stand in its place, without the modules that they come from
+    plain = re.sub(r"\w+\.", "", type_text).replace(" | ", " or ")
+    return names.get(type_text) or names.get(short) or plain
 
 
 def _all_parts() -> list[type[Part]]:

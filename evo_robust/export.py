@@ -105,8 +105,14 @@ def main(argv: list[str] | None = None) -> int:
         if exported.model is not None and not onnx and options.onnx is None:
             console.print("ONNX was left out: it needs pip install 'evo_robust[export]'", markup=False)
         if "retrained" not in exported.genotype.provenance:
-            console.print(f"next: python -m evo_robust.retrain genotype={exported.folder / FILE_NAME} recipe=pgd")
+            console.print(_next(exported))
     return 0
+
+
+def _next(exported: Exported) -> str:
+    """The command that trains the network: at the paper's size after a paper's search, else as it was searched."""
+    line = f"next: python -m evo_robust.retrain genotype={exported.folder / FILE_NAME} recipe=pgd"
+    return line if exported.genotype.provenance.get("scale") == "paper" else f"{line} decoder=search epochs=24"
 
 
 def _wants_onnx(options: Export) -> bool:

@@ -111,9 +111,12 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
         raise UserError("expected genotype=FILE or network=NAME" + (", got both" if options.genotype else ""))
     if options.genotype is None and "data" not in given and not asked_help:
         raise UserError(f"missing: data=NAME, one of {', '.join(DATA_SETS)}")
-    for key in ("space", "architecture"):
-        if key in given:
+    for key in given:
+        if key in ("space", "architecture"):
             raise UserError(f"{key} comes from the genotype file, got {key}={given[key]}")
+        if key.startswith("space.final_"):
+            own = key.replace("final_", "")
+            raise UserError(f"{key} belongs to a search: expected {own}={given[key]}, the size of this network")
     base: dict[str, Any] = {}
     genotype = None
     if options.genotype is not None:

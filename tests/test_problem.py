@@ -89,6 +89,11 @@ def test_constraints_can_be_added() -> None:
     ("given", "message"),
     [
         ({"algorithm__popsize": "3"}, r"unknown key 'algorithm.popsize': did you mean 'algorithm.pop_size'"),
+        ({"algorithm__popsiz": "3"}, r"unknown key 'algorithm.popsiz': did you mean 'algorithm.pop_size'"),
+        ({"algoritm__pop_size": "3"}, r"unknown key 'algoritm.pop_size': did you mean 'algorithm.pop_size'"),
+        ({"algorithm__foo": "3"}, r"unknown key 'algorithm.foo': algorithm takes crossover, .*pop_size"),
+        ({"popsize": "3"}, r"unknown key 'popsize': did you mean 'algorithm.pop_size'"),
+        ({"foo": "3"}, "unknown key 'foo': expected one of: algorithm, constraints, data, evaluator, objectives"),
         ({"algorithm": "NSGA"}, r"algorithm=NSGA: unknown Algorithm: did you mean 'NSGA[23]'"),
         ({"objectives__0": "Flop"}, r"unknown Objective: did you mean 'Flops'"),
         ({"seed": "one"}, "seed=one: expected a whole number"),

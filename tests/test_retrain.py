@@ -202,6 +202,7 @@ def test_a_folder_in_use_or_of_something_else_is_left_alone(
         ({"eps": "0"}, "each > 0"),
         ({"eps": "0.2,0.1"}, "ascending order"),
         ({"space": "NSGAPhases"}, "space comes from the genotype"),
+        ({"space.final_channels": "8"}, "space.final_channels belongs to a search: expected space.channels=8"),
         ({"adversarial_set": "search"}, "the genotype names none"),
         ({"decoder": "big"}, "decoder=big"),
         ({"precision": "bf8"}, "precision=bf8"),

@@ -6,7 +6,6 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy import stats
 
 FEWEST = 3
 """Fewer pairs of values than this have no correlation worth a name."""
@@ -58,6 +57,8 @@ def correlate(x: np.ndarray, y: np.ndarray) -> Correlation:
     x, y = _both(x, y)
     if len(x) < FEWEST or _flat(x) or _flat(y):
         return Correlation(len(x))
+    from scipy import stats  # a third of a second, which searches and their workers need not pay
+
     sx, sy = float(x.std()), float(y.std())
     # scaled: Pearson's test warns of lost precision where values are nearly equal compared with their size
     line, rank = stats.pearsonr((x - x.mean()) / sx, (y - y.mean()) / sy), stats.spearmanr(x, y)
@@ -112,6 +113,8 @@ def kendall(x: np.ndarray, y: np.ndarray, resamples: int = RESAMPLES, seed: int 
     x, y = _both(x, y)
     if len(x) < FEWEST or _flat(x) or _flat(y):
         return Kendall(len(x))
+    from scipy import stats  # see above
+
     found = stats.kendalltau(x, y)
     taus = bootstrap_tau(x, y, np.random.default_rng(seed), resamples)
     low, high = np.percentile(taus[np.isfinite(taus)], [2.5, 97.5])

@@ -32,7 +32,10 @@ class Strengths(Part):
 
     @chz.validate
     def _sensible(self) -> None:
-        largest = check_strengths(self.values)[-1]
+        try:
+            largest = check_strengths(self.values)[-1]
+        except ValueError as error:
+            raise ValueError(f"strengths.values: {error}") from None
         if largest > 1:
             raise ValueError(
                 f"expected strengths.values <= 1 (units of the pixel range 0..1, such as 8/255), got {largest:g}"

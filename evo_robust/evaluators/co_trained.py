@@ -221,6 +221,15 @@ class CoTrainedSession(PoolSession):
     def _train(self, generation: int, learner: Learner, file: Path) -> None:
         evaluator, context = self.evaluator, self.job.context
         first, last = (evaluator.epochs_at(g) if g else 0 for g in (generation - 1, generation))
+        if (
+            first == last == evaluator.supernet.epochs
+            and generation > 1
+            and self.evaluator.epochs_at(generation - 2) < last
+        ):
+            self.say(
+                f"the {last} epochs of evaluator.supernet.epochs are over: from generation {generation} on the weights "
+                "stay as they are"
+            )
         images = splits_on(context.data, context.device).train
         cut = min(max(2, round(evaluator.share * len(images))), len(images) - 2)
         training = CoTraining(

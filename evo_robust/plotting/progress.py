@@ -94,7 +94,9 @@ def draw_hypervolume(view: View, path: Path) -> None:
             axes.axvline(boundary, color="#dddddd", lw=0.8, zorder=0)
         axes.legend(loc="lower right")
         axes.set_title("Progress: the share of objective space that the front covers", fontsize=12)
-        note(figure, f"{view.summary()}; grey lines: generations. {reference_note(alone([view]), view.run.objectives)}")
+        box = "The search's own figure (progress.csv) has another box, known when it begins."
+        inside = reference_note(alone([view]), view.run.objectives)
+        note(figure, f"{view.summary()}; grey lines: generations. {inside} {box}")
 
 
 def draw_curve(axes: Axes, view: View, curve: Curve, colour: str) -> None:
