@@ -221,11 +221,7 @@ class CoTrainedSession(PoolSession):
     def _train(self, generation: int, learner: Learner, file: Path) -> None:
         evaluator, context = self.evaluator, self.job.context
         first, last = (evaluator.epochs_at(g) if g else 0 for g in (generation - 1, generation))
-        if (
-            first == last == evaluator.supernet.epochs
-            and generation > 1
-            and self.evaluator.epochs_at(generation - 2) < last
-        ):
+        if generation > 1 and evaluator.epochs_at(generation - 2) < first == last == evaluator.supernet.epochs:
             self.say(
                 f"the {last} epochs of evaluator.supernet.epochs are over: from generation {generation} on the weights "
                 "stay as they are"
