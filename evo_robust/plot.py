@@ -14,7 +14,7 @@ from evo_robust.files import make_folder
 from evo_robust.ledger import load_run
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
-from evo_robust.plotting.style import Quantity
+from evo_robust.plotting.style import Quantity, words
 from evo_robust.plotting.view import COSTS, View, names_of, view_of
 from evo_robust.progress import output
 
@@ -92,9 +92,12 @@ def _draw_view(view: View, out: Path) -> list[Path]:
     fronts.draw_front(view, files[0])
     progress.draw_hypervolume(view, files[1])
     networks.draw_networks(view, files[2])
-    if view.F.shape[1] > 1:
-        files.append(out / "parallel.png")
-        fronts.draw_parallel(view, files[-1])
+    parallel = out / "parallel.png"
+    if view.F.shape[1] > 1 and len(view.front) > 1:
+        files.append(parallel)
+        fronts.draw_parallel(view, parallel)
+    else:
+        parallel.unlink(missing_ok=True)  # of a front that had more networks
     if found := size.correlations(view):
         files += [out / "size.png", out / "size.csv"]
         size.draw_size(view, found, files[-2])
@@ -149,6 +152,8 @@ def _notes(groups: list[Group], names: list[str], *, baseline: bool) -> Iterator
     datas = {group.name: group.views[0].run.problem.data.name for group in groups}
     if len(set(datas.values())) > 1:
         yield "different data: " + ", ".join(f"{run} on {data}" for run, data in datas.items())
+    if len(names) == 1:
+        yield f"{words(names[0])} alone compares these runs: hypervolume and dominance say how low it gets, no more"
     left_out = [n for view in views for n in view.run.objectives if n not in names]
     if left_out:
         yield f"not in both runs, left out: {', '.join(dict.fromkeys(left_out))}"
