@@ -73,7 +73,8 @@ class Problem(Part):
     def _check_estimators(self) -> None:
         """Refuse noise estimators that nobody would train."""
         trained = self.algorithm.trains_estimators and self.evaluator.co_trains
-        for objective in (*self.objectives, *self.recorded, *(c.of for c in self.constraints)):
+        # inside a sum too, where nothing would train it either
+        for objective in _objectives_in((self.objectives, self.recorded, self.constraints)):
             source = objective.noise_source
             if source is not None and source.learned and not (trained and objective in self.objectives):
                 raise ValueError(

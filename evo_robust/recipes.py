@@ -189,7 +189,11 @@ class MultiStrengthTraining(Recipe):
 
     @chz.validate
     def _strengths(self) -> None:
-        check_strengths(self.eps)
+        largest = check_strengths(self.eps)[-1]
+        if self.norm == "linf" and largest > 1:
+            raise ValueError(
+                f"expected recipe.eps <= 1 with norm=linf (units of the pixel range, such as 8/255), got {largest:g}"
+            )
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See :meth:`Recipe.loss`; the logits are means over the strengths."""

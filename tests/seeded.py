@@ -10,10 +10,10 @@ from torch import nn
 from evo_robust.spaces.ops import Normalize
 
 
-def seeded(make: Callable[[], nn.Module]) -> nn.Module:
+def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
     """A module in eval mode, with statistics and affine parameters as training may leave them."""
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         module = make().eval()
         for part in module.modules():
             if isinstance(part, nn.BatchNorm2d):

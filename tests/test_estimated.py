@@ -35,6 +35,7 @@ from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.gradients import EstimatedLoss
 from evo_robust.learning_curve import LearningCurve
+from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.train import EpochLog, train
 
@@ -215,6 +216,9 @@ def test_robust_error_says_which_strengths_are_estimates(tmp_path: Path) -> None
 def test_what_nobody_would_train_is_refused() -> None:
     with pytest.raises(ValueError, match="robust_loss: the noise estimator A is learned"):
         problem(evaluator=FromScratch(), algorithm=NSGA2())
+    learned = RobustError(eps=(0.05, 0.1), n_real=1, estimator=A())
+    with pytest.raises(ValueError, match="robust_error: the noise estimator A is learned"):
+        chz.replace(problem(), recorded=(WeightedSum(of=(CleanError(), learned)),))
     with pytest.raises(ValueError, match="expected RobustLoss among the objectives"):
         problem(CleanError())
     with pytest.raises(ValueError, match="expected estimator, such as WA, with n_real=2, got none"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -26,16 +27,17 @@ from evo_robust import (
     SupernetTraining,
     search,
 )
-from evo_robust.algorithms.hybrid import GradientHybrid
+from evo_robust.algorithms.hybrid import GradientHybrid, _Hybrid
 from evo_robust.data import batches
 from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
 from evo_robust.evaluators.co_trained import CoTrained, CoTraining
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.files import read_tensors
-from evo_robust.gradients import EstimatedLoss, SupernetLoss
+from evo_robust.gradients import Confidence, EstimatedLoss, SupernetLoss
 from evo_robust.gradients.base import DistributionLearner
+from evo_robust.gradients.supernet_loss import SupernetLearner
 from evo_robust.learning_curve import LearningCurve
-from evo_robust.parts import UserError
+from evo_robust.parts import UserError, seed_from
 from evo_robust.rebuild import rebuild
 from evo_robust.train import EpochLog, evaluate_error, train
 
@@ -208,6 +210,49 @@ def test_a_supernet_that_diverged_is_not_put_down_to_the_distribution_alone() ->
         learner.move(0, sampler.sample().sum() * 1e25)  # Adam's squares
 
 
+@pytest.mark.parametrize(("share", "wanted"), [(0.25, 1), (0.5, 2), (1.0, 4)])
+def test_share_is_the_part_of_the_offspring_that_is_drawn(
+    share: float, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+    original = _Hybrid._drawn
+
+    def spy(self: Any, count: int, taken: set[str | None]) -> Any:
+        found = original(self, count, taken)
+        drawn.append([SPACE.to_text(SPACE.decode(genome)) for genome in found.get("X")])
+        return found
+
+    monkeypatch.setattr(_Hybrid, "_drawn", spy)
+    algorithm = GradientHybrid(pop_size=4, n_gen=3, share=share, gradient=NoGradient())
+    run = search(problem(evaluator=FromScratch(epochs=0), algorithm=algorithm), tmp_path / "run", workers=1)
+    assert [len(texts) for texts in drawn] == [wanted] * 3
+    for generation, texts in enumerate(drawn, 1):
+        own = [row["architecture"] for row in run.evaluations if row["generation"] == generation]
+        assert len(own) == 4 and own[:wanted] == texts and not set(own[wanted:]) & set(texts)
+    mode = GumbelSoftmax().start(SPACE, seed_from(0, "distribution")).mode()
+    assert drawn[0][0] == SPACE.to_text(mode), "what the distribution stands for comes first"
+    assert drawn[0][0] not in drawn[1], "and is not drawn again"
+
+
+@pytest.mark.parametrize("redraw", ["step", "epoch"])
+def test_paths_are_drawn_anew_as_asked_in_the_warm_up_too(redraw: Any) -> None:
+    sampler = LogNormal().start(SPACE, seed=0)
+    learner = NoGradient(redraw=redraw).start(sampler, seed=0)
+    images = DATA.load().train.take(slice(20))
+    training = CoTraining(SPACE, SPACE.supernet(10, (1, 8, 8)), images, 2, 0)
+    epochs = [[SPACE.to_text(path) for (path,) in itertools.islice(learner.paths(training, e), 6)] for e in (0, 1)]
+    assert [len(set(texts)) for texts in epochs] == ([6, 6] if redraw == "step" else [1, 1])
+    assert not set(epochs[0]) & set(epochs[1])
+
+
+def test_nothing_is_learned_from_the_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(SupernetLearner, "learn", lambda self, training, epochs: told.append(epochs))
+    four = problem()
+    search(chz.replace(four, algorithm=chz.replace(four.algorithm, n_gen=4)), tmp_path / "run", workers=1)
+    assert told == [1, 1, 1, 0], "one epoch of each generation; the warm-up's is not counted, and the schedule ends"
+
+
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_a_generation_is_measured_with_one_set_of_weights(share: float, tmp_path: Path) -> None:
     run = search(problem(share), tmp_path / "run", workers=1)
@@ -298,6 +343,9 @@ def test_what_does_not_fit_is_refused() -> None:
         problem(evaluator=OneShot())
     with pytest.raises(ValueError, match="expected a space whose operations can be mixed, such as DARTS, got RobNet"):
         chz.replace(problem(), space=RobNet())
+    held = GradientHybrid(distribution=LogNormal(), gradient=SupernetLoss(confidence=Confidence()))
+    with pytest.raises(ValueError, match="expected space.partial=1 with algorithm.gradient.confidence, .* got 2"):
+        chz.replace(problem(algorithm=held), space=chz.replace(SPACE, partial=2))
     for part, field, value in (
         (LogNormal, "distribution.sigma", 0.0),
         (LogNormal, "distribution.scale", "loose"),

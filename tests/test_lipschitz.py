@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -128,9 +129,33 @@ def test_the_corrected_bound_is_never_below_what_a_network_does(name: str) -> No
     assert measured > 0 and math.log(measured) <= joint <= layers * (1 + 1e-6) + 0.5
 
 
+SPACES: dict[str, SearchSpace] = {
+    "darts": DARTS(channels=4, layers=3, nodes=3),
+    "robnet": RobNet(cells="free", channels=4, layers=3, nodes=3),
+    "phases": NSGAPhases(phases=2, nodes=3, channels=4),
+}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 4])  # the phases of seed 2 have dead rectifiers: they do nothing
+@pytest.mark.parametrize("name", SPACES)
+def test_the_bound_holds_for_random_architectures(name: str, seed: int) -> None:
+    space, rng = SPACES[name], np.random.default_rng(seed)
+    network = seeded(lambda: space.build(space.decode(space.sample(rng)), 10, SHAPE), seed)
+    measured = math.log(amplification(network, some_images()))
+    found = network_constants(network, SHAPE)
+    assert measured <= found.log_bound().item() < measured + 20, "a bound, and no number far above all others"
+
+
+TRAINED: dict[str, Callable[[], nn.Module]] = {
+    "robnet": lambda: RobNet(channels=4, layers=3, nodes=2).build(_cell(), 10, SHAPE),
+    "darts": darts,
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.parametrize("recipe", ["standard", "pgd"])
-def test_the_bound_holds_for_trained_networks_too(recipe: str) -> None:
-    network = seeded(lambda: RobNet(channels=4, layers=3, nodes=2).build(_cell(), 10, SHAPE))
+def test_the_bound_holds_for_trained_networks_too(recipe: str, name: str) -> None:
+    network = seeded(TRAINED[name])
     train(network, SPLITS.train.take(slice(300)), RECIPES[recipe], 2, seed=0)
     log_bound = network_constants(network, SHAPE).log_bound().item()
     assert math.log(amplification(network, some_images())) <= log_bound < 20
@@ -214,6 +239,8 @@ def test_constants_stand_where_their_operations_do() -> None:
     supernet = seeded(lambda: DARTS(channels=4, layers=3, nodes=2).supernet(10, SHAPE))
     found = network_constants(supernet, SHAPE, norms=SpectralNorms(slack=0.001), everything=True)
     lambdas = found.of_operations(OPERATIONS, 5)
+    huge = dataclasses.replace(found, logs=tuple(tuple(log + 1000 for log in logs) for logs in found.logs))
+    assert set(huge.of_operations(OPERATIONS, 5).unique().tolist()) == {0.0, math.inf}, "beyond a float, no error"
     assert lambdas.shape == (3, 5, 8) and (lambdas[..., 0] == 0).all() and (lambdas[..., 1:] > 0).all()
     operation = supernet.cells[1].e3["sep_conv_5x5"]  # type: ignore[union-attr, index]
     assert lambdas[1, 3, 5].item() == pytest.approx(lipschitz_constant(operation, (8, 8, 8)), rel=0.02)

@@ -345,6 +345,13 @@ def anew(network: nn.Module, x: Tensor, y: Tensor, attack: GradientAttack, seed:
     return torch.stack(noises) - x
 
 
+@pytest.mark.parametrize("strengths", [(), (0.05, 0.0), (-0.1,)])
+def test_real_noises_need_strengths(network: nn.Module, strengths: tuple[float, ...]) -> None:
+    x, y = random_noises(1, 3, DATA.in_shape, KNOWN[:1])[0], torch.zeros(3, dtype=torch.long)
+    with pytest.raises(ValueError, match="expected at least one strength, each > 0, got"):
+        real_noises(network, x, y, strengths, PGD(steps=1), torch.Generator())
+
+
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("attack", [PGD(steps=5), PGD(steps=3, restarts=3), MIFGSM(steps=5)], ids=str)
 def test_real_noises_go_on_from_strength_to_strength(network: nn.Module, attack: GradientAttack, mode: str) -> None:

@@ -125,6 +125,9 @@ def test_many_strengths_are_one_batch() -> None:
     assert [(f - x).abs().max() <= e + 1e-6 for f, e in zip(found, (0.05, 0.15), strict=True)] == [True, True]
     with pytest.raises(ValueError, match="ascending"):
         MultiStrengthTraining(eps=(Fraction(0.2), Fraction(0.1)))
+    with pytest.raises(ValueError, match="expected recipe.eps <= 1 with norm=linf .*, got 16"):
+        MultiStrengthTraining(eps=(Fraction(8), Fraction(16)))
+    MultiStrengthTraining(eps=(Fraction(0.5), Fraction(2)), norm="l2")
 
 
 def test_recipes_by_name() -> None:

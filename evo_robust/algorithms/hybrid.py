@@ -42,7 +42,9 @@ class GradientHybrid(Genetic):
 
     co_trains: ClassVar[bool] = True
 
-    share: float = chz.field(default=0.5, doc="part of the offspring drawn from the distribution, in [0,1]")
+    share: float = chz.field(
+        default=0.5, doc="part of the offspring drawn from the distribution, in [0,1]; of 5 offspring .5 are 2"
+    )
     distribution: Distribution = chz.field(
         default_factory=GumbelSoftmax, blueprint_unspecified=GumbelSoftmax, doc="the distribution over architectures"
     )
@@ -68,7 +70,7 @@ class GradientHybrid(Genetic):
     def check(self, space: SearchSpace, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
         """See :meth:`Algorithm.check`: the space must have operations to mix, a supernet's loss needs a supernet."""
         super().check(space, evaluator, objectives)
-        self.gradient.check(self.distribution)
+        self.gradient.check(self.distribution, space)
         self.gradient.check_objectives(objectives)
         if self.gradient.needs_supernet and not evaluator.co_trains:
             raise ValueError(

@@ -16,8 +16,9 @@ from evo_robust.spaces.base import SearchSpace
 
 @chz.chz
 class GumbelSoftmax(Distribution):
-    """H = softmax((A + Gumbel)/τ) over the operations of each edge.
+    """H = softmax((A + Gumbel)/τ) over the operations of each edge (Cheng et al., AAAI 2023; Jang et al., 2017).
 
+    A and H are ``(cells, edges, operations)``: two described cells, or one where they are shared.
     With ``noise=False single_path=False temperature=1`` it is the softmax relaxation of DARTS.
     """
 

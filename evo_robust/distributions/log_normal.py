@@ -19,6 +19,9 @@ from evo_robust.spaces.base import SearchSpace
 class LogNormal(Distribution):
     """α ~ LN(µ_α, σ_α²) per operation, β ~ LN(µ_β, σ_β²) per edge; an operation's weight is β·α.
 
+    RACL's distribution (Dong et al., 2020). α is ``(cells, edges, operations)``, β ``(cells, edges)``: two described
+    cells, or one where they are shared.
+
     The paper gives no initial µ and σ. Here medians are 1/operations and 1/inputs, as if all were averaged, and σ is
     small enough for the moment matching of sums (which breaks for σ ≳ 1.5). It leaves the scale free as well: batch
     normalisation makes a network deaf to it while the Lipschitz bound is not, so that a constraint would be met by

@@ -40,7 +40,12 @@ def real_noises(
         strengths: L∞, at least one, each > 0, in any order, which is that of the noises.
         attack: such as ``PGD(steps=7)``, whose step grows with the strength where it is not given.
         generator: source of the random start; one number is drawn.
+
+    Raises:
+        ValueError: no strengths, or one that is not > 0.
     """
+    if not strengths or not min(strengths) > 0:
+        raise ValueError(f"expected at least one strength, each > 0, got {list(strengths)}")
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     found: dict[int, Tensor] = {}
     start = None  # in the unit ball

@@ -64,7 +64,9 @@ class Learner(Protocol):
         """What the supernet is in each step of an epoch, counted from 0; endless. May learn between the steps."""
 
     def learn(self, training: CoTraining | None, epochs: int) -> None:
-        """Learn at the end of a generation's training, after its ``epochs`` epochs (0 where the schedule was over).
+        """Learn at the end of a generation's training, after its ``epochs`` epochs, those of the warm-up not counted.
+
+        There are none where the schedule was over.
 
         Where no weights are trained with the search there is no ``training``, and ``epochs`` is 1.
         """
@@ -254,7 +256,7 @@ class CoTrainedSession(PoolSession):
                     until=last,
                     companion=_Since(learner, first),
                 )
-                learner.learn(training, last - first)
+                learner.learn(training, max(0, last - max(first, evaluator.warmup)))
         except TrainingDiverged as reason:
             lr = evaluator.supernet.recipe.lr
             raise UserError(f"the supernet cannot be trained with recipe.lr={lr}: {reason}") from None

@@ -17,6 +17,7 @@ from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.objectives.base import Objective
 from evo_robust.parts import Part, refuse_unless, seed_from
+from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.supernet import Path
 
 Redraw = Literal["step", "epoch"]
@@ -39,7 +40,8 @@ class ArchitectureGradient(Part, abc.ABC):
     betas: tuple[float, float] = chz.field(default=(0.5, 0.999), doc="decay rates of Adam, in [0,1)")
     weight_decay: float = chz.field(default=1e-3, doc="L2 penalty on the distribution's parameters, in [0,1000]")
     redraw: Redraw = chz.field(
-        default="step", doc="when the supernet's paths are drawn anew: every step (RACL) or every epoch (Wsr-NAS)"
+        default="step",
+        doc="when the supernet's paths are drawn anew, in the warm-up too: every step (RACL) or every epoch (Wsr-NAS)",
     )
 
     drawn: bool = chz.field(
@@ -59,8 +61,8 @@ class ArchitectureGradient(Part, abc.ABC):
             prefix="algorithm.gradient.",
         )
 
-    def check(self, distribution: Distribution) -> None:  # noqa: B027 (most move any)
-        """Raise ``ValueError`` where it cannot move ``distribution``."""
+    def check(self, distribution: Distribution, space: SearchSpace) -> None:  # noqa: B027 (most move any)
+        """Raise ``ValueError`` where it cannot move ``distribution`` over the architectures of ``space``."""
 
     def check_objectives(self, objectives: Sequence[Objective]) -> None:  # noqa: B027
         """Raise ``ValueError`` where it cannot be followed in a search for ``objectives``."""
@@ -104,8 +106,11 @@ class DistributionLearner:
         """See :class:`evo_robust.evaluators.Learner`: random architectures in warm-up, then the distribution's."""
         if epoch < training.warmup:
             rng = np.random.default_rng(seed_from(self.seed, "warmup", epoch))
+            path = training.space.draw_path(rng)
             while True:
-                yield (training.space.draw_path(rng),)
+                yield (path,)
+                if self.settings.redraw == "step":
+                    path = training.space.draw_path(rng)
         weights = self.sampler.sample()
         while True:
             if self.settings.redraw == "step":

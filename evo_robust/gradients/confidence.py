@@ -135,7 +135,7 @@ class Multiplier:
         return confidence.lagrangian_term(c, self.theta, self.settings.rho)
 
     def update(self) -> None:
-        """The dual step, θ ← max(0, θ + ρc)."""
+        """The dual step, θ ← max(0, θ + ρc), with the c that the last step of µ and σ began with."""
         self.theta = confidence.dual_update(self.theta, self.last, self.settings.rho)
 
     def _moments(self, p: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from evo_robust.gradients.base import ArchitectureGradient, DistributionLearner
 from evo_robust.gradients.confidence import Confidence, Multiplier
 from evo_robust.objectives.base import Objective
 from evo_robust.parts import refuse_unless, seed_from
+from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.supernet import Path
 
 Shape = tuple[int, int, int]
@@ -47,8 +48,13 @@ class SupernetLoss(ArchitectureGradient):
     def _size(self) -> None:
         refuse_unless(self, ("batch_size", self.batch_size >= 2, ">= 2"), prefix="algorithm.gradient.")
 
-    def check(self, distribution: Distribution) -> None:
-        """See :meth:`ArchitectureGradient.check`: confidence is known of log-normal weights."""
+    def check(self, distribution: Distribution, space: SearchSpace) -> None:
+        """See :meth:`ArchitectureGradient.check`: confidence is known of log-normal weights of whole operations."""
+        if self.confidence is not None and (partial := getattr(space, "partial", 1)) > 1:
+            raise ValueError(
+                "expected space.partial=1 with algorithm.gradient.confidence, whose moments know nothing of channels "
+                f"that pass by the operations, got {partial}"
+            )
         if self.confidence is not None and not isinstance(distribution, LogNormal):
             raise ValueError(
                 "expected algorithm.distribution=LogNormal with algorithm.gradient.confidence, "

@@ -76,20 +76,20 @@ class NetworkConstants:
         return self._product()[0].item()
 
     def of_operations(self, operations: Sequence[str], n_edges: int) -> Tensor:
-        """λ of every operation, float64 ``(cells, edges, operations)``; 0 where there is none.
+        """λ of every operation, float64 ``(cells, edges, operations)``; 0 where there is none, inf beyond a float.
 
         Args:
             operations: names in order, such as a mixture's columns; one that stands nowhere (``none``) has λ=0.
             n_edges: of a cell.
         """
         n_cells = 1 + max((value.cell for value in self.values if value.cell is not None), default=-1)
-        found = torch.zeros(n_cells, n_edges, len(operations), dtype=torch.float64)
+        found = torch.full((n_cells, n_edges, len(operations)), -torch.inf, dtype=torch.float64)
         columns = {name: column for column, name in enumerate(operations)}
         for value, logs in zip(self.values, self.logs, strict=True):
             for term, log in zip(value.terms, logs, strict=True):
                 if term.place is not None and term.operation in columns:
-                    found[(*term.place, columns[term.operation])] = math.exp(log)
-        return found
+                    found[(*term.place, columns[term.operation])] = log
+        return found.exp()
 
     def _reached(self) -> dict[str, Tensor]:
         """Logarithm of every value's constant as a function of the image."""

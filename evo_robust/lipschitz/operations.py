@@ -100,7 +100,9 @@ class Operation:
 def lipschitz_constant(
     module: nn.Module, in_shape: Shape, rule: Rule = "joint", norms: SpectralNorms | None = None
 ) -> float:
-    """Lipschitz constant (L2) of a module, a chain of operations that torch has or the spaces use; see the module.
+    """Lipschitz constant (L2) of a module, a chain of operations that torch has or the spaces use.
+
+    ``paper`` is RACL's rule (Dong et al., 2020), the others are valid; see this file's first lines.
 
     Args:
         module: such as ``SepConv``, ``nn.AvgPool2d``, an ``nn.Sequential`` of such, taken as an operation on an edge.

@@ -30,6 +30,9 @@ def operation(name: str, channels: int, stride: int, final: bool) -> nn.Module:
         channels: number of channels.
         stride: 1 or 2.
         final: affine batch normalisation, none after pools (final training); else no batch normalisation is affine.
+
+    Raises:
+        KeyError: no such operation.
     """
     kind, _, size = name.rpartition("_")
     kernel = int(size[0]) if size[0].isdigit() else 0
