@@ -17,8 +17,14 @@ adversarially: ``python -m evo_robust.retrain``. No code was released. What the 
   ``algorithm.share=1`` is the paper's method, 0 is NSGA-II.
 - Table 5 by overrides: ``algorithm.gradient.confidence=None`` (no constraint), ``….confidence.learning=False``,
   ``….confidence.eta=0.7``, ``….confidence.rho=0.01``.
+- Medians of an edge's α and of a node's β are held to a sum of 1 after each step, which the paper does not tell: else
+  all shrink until the constraint is met (``algorithm.distribution.scale=free``).
+- A fifth of the training images validates candidates and the rest is halved; the paper halves all 50,000.
+- ``demo`` trains weights on an architecture drawn from the distribution too, beside each mixture (``drawn``).
 - ``LogConstraint(of=LipschitzConfidence(relative=True), at_most=0)`` among ``constraints`` holds every architecture to
-  the same λ*; ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)`` to one of your own.
+  the same λ*, ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)`` to one of your own. The former rejects none in
+  the demo: λ* is that of sums over all operations, an architecture's are over two per node. What it has to lie below
+  to say something stands among recorded values: ``recorded.2=LipschitzConfidence recorded.2.relative=True``.
 """
 
 from evo_robust import (

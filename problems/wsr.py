@@ -1,17 +1,21 @@
 """Wsr-NAS (Cheng et al., AAAI 2023): DARTS cells that are robust at a wide spectrum of strengths.
 
 What is the paper's: a Gumbel-softmax distribution (τ = 0.1), whose sampled path trains the supernet by PGD-7 for an
-epoch; losses without attack and at N1 + N2 strengths, of which N1 are attacked and N2 estimated (AN-Estimator); a
-validation-loss estimator that learns from them and moves the distribution; α = 0.8, β = 0.2, weights 1, 2, 3, 5, 7, 10.
-Warm-up: 100 epochs on random paths, 100 architectures to fill the memories, 200 of the search. What differs:
+epoch (``paper``; the demo draws a path for every step, trains drawn architectures beside it, and attacks with a single
+step, since digits are few); losses without attack and at N1 + N2 strengths, of which N1 are attacked and N2 estimated
+(AN-Estimator); a validation-loss estimator that learns from them and moves the distribution; α = 0.8, β = 0.2, weights
+1, 2, 3, 5, 7, 10. Warm-up: 100 epochs on random paths, then 200 of the search. What differs:
 
 - The problem is multi-objective: parameters are searched for beside the weighed loss, and half of the offspring come
   from the distribution; ``algorithm.share=1`` is the paper's method, 0 is NSGA-II.
-- A generation is some epochs and some architectures; the memories fill with what generations measure.
-- An architecture has two inputs per node, as the network found; the paper measures all 14 edges while it searches.
+- A generation is some epochs and some architectures; the memories fill with what generations measure, not with 100
+  architectures beforehand, and the loss estimator learns once per generation, not once per epoch.
+- An architecture has two inputs per node, as the network found, and the warm-up trains such ones; the paper trains and
+  measures all 14 edges while it searches.
+- The step of the attack is 2.5·ε/7, as in the paper's code; the paper prints 2.5·ε/20.
 - The paper halves the training set: weights learn from D_t, losses are measured on D_v. Here D_v is the validation
   split (``data.val_share=0.5``); of the rest a twentieth is kept for learned noise estimators (``evaluator.share``).
-- The noise estimator is WA, corrected, which has nothing to learn and comes closest to real attacks
+- The noise estimator is WA, corrected, which has nothing to learn and is as strong as those that have
   (docs/results.md); the paper's own is ``objectives.0.estimator=A``.
 - Basic is 3 + 3 strengths; ``objectives.0.strengths=plus`` is 3 + 8, ``naive-1``, ``naive-3``, ``naive-6`` and
   ``naive-11`` attack every strength.
