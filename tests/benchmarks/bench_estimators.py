@@ -19,9 +19,10 @@ needs, are not counted.
 
 Exit status 1 when an estimator of the package (WA, A, E, E⁻) takes away less than 0.9 of the accuracy that real PGD
 takes away, when WA's mean accuracy is above that of the stronger of the two nearest noises by more than the standard
-error of their difference over images, when that of the cheapest estimator is more than one point above that of real PGD with starts of its own (the
-paper's reference; beside real PGD going on, which is stronger, the same verdict is printed and does not count), or when
-WA as published takes away more than half of what real PGD does (then the explanation of Table 5 is wrong).
+error of their difference over images, when that of the cheapest estimator is more than one point above that of real PGD
+with starts of its own (the paper's reference; beside real PGD going on, which is stronger, the same verdict is printed
+and does not count), or when WA as published takes away more than half of what real PGD does (then the explanation of
+Table 5 is wrong).
 """
 
 from __future__ import annotations
