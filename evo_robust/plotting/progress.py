@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from evo_robust.indicators import hypervolume_curve, ideal_and_nadir
 from evo_robust.plotting.groups import Group, alone
 from evo_robust.plotting.style import FRONT, note, picture, words
-from evo_robust.plotting.view import View, column
+from evo_robust.plotting.view import View, columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ def history(view: View, names: Sequence[str], so_far: Callable[[np.ndarray], np.
 def _points(view: View, names: Sequence[str]) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Usable rows of all fingerprints and their columns ``(n, m)``; an earlier row may lack what the front's have."""
     rows = view.run.ok()
-    F = np.column_stack([column(rows, name) for name in names])
+    F = columns(rows, names)
     whole = np.isfinite(F).all(axis=1)
     return [row for row, kept in zip(rows, whole, strict=True) if kept], F[whole]
 

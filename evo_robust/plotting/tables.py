@@ -21,7 +21,7 @@ TOP = (1, 3, 5)
 def common_columns(views: Sequence[View]) -> list[str]:
     """Columns that every run has for all its networks, objectives of the runs first, then recorded figures."""
     objectives = dict.fromkeys(name for view in views for name in view.run.objectives)
-    figures = dict.fromkeys(name for view in views for row in view.rows for name in figures_of(row))
+    figures = dict.fromkeys(name for view in views for row in view.figures for name in row)
     names = dict.fromkeys([*objectives, *figures])
     return [name for name in names if all(np.isfinite(view.column(name)).all() for view in views)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,12 @@ class View:
 
     def column(self, name: str) -> np.ndarray:
         """Values ``(n,)`` of an objective or a recorded figure, NaN where a row has none."""
-        return column(self.rows, name)
+        return np.array([figures.get(name, np.nan) for figures in self.figures])
+
+    @functools.cached_property
+    def figures(self) -> list[dict[str, float]]:
+        """Every number of each row by name, as ``figures_of`` has them: collected once, read by every picture."""
+        return [figures_of(row) for row in self.rows]
 
     def quantities(self) -> list[Quantity]:
         """How each objective is shown."""
@@ -110,9 +116,10 @@ class View:
         return ", ".join([*parts, f"{len(self.front)} on the front"])
 
 
-def column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """Values ``(n,)`` of an objective or a recorded figure of rows, NaN where one has none."""
-    return np.array([figures_of(row).get(name, np.nan) for row in rows])
+def columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> np.ndarray:
+    """Values ``(n, m)`` of objectives or recorded figures of rows, NaN where one has none."""
+    found = [figures_of(row) for row in rows]
+    return np.array([[figures.get(name, np.nan) for name in names] for figures in found]).reshape(-1, len(names))
 
 
 def view_of(run: Run, name: str | None = None) -> View:
