@@ -98,6 +98,7 @@ class CoTrained(OneShot):
 
     inherits: ClassVar[bool] = False  # a gate's limit is taken before there are weights to inherit
     co_trains: ClassVar[bool] = True
+    version: ClassVar[int] = 4
 
     warmup: int = chz.field(default=0, doc="epochs before the first generation's own, on random paths, >= 0")
     epochs: int = chz.field(default=1, doc="epochs of training per generation, >= 0")
