@@ -12,6 +12,7 @@ from typing import Any
 import chz
 import pytest
 import torch
+from small import small_supernet
 
 from evo_robust import (
     DARTS,
@@ -19,7 +20,6 @@ from evo_robust import (
     CleanError,
     Confidence,
     Constraint,
-    CoTrained,
     Digits,
     FromScratch,
     GradientHybrid,
@@ -31,7 +31,6 @@ from evo_robust import (
     Problem,
     Standard,
     SupernetLoss,
-    SupernetTraining,
     search,
 )
 from evo_robust.evaluators.co_trained import CoTraining
@@ -49,11 +48,7 @@ PROBLEM = Problem(
     space=DARTS(channels=4, layers=3, nodes=2),
     data=Digits(train_limit=300),
     objectives=(CleanError(), LipschitzConfidence()),
-    evaluator=CoTrained(
-        supernet=SupernetTraining(epochs=2, recipe=Standard(lr=0.1, batch_size=50), threads=1),
-        recalibration="clean",
-        recalibration_batches=2,
-    ),
+    evaluator=small_supernet(2),
     algorithm=GradientHybrid(
         pop_size=3, n_gen=2, distribution=LogNormal(), gradient=SupernetLoss(lr=0.05, batch_size=100)
     ),

@@ -12,6 +12,7 @@ import chz
 import numpy as np
 import pytest
 import torch
+from small import small_supernet
 from torch.nn import functional as F  # noqa: N812
 
 from evo_robust import (
@@ -47,13 +48,7 @@ DATA = Digits(train_limit=300)
 
 def problem(share: float = 0.5, distribution: Distribution | None = None, **fields: Any) -> Problem:
     given = {
-        "evaluator": CoTrained(
-            supernet=SupernetTraining(epochs=4, recipe=Standard(lr=0.1, batch_size=50), threads=1),
-            epochs=1,
-            warmup=1,
-            recalibration="clean",
-            recalibration_batches=2,
-        ),
+        "evaluator": small_supernet(4, warmup=1),
         "algorithm": GradientHybrid(
             pop_size=4,
             n_gen=3,

@@ -11,10 +11,10 @@ import chz
 import numpy as np
 import pytest
 from rich.console import Console
+from small import small_supernet
 
-from evo_robust import DARTS, CleanError, Digits, Params, Problem, Standard, SupernetTraining, progress, search
+from evo_robust import DARTS, CleanError, Digits, Params, Problem, progress, search
 from evo_robust.algorithms.hybrid import GradientHybrid
-from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.gradients import EstimatedLoss, SupernetLoss
 from evo_robust.indicators import hypervolume, ideal_and_nadir, nondominated, objective_matrix
@@ -28,12 +28,7 @@ CO_TRAINED = Problem(
     space=DARTS(channels=4, layers=2, nodes=2),
     data=Digits(train_limit=200),
     objectives=(CleanError(), Params()),
-    evaluator=CoTrained(
-        supernet=SupernetTraining(epochs=3, recipe=Standard(lr=0.1, batch_size=50), threads=1),
-        warmup=1,
-        recalibration="clean",
-        recalibration_batches=2,
-    ),
+    evaluator=small_supernet(3, warmup=1),
     # the schedule of three epochs is over after the second generation: the third has the same weights
     algorithm=GradientHybrid(pop_size=4, n_gen=3, gradient=SupernetLoss(lr=0.05, batch_size=50)),
 )
