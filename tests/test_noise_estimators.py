@@ -172,6 +172,22 @@ def test_average_scales_outside_the_known_strengths() -> None:
         torch.testing.assert_close(found, noises[nearest] * (target / KNOWN[nearest]))
 
 
+@torch.no_grad()
+def test_the_average_is_at_least_as_strong_as_the_nearest_noise_scaled(network: nn.Module) -> None:
+    x, y = SPLITS.val.floats(), SPLITS.val.y
+    real = real_noises(network, x, y, LARGE.real, PGD(steps=7), torch.Generator().manual_seed(0))
+
+    def loss(noise: Tensor) -> float:
+        return F.cross_entropy(network(x + noise), y).item()
+
+    estimates = WA().build(DATA.in_shape).estimate_all(x, real, LARGE.real, LARGE.estimated)
+    for eps, estimate in zip(LARGE.estimated, estimates, strict=True):
+        for own, noise in zip(LARGE.real, real, strict=True):
+            if abs(own - eps) < 0.04:  # halfway between two of them, but for the last
+                scaled = (x + noise * (eps / own)).clamp(0, 1) - x
+                assert loss(estimate) >= loss(scaled) - 1e-6, (eps, own)
+
+
 def test_swapped_weights_differ_everywhere_but_in_the_middle_and_leave_nothing_outside() -> None:
     torch.testing.assert_close(average(0.045, swapped=True)[1], average(0.045)[1], atol=1e-6, rtol=0)
     noises, found = average(0.0375, swapped=True)
