@@ -102,7 +102,20 @@ def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any
     except _entrypoint.EntrypointException as error:
         raise UserError(_readable(str(error), given, _known_keys(blueprint))) from error
     except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
+        raise UserError(_missing_part(str(error), given, base) or str(error)) from error
+
+
+def _missing_part(message: str, given: Mapping[str, str], base: Mapping[str, Any]) -> str | None:
+    """What to say where a part that was named wants another one, of which only the base is known."""
+    parts = {cls.__name__: cls for cls in _all_parts()}
+    abstract = re.match(r"Can't instantiate abstract class (\w+)", message)
+    if abstract is None or (wanted := parts.get(abstract[1])) is None:
+        return None
+    for key, text in given.items():
+        for name, field in chz.chz_fields(parts[text]).items() if text in parts else ():
+            if field.x_type is wanted and f"{key}.{name}" not in {**base, **given}:
+                return f"missing: {key}.{name}, one of: {', '.join(subclasses(wanted))}"
+    return None
 
 
 def _refuse_bases(given: Mapping[str, str]) -> None:
@@ -153,6 +166,10 @@ def _nearest_key(key: str, known: list[str]) -> str:
     if close and not (part and not beside):
         return "did you mean " + " or ".join(repr(k) for k in places if names[k] == close[0]) + "?"
     if part and beside:
+        elsewhere = [k for k in known if names[k] == name]
+        below = [k for k in elsewhere if k.startswith(part + ".")]
+        if elsewhere:
+            return "did you mean " + " or ".join(repr(k) for k in below or elsewhere) + "?"
         return f"{part} takes {', '.join(sorted(names[k] for k in beside))}"
     return nearest(key, known if part else beside)
 

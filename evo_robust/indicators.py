@@ -101,7 +101,7 @@ def pick(spec: str, run: HasFront) -> int:
     """
     names, size = list(run.objectives), len(run.front)
     if size == 0:
-        raise UserError("the run has no front yet: no candidate has been evaluated successfully")
+        raise UserError("the run has no front yet: no candidate has figures and meets the constraints")
     F = objective_matrix(run.front, names)
     kind, colon, name = spec.partition(":")
     if spec == "knee":

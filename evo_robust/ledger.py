@@ -75,6 +75,11 @@ def derived_of(run: Run) -> dict[str, Any]:
         UserError: the search has no distribution, or the architecture has no figures beside those of the front.
     """
     path = run.folder / DERIVED_FILE
+    if not path.is_file() and run.problem.algorithm.co_trains:
+        raise UserError(
+            f"pick=derived: {run.folder} has no {DERIVED_FILE} yet, which comes with its first generation: the command "
+            "that began this run goes on with it"
+        )
     if not path.is_file():
         raise UserError(
             f"pick=derived: {run.folder} has no {DERIVED_FILE}: expected a search whose algorithm moves a distribution "

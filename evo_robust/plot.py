@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import chz
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.console import Console
 from evo_robust import cli
 from evo_robust.files import make_folder
 from evo_robust.ledger import load_run
+from evo_robust.parts import Part, changed, dotted
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
 from evo_robust.plotting.style import Quantity, words
@@ -152,6 +154,11 @@ def _notes(groups: list[Group], names: list[str], *, baseline: bool) -> Iterator
     datas = {group.name: group.views[0].run.problem.data.name for group in groups}
     if len(set(datas.values())) > 1:
         yield "different data: " + ", ".join(f"{run} on {data}" for run, data in datas.items())
+    first, *others = (_how_measured(view, names) for view in views)
+    lines = list(dict.fromkeys(line for other in others for line in changed(first, other)))
+    if lines and len(set(datas.values())) == 1:
+        more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
+        yield f"not measured alike, so that figures compare with care: {'; '.join(lines[:3])}{more}"
     if len(names) == 1:
         yield f"{words(names[0])} alone compares these runs: hypervolume and dominance say how low it gets, no more"
     left_out = [n for view in views for n in view.run.objectives if n not in names]
@@ -163,6 +170,19 @@ def _notes(groups: list[Group], names: list[str], *, baseline: bool) -> Iterator
     algorithm = type(views[-1].run.problem.algorithm).__name__
     if baseline and not algorithm.startswith("Random"):
         yield f"the baseline {views[-1].name} was made by {algorithm}, not by a random search"
+
+
+def _how_measured(view: View, names: Sequence[str]) -> dict[str, Any]:
+    """What figures in the columns ``names`` depend on beside the network, seeds left out."""
+    problem = view.run.problem
+    parts: dict[str, Part] = {"data": problem.data, "evaluator": problem.evaluator}
+    parts |= {o.name: o for o in (*problem.recorded, *problem.objectives) if o.name in names}
+    return {
+        f"{name}.{key}" if key else name: value
+        for name, part in parts.items()
+        for key, value in {"": type(part).__name__, **dotted(part, identity=True)}.items()
+        if not key.endswith("seed")
+    }
 
 
 def _show_run(console: Console, command: PlotCommand) -> list[Path]:

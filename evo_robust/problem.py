@@ -262,8 +262,8 @@ def _expand_strengths(given: dict[str, str], base: Mapping[str, Any]) -> dict[st
         if base.get(key) is not Strengths or name == Strengths.__name__:
             continue
         if name not in STRENGTHS:
-            hint = f"{nearest(name, STRENGTHS)}, or your own as {key}.values=0.03,0.06"
-            raise UserError(f"{key}={name}: unknown strengths: {hint}")
+            own = f"numbers go to {key}.values=0.03,0.06"
+            raise UserError(f"{key}={name}: unknown strengths ({own}): {nearest(name, STRENGTHS)}")
         named = STRENGTHS[name]
         smallest = base.get(f"{key}.values", named.values)[0]
         del given[key]

@@ -23,9 +23,9 @@ adversarially: ``python -m evo_robust.retrain``. No code was released. What the 
 - ``demo`` trains weights on an architecture drawn from the distribution too, beside each mixture (``drawn``).
 - ``LogConstraint(of=LipschitzConfidence(relative=True), at_most=0)`` among ``constraints`` holds every architecture to
   the same λ*, ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)`` to one of your own. The former rejects none in
-  the demo: λ* is that of sums over all operations, an architecture's are over two per node. What it has to lie below
-  to say something stands among recorded values: ``recorded.2=LipschitzConfidence recorded.2.relative=True``
-  (docs/results.md).
+  the demo (with a single epoch it may reject all): λ* is that of sums over all operations, an architecture's are over
+  two per node. What it has to lie below to say something stands among recorded values
+  (``recorded.2=LipschitzConfidence recorded.2.relative=True``; docs/results.md).
 """
 
 from evo_robust import (

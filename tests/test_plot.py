@@ -300,6 +300,31 @@ def test_what_one_objective_cannot_compare_is_said(tmp_path, capsys):
     assert "left out: clean_error, transfer_error" in said
 
 
+def test_runs_that_were_not_measured_alike_are_said_to_be(tmp_path, capsys):
+    one = write_run(tmp_path / "one", evaluator=FromScratch(seed=1))
+    other = write_run(tmp_path / "other", evaluator=FromScratch(epochs=9, seed=2), data=Digits(train_limit=50))
+    out = f"out={tmp_path / 'out'}"
+    assert plot.main([f"run={one},{other}", out]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "not measured alike, so that figures compare with care: data.train_limit: None → 50; evaluator.epochs:" in said
+    )
+    assert plot.main([f"run={one},{write_run(tmp_path / 'again', evaluator=FromScratch(seed=3))}", out]) == 0
+    assert "not measured alike" not in capsys.readouterr().out, "seeds are no other way to measure"
+
+
+def test_networks_that_meet_no_constraint_have_not_failed(tmp_path, capsys):
+    folder = write_run(tmp_path / "run")
+    ledger = folder / "evaluations.jsonl"
+    rows = [json.loads(line) for line in ledger.read_text().splitlines()]
+    for row in rows:
+        row["constraints"] = {"params_at_most": 0.25 + row["id"], "flops_at_most": -1.0}
+    ledger.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert plot.main([f"run={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert "none of 24 networks meets the constraints; the nearest one breaks params_at_most by 0.25" in said
+
+
 def test_two_runs_over_each_other(pair, tmp_path, capsys):
     out = tmp_path / "both"
     assert plot.main([f"run={pair[0]},{pair[1]}", f"out={out}", "tolerance=0.02"]) == 0

@@ -93,6 +93,15 @@ def test_constraints_can_be_added() -> None:
         ({"algoritm__pop_size": "3"}, r"unknown key 'algoritm.pop_size': did you mean 'algorithm.pop_size'"),
         ({"algorithm__foo": "3"}, r"unknown key 'algorithm.foo': algorithm takes crossover, .*pop_size"),
         ({"popsize": "3"}, r"unknown key 'popsize': did you mean 'algorithm.pop_size'"),
+        ({"objectives__1__foo": "3"}, r"unknown key 'objectives.1.foo': objectives.1 takes "),
+        (
+            {"algorithm__label": "x"},
+            r"unknown key 'algorithm.label': did you mean 'objectives.0.label' or 'objectives.1.label'",
+        ),
+        (
+            {"constraints": "LogConstraint", "constraints__0__at_most": "0"},
+            "missing: constraints.0.of, one of: .*Params",
+        ),
         ({"foo": "3"}, "unknown key 'foo': expected one of: algorithm, constraints, data, evaluator, objectives"),
         ({"algorithm": "NSGA"}, r"algorithm=NSGA: unknown Algorithm: did you mean 'NSGA[23]'"),
         ({"objectives__0": "Flop"}, r"unknown Objective: did you mean 'Flops'"),

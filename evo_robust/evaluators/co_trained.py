@@ -226,8 +226,8 @@ class CoTrainedSession(PoolSession):
         first, last = (evaluator.epochs_at(g) if g else 0 for g in (generation - 1, generation))
         if generation > 1 and evaluator.epochs_at(generation - 2) < first == last == evaluator.supernet.epochs:
             self.say(
-                f"the {last} epochs of evaluator.supernet.epochs are over: from generation {generation} on the weights "
-                "stay as they are"
+                f"the schedule of evaluator.supernet.epochs={last} is over: from generation {generation} on "
+                "the weights stay as they are"
             )
         images = splits_on(context.data, context.device).train
         cut = min(max(2, round(evaluator.share * len(images))), len(images) - 2)

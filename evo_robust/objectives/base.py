@@ -187,7 +187,7 @@ class Constraint(Part):
     limit_needed: ClassVar[bool] = True
 
     of: Objective = chz.field(doc="what is limited")
-    at_most: float | None = chz.field(doc="largest allowed value, in the objective's unit; > 0")
+    at_most: float | None = chz.field(doc="largest allowed value, in the objective's unit; > 0, of a logarithm any")
 
     @chz.validate
     def _positive(self) -> None:
@@ -220,7 +220,7 @@ class LogConstraint(Constraint):
     @chz.validate
     def _given(self) -> None:
         if self.at_most is None or not math.isfinite(self.at_most):
-            raise ValueError(f"expected a finite constraint at_most, got {self.at_most}")
+            raise ValueError(f"expected a finite number as constraint at_most, got {self.at_most}")
 
     def violation(self, value: float) -> float:
         """G of a measured value: ≤ 0 when the constraint holds."""

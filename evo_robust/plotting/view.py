@@ -144,6 +144,11 @@ def view_of(run: Run, name: str | None = None) -> View:
 def _why_empty(run: Run) -> str:
     if not run.evaluations:
         return "no candidate has been evaluated yet; the command that began this run goes on with it"
+    beyond = [row["constraints"] for row in run.evaluations if row["status"] == "ok"]
+    if beyond:
+        closest = min(beyond, key=lambda violations: max(violations.values()))
+        broken = ", ".join(f"{name} by {value:.3g}" for name, value in closest.items() if value > 0)
+        return f"none of {len(run.evaluations)} networks meets the constraints; the nearest one breaks {broken}"
     reason = next((row["error"] for row in run.evaluations if row.get("error")), None)
     return f"none of {len(run.evaluations)} evaluations succeeded" + (f"; the first reason: {reason}" if reason else "")
 
