@@ -157,21 +157,19 @@ def _readable(message: str, given: Mapping[str, str], known: list[str]) -> str:
 
 
 def _nearest_key(key: str, known: list[str]) -> str:
-    """Sentence that names the nearest key: of the same part where that part is known, else of all."""
+    """Sentence that names the nearest key: of the same part, else where that name stands below it or elsewhere."""
     part, _, name = key.rpartition(".")
     names = {k: k.rpartition(".")[2] for k in known}
     beside = [k for k in known if k.rpartition(".")[0] == part]
-    places = beside if part and beside else known
-    close = difflib.get_close_matches(name, {names[k] for k in places}, n=1, cutoff=0.6)
-    if close and not (part and not beside):
-        return "did you mean " + " or ".join(repr(k) for k in places if names[k] == close[0]) + "?"
-    if part and beside:
-        elsewhere = [k for k in known if names[k] == name]
-        below = [k for k in elsewhere if k.startswith(part + ".")]
-        if elsewhere:
-            return "did you mean " + " or ".join(repr(k) for k in below or elsewhere) + "?"
-        return f"{part} takes {', '.join(sorted(names[k] for k in beside))}"
-    return nearest(key, known if part else beside)
+    if part and not beside:  # the part itself is misspelt
+        return nearest(key, known)
+    places = beside if part else known
+    close = difflib.get_close_matches(name, dict.fromkeys(names[k] for k in places), n=1, cutoff=0.6)
+    same = [k for k in known if names[k] == name]
+    found = [k for k in places if names[k] in close] or [k for k in same if k.startswith(f"{part}.")] or same
+    if found:
+        return f"did you mean {' or '.join(map(repr, found))}?"
+    return f"{part} takes {', '.join(sorted(names[k] for k in beside))}" if part else nearest(key, beside)
 
 
 def _expected(type_text: str) -> str:
