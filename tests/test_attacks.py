@@ -476,6 +476,26 @@ def test_batch_norm_is_folded_where_it_may_be(trained: nn.Module, held_out: Imag
     torch.testing.assert_close(folded(x), shared(x), rtol=1e-4, atol=1e-4)
 
 
+def test_a_network_keeps_nothing_of_its_fast_copy(trained: nn.Module, held_out: Images) -> None:
+    class Storing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen = torch.zeros(1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen, self.more = x, x
+            return x + torch.ones(1)  # a constant of the graph
+
+    inner = Storing()
+    model = nn.Sequential(inner, *copy.deepcopy(trained)).eval()
+    x = held_out.floats(slice(4))
+    expected = model(x)
+    before = [dict(vars(module)) for module in model.modules()]
+    torch.testing.assert_close(for_attack(model, x)(x), expected, rtol=1e-4, atol=1e-4)
+    assert [vars(module).keys() for module in model.modules()] == [attributes.keys() for attributes in before]
+    assert inner.seen is x and inner.more is x, "what it stored is what it saw itself"
+
+
 def test_networks_that_cannot_be_traced_are_attacked_as_they_are(trained: nn.Module, held_out: Images) -> None:
     class Untraceable(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:

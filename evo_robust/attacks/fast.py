@@ -82,13 +82,14 @@ def fold_batch_norm(network: nn.Module, sample: Tensor) -> nn.Module:
 
 
 def _traced(network: nn.Module) -> fx.GraphModule:
-    """The graph of a network, which tracing leaves as it was."""
-    own = set(vars(network))
+    """The graph of a network, whose modules keep nothing of the tracing: constants, or what ``forward`` stores."""
+    before = [(module, dict(vars(module))) for module in network.modules()]
     try:
         return fx.symbolic_trace(network)
     finally:
-        for name in set(vars(network)) - own:  # constants of the graph
-            delattr(network, name)
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
 
 
 @torch.no_grad()
