@@ -5,15 +5,22 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import chz
+from chz.field import Field
 
 P = TypeVar("P", bound="Part")
 
 WHERE = {"identity": False}
 """``chz.field(metadata=WHERE)`` marks a field that says where things are or how fast, never what comes out."""
+
+LATER = {"later": True}
+"""``chz.field(default=…, metadata=LATER)`` marks a field that came after records had been made.
+
+While it has its default it is no part of a digest, so that fingerprints and names of cached files stay as they were.
+"""
 
 
 @chz.chz
@@ -67,23 +74,35 @@ def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
     Parts appear by class name, everything else as JSON values (tuples as lists). With ``identity`` the fields
     marked ``WHERE`` are left out, so that equal dictionaries mean equal results.
     """
-    skip = set(_where_fields(part)) if identity else set()
+    skip = set(_fields_that(_says_where, part)) if identity else set()
     values = chz.beta_to_blueprint_values(part)
     return {key: _plain(value) for key, value in values.items() if key not in skip}
 
 
-def _where_fields(part: object, prefix: str = "") -> Iterator[str]:
-    """Dotted names of the fields marked ``WHERE``, in ``part`` and the parts inside it."""
+def _says_where(field: Field, value: object) -> bool:
+    return (field.metadata or {}).get("identity", True) is False
+
+
+def _later_unused(field: Field, value: object) -> bool:
+    """Whether the field is marked ``LATER`` and has its default."""
+    if not (field.metadata or {}).get("later"):
+        return False
+    made = field._default_factory
+    return value == (made() if callable(made) else field._default)
+
+
+def _fields_that(holds: Callable[[Field, object], bool], part: object, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the fields of which ``holds`` is true, in ``part`` and the parts inside it."""
     for name, field in chz.chz_fields(part).items():
         value = getattr(part, name)
-        if (field.metadata or {}).get("identity", True) is False:
+        if holds(field, value):
             yield prefix + name
         elif isinstance(value, Part):
-            yield from _where_fields(value, f"{prefix}{name}.")
+            yield from _fields_that(holds, value, f"{prefix}{name}.")
         elif isinstance(value, tuple):
             for i, item in enumerate(value):
                 if isinstance(item, Part):
-                    yield from _where_fields(item, f"{prefix}{name}.{i}.")
+                    yield from _fields_that(holds, item, f"{prefix}{name}.{i}.")
 
 
 def from_dotted(base: type[P], values: Mapping[str, Any], class_name: str | None = None) -> P:
@@ -147,11 +166,20 @@ def _plain(value: Any) -> Any:
 def digest(*things: object, length: int = 16) -> str:
     """Hexadecimal digest of parts and plain values; equal for equal settings in every process.
 
-    Fields marked ``WHERE`` do not count.
+    Fields marked ``WHERE`` do not count, nor do fields marked ``LATER`` that have their default.
     """
-    payload = [{"class": type(t).__name__, **dotted(t, identity=True)} if isinstance(t, Part) else t for t in things]
-    text = json.dumps(payload, sort_keys=True, default=_plain)
+    text = json.dumps(things, sort_keys=True, default=_counted)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _counted(value: object) -> Any:
+    """What of a value counts in a digest."""
+    if not isinstance(value, Part):
+        return _plain(value)
+    unused = tuple(_fields_that(_later_unused, value))
+    below = tuple(f"{key}." for key in unused)
+    counted = {k: v for k, v in dotted(value, identity=True).items() if k not in unused and not k.startswith(below)}
+    return {"class": type(value).__name__, **counted}
 
 
 def seed_from(*things: object) -> int:

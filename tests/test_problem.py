@@ -18,8 +18,14 @@ from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
 from evo_robust.objectives.fsp import FSPDistance
-from evo_robust.parts import Fraction, UserError, digest, dotted, from_dotted, nearest
+from evo_robust.parts import LATER, Fraction, Part, UserError, digest, dotted, from_dotted, nearest
 from evo_robust.problem import Problem, find, load, override, problem_files, problem_from_dict, problem_to_dict, summary
+
+
+@chz.chz
+class Inner(Part):
+    depth: int = 3
+
 
 BASE = Problem(
     space=Integers(),
@@ -244,3 +250,21 @@ def test_nothing_imports_problem_files() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
                 assert not (node.module or "").startswith("problems")
+
+
+def test_a_field_that_came_later_is_no_part_of_a_digest_while_it_has_its_default() -> None:
+    @chz.chz
+    class Old(Part):
+        name: str = "x"
+
+    old = digest(Old(), [Old()])
+
+    @chz.chz
+    class Old(Part):  # type: ignore[no-redef] # noqa: F811 (the same class, a version later)
+        name: str = "x"
+        step: int = chz.field(default=1, metadata=LATER)
+        inner: Inner = chz.field(default_factory=Inner, metadata=LATER)
+
+    assert digest(Old(), [Old()]) == old
+    assert len({old, digest(Old(step=2)), digest(Old(inner=Inner(depth=4))), digest([Old(step=2)])}) == 4
+    assert dotted(Old(), identity=True)["step"] == 1  # where settings are compared, defaults are filled in
