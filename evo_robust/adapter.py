@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,8 +13,14 @@ from evo_robust.evaluators.base import Evaluation, Session
 from evo_robust.objectives.base import Constraint, Objective
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
-PENALTY = 1e9
-"""F and G of a candidate without figures: behind all real ones, finite since crowding breaks on infinities."""
+PENALTY = 1e30
+"""F and G of a candidate without figures: behind all real ones, whatever their units.
+
+Finite, since crowding breaks on infinities, and small enough that squares and products of it are finite too, which
+algorithms need that measure distances or volumes. The one constant for all, since F that an individual has is never
+changed: a penalty that follows what was measured so far would fall behind what is measured later. What is measured at
+or beyond it is a failure (``_rankable``).
+"""
 
 
 class SearchFailed(RuntimeError):
@@ -134,7 +141,7 @@ class SearchProblem(PymooProblem):
         asked = list(todo)
         for index, evaluation in self.session.evaluate([todo[key][2] for key in asked]):
             number, genome, _ = todo[asked[index]]
-            self.evaluations[asked[index]] = evaluation
+            self.evaluations[asked[index]] = _rankable(evaluation)
             self._keep(asked[index], number, genome)
         return [self.evaluations[key] for key in keys]
 
@@ -156,6 +163,17 @@ class SearchProblem(PymooProblem):
             )
 
 
+def _rankable(evaluation: Evaluation) -> Evaluation:
+    """The evaluation, or a failure where an objective is so large that failures would rank before it."""
+    for name, value in evaluation.objectives.items():
+        if evaluation.status == "ok" and abs(value) >= PENALTY:
+            error = f"{name} is {value:.3g}: expected less than {PENALTY:g}, where failures rank; choose a larger unit"
+            return dataclasses.replace(
+                evaluation, status="failed", objectives={}, constraints={}, recorded={}, error=error
+            )
+    return evaluation
+
+
 def _no_network(genome: np.ndarray) -> str:
     """What stands for the notation of a genome that has none."""
     return "no network: " + "".join(map(str, genome))
@@ -169,6 +187,7 @@ def _rows(evaluations: Sequence[Evaluation], names: Sequence[str], what: str) ->
         # a rejected candidate keeps the violations that rejected it, so that pymoo can tell near from far
         usable = evaluation.status == "ok" or (what == "constraints" and evaluation.status == "rejected")
         missing = 0.0 if what == "constraints" and evaluation.status == "rejected" else PENALTY
-        return known.get(name, missing) if usable else PENALTY
+        # a limit close to zero makes violations of any size: none is worse than a failure
+        return min(known.get(name, missing), PENALTY) if usable else PENALTY
 
     return np.array([[value(e, name) for name in names] for e in evaluations], dtype=float)
