@@ -1,6 +1,6 @@
 """Adversarial training of a supernet, one random path per step: made once, kept, and inherited by candidates.
 
-RobNet (Guo et al., CVPR 2020, §3.1): each batch draws a random α (path dropout), adversarial examples are made for that
+RobNet (Guo et al., CVPR 2020, §3.2): each batch draws a random α (path dropout), adversarial examples are made for that
 sub-network, and it is trained on them. The paper leaves open how likely an operation is to be drawn.
 """
 

@@ -9,7 +9,7 @@ what it leaves open is chosen here:
   those of another public project. Batch normalisation is recalibrated before a candidate is judged, since a supernet's
   running statistics mix all paths.
 - Parameters are a second objective, so that a front appears; NSGA-II is one override: ``algorithm=NSGA2``.
-- ``budgets`` is the paper's study of 100 architectures for each of three budgets, drawn within the budget.
+- ``budgets`` is the paper's study of 100 architectures for each of three budgets (§3.4), drawn within the budget.
 - ``scratch`` trains the same architectures from scratch: the truth that a supernet's ranking is held to
   (``evaluator.seed=1`` trains them once more: how far does one truth repeat another?).
 - Digits of 8x8 pixels are hardly fooled at 8/255 (half a grey step): the demo's ball is 0.1, judged at 0.05, 0.1, 0.15.

@@ -1,4 +1,4 @@
-"""RobNet-free (Guo et al., CVPR 2020, §3.4): every cell has an α of its own; high FSP distance is rejected first.
+"""RobNet-free (Guo et al., CVPR 2020, §3.5): every cell has an α of its own; high FSP distance is rejected first.
 
 Cell-free spaces are too large for random search alone. The paper found that the distance between the flow (FSP) of
 clean and adversarial images in deep cells tells the gap between clean and robust accuracy, so candidates whose distance

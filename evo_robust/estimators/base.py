@@ -31,7 +31,7 @@ class Estimator(Part, abc.ABC):
 
 
 class NoiseEstimator(nn.Module, abc.ABC):
-    """φ with δ̂ = φ(x, δ_ε1 … δ_εN1, ε̂): the noise at ε̂ from those at N1 other strengths (Wsr-NAS, AAAI 2023, eq. 4).
+    """φ with δ̂ = φ(x, δ_ε1 … δ_εN1, ε̂): the noise at ε̂ from those at N1 other strengths (Wsr-NAS, AAAI 2023, eq. 3).
 
     Attributes:
         in_shape: channels, height and width of the images.

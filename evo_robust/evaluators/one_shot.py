@@ -1,4 +1,4 @@
-"""Candidates that inherit a supernet's weights (RobNet, Guo et al., CVPR 2020, §3.1)."""
+"""Candidates that inherit a supernet's weights (RobNet, Guo et al., CVPR 2020, §3.2)."""
 
 from __future__ import annotations
 

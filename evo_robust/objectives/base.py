@@ -234,7 +234,7 @@ class Gate(Constraint):
 
     The limit is a quantile of what random architectures of the space reach, all measured with inherited weights (and
     recalibrated statistics) when a search starts. Only evaluators that inherit weights have gates. RobNet rejects
-    cell-free networks of high FSP distance (Guo et al., CVPR 2020, §3.4), at a threshold that the paper does not tell.
+    cell-free networks of high FSP distance (Guo et al., CVPR 2020, §3.5), at a threshold that the paper does not tell.
     """
 
     limit_needed: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""How far an attack moves what a network's cells do: the FSP distance (RobNet, Guo et al., CVPR 2020, §3.4)."""
+"""How far an attack moves what a network's cells do: the FSP distance (RobNet, Guo et al., CVPR 2020, §3.5)."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class FSPDistance(Objective):
     """Mean squared distance between the cells' FSP matrices on clean and on adversarial images.
 
     The FSP matrix of a cell (flow of the solution procedure) holds the products of its input's and its output's
-    channels, averaged over places: G = Σ F_in ⊗ F_out / (h·w). The distance of a cell is the mean over images of
-    ‖G(x) − G(x_adv)‖², squared Frobenius norm; in deep cells it goes with the gap between clean and robust accuracy,
-    so that it can turn candidates away before anything dearer is measured. F_in is the cell's last input that is not
-    zero (RobNet: the output of cell k−1), averaged to the output's size where a reduction halves it.
+    channels, averaged over places: G = Σ F_in ⊗ F_out / (h·w) (eq. 3). The distance of a cell is the mean over images
+    of ‖G(x) − G(x_adv)‖², squared Frobenius norm (eq. 4); in deep cells it goes with the gap between clean and robust
+    accuracy, so that it can turn candidates away before anything dearer is measured. F_in is the cell's last input that
+    is not zero (RobNet: the output of cell k−1), averaged to the output's size where a reduction halves it.
 
     The distances of all cells are recorded in the candidate's figures under the objective's name, null where a cell
     is empty, with the number of images ``n``. Every image is attacked to the last step, misclassified ones too.
