@@ -235,6 +235,10 @@ def _show(console: Console, found: Analysis) -> None:
             f"best against worst {s.each} networks, linear classifier: {s.accuracy:.1%} right by cross-validation, "
             f"{s.training_accuracy:.1%} of what it was fitted to (guessing: 50%){positive}"
         )
+        positive = "" if math.isnan(s.published.positive) else f", {s.published.positive:.0%} of its weights positive"
+        console.print(
+            f"the paper's classifier (SGDClassifier): {s.published.accuracy:.1%} of what it was fitted to{positive}"
+        )
     if found.relations:
         console.print(relations_table(found.relations))
     if found.ranking is not None:

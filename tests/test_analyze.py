@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from scipy import stats
+from sklearn.linear_model import SGDClassifier
 from toys import Distance, Integers, Total, Toy
 
 from evo_robust import analyze
@@ -253,7 +254,8 @@ def test_names_of_accuracies() -> None:
 def test_density_is_found_again(drawn: tuple[analyze.Analysis, Path], shared: Path) -> None:
     found, out = drawn
     rows = {(r["x"], r["y"]): r for r in rows_of(out / "density.csv")}
-    assert set(rows) == {(x, y) for x in ("density", "parameters") for y in ("robust accuracy", "clean accuracy")}
+    explaining = ("density", "genome density", "parameters")
+    assert set(rows) == {(x, y) for x in explaining for y in ("robust accuracy", "clean accuracy")}
     one = study(shared)
     direct = stats.pearsonr([s.density for s in one.known_structures()], 1 - one.error("robust"))
     found_row = rows["density", "robust accuracy"]
@@ -261,6 +263,35 @@ def test_density_is_found_again(drawn: tuple[analyze.Analysis, Path], shared: Pa
     assert float(found_row["pearson_p"]) == pytest.approx(direct.pvalue)
     assert float(found_row["slope"]) == pytest.approx(0.3, abs=0.06) and found_row["n"] == "80"
     assert float(rows["density", "clean accuracy"]["pearson"]) < direct.statistic
+
+
+def test_both_densities_stand_side_by_side(drawn: tuple[analyze.Analysis, Path], shared: Path) -> None:
+    """The paper's Σα/28 counts edges that carry nothing, which the network's own density does not."""
+    rows = load_run(shared).evaluations
+    told = {r["architecture"]: r for r in rows_of(drawn[1] / "study.csv")}
+    assert len(told) == len(rows) == 80
+    for row in rows:
+        own, live = float(told[row["architecture"]]["genome_density"]), float(told[row["architecture"]]["density"])
+        assert own == sum(row["genome"]) / 28 and live <= own
+        assert (live == own) == (SPACE.encode(SPACE.from_text(row["architecture"])).tolist() == row["genome"])
+    differ = sum(r["density"] != r["genome_density"] for r in told.values())
+    assert 0 < differ < 20, "a few genomes in a hundred hold edges that carry nothing"
+    found = rows_of(drawn[1] / "density.csv")
+    pearson = {r["x"]: float(r["pearson"]) for r in found if r["y"] == "robust accuracy"}
+    direct = stats.pearsonr([sum(r["genome"]) / 28 for r in rows], [1 - r["objectives"]["robust_error"] for r in rows])
+    assert pearson["genome density"] == pytest.approx(direct.statistic) != pearson["density"]
+
+
+def test_the_papers_classifier_stands_beside_ours(drawn: tuple[analyze.Analysis, Path], shared: Path) -> None:
+    found, one = drawn[0].separation, study(shared)
+    assert found is not None
+    order = np.argsort(one.error("robust"), kind="stable")
+    genomes = one.genomes[np.concatenate([order[:24], order[-24:]])]
+    model = SGDClassifier(random_state=0).fit(genomes, found.best)
+    assert found.published.accuracy == model.score(genomes, found.best) > 0.8
+    assert found.published.positive == (model.coef_ > 0).mean()
+    rows = {r["name"]: r["value"] for r in rows_of(drawn[1] / "separation.csv")}
+    assert float(rows["the paper's classifier: training accuracy"]) == found.published.accuracy
 
 
 def test_convolutions_by_budget(drawn: tuple[analyze.Analysis, Path], shared: Path) -> None:
@@ -387,7 +418,7 @@ def test_ranking_beside_truths(drawn: tuple[analyze.Analysis, Path], shared: Pat
     found = drawn[0].ranking
     assert found is not None and found.main == "mean of 2 truths" and len(found.texts) == 80
     tau = {a.predictor.name: a.kendall for a in found.against(found.main)}
-    assert list(tau) == ["shared: inherited weights", "shared", "parameters", "FLOPs", "density"]
+    assert list(tau) == ["shared: inherited weights", "shared", "parameters", "FLOPs", "density", "genome density"]
     # positive where the larger figure goes with the more robust network; noise costs order
     assert tau["shared"].tau > tau["shared: inherited weights"].tau > 0 and tau["density"].tau > 0.3
     truth = np.mean([found.truths[name] for name in ("first", "second")], axis=0)
@@ -396,7 +427,7 @@ def test_ranking_beside_truths(drawn: tuple[analyze.Analysis, Path], shared: Pat
     ceiling = stats.kendalltau(found.truths["first"], found.truths["second"]).statistic
     assert found.ceiling == pytest.approx(ceiling)
     rows = rows_of(drawn[1] / "ranking.csv")
-    assert len(rows) == 5 * 3 + 1 and rows[-1]["kind"] == "truth"
+    assert len(rows) == 6 * 3 + 1 and rows[-1]["kind"] == "truth"
     assert all(float(r["low_95"]) <= float(r["kendall_tau"]) <= float(r["high_95"]) for r in rows)
 
 

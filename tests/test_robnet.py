@@ -21,7 +21,7 @@ from evo_robust import export
 from evo_robust.attacks.fast import fold_batch_norm
 from evo_robust.data import Digits
 from evo_robust.genotype import Genotype, load_genotype
-from evo_robust.spaces import InvalidArchitecture, RobNet
+from evo_robust.spaces import DARTS, InvalidArchitecture, RobNet
 from evo_robust.spaces.robnet import RobNetArchitecture
 from evo_robust.spaces.robnet_codec import alpha_from_text, edges_of, live_cell, n_edges
 from evo_robust.spaces.robnet_genotypes import PUBLISHED
@@ -377,6 +377,22 @@ def test_structure_of_free_cells_is_a_mean_over_cells() -> None:
     )
     assert (structure.cells, structure.places) == (5, 5)
     assert structure.convolutions == (5 + 2 + 1 + 3 + 3) / 5 and structure.density == (10 + 2 + 3 + 4 + 4) / 50
+
+
+def test_dead_edges_count_in_the_papers_density_alone() -> None:
+    genome = SHARED.encode(SHARED.from_text(SMALL))
+    assert SHARED.genome_density(genome) == SHARED.structure(SHARED.decode(genome)).density == 16 / 28
+    genome = np.zeros(28, dtype=int)
+    genome[1] = genome[4] = genome[18] = 1  # e0, e2 and e9, which read node 0
+    assert SHARED.genome_density(genome) == SHARED.structure(SHARED.decode(genome)).density == 3 / 28
+    genome[1] = 0  # nothing enters node 2: e4, which leaves it, is dead
+    genome[8] = 1
+    assert SHARED.genome_density(genome) == 3 / 28 and SHARED.structure(SHARED.decode(genome)).density == 2 / 28
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, 2, 28) for _ in range(2000)]
+    differ = [SHARED.genome_density(g) != SHARED.structure(SHARED.decode(g)).density for g in drawn]
+    assert 0.06 < np.mean(differ) < 0.09
+    assert DARTS().genome_density(np.zeros(28, dtype=int)) is None
 
 
 @pytest.mark.parametrize("budget", BUDGETS)

@@ -126,6 +126,7 @@ def _predictors(runs: Sequence[Study], texts: Sequence[str]) -> list[Predictor]:
     rivals = {"parameters": study.error("params")[i], "FLOPs": study.error("flops")[i]}
     if study.structures is not None:
         rivals["density"] = study.structural("density")[i]
+        rivals["genome density"] = study.error("genome_density")[i]
     found += [Predictor(name, "size", values) for name, values in rivals.items() if np.isfinite(values).all()]
     return found
 

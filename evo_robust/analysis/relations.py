@@ -15,6 +15,9 @@ from evo_robust.spaces.structure import BUDGETS
 
 SHOWN_DEPTHS = 3
 
+GENOME_DENSITY = "genome density"
+"""What the density of genomes as they were asked for is called, operations that carry nothing among them."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
@@ -46,10 +49,15 @@ def relate(x_name: str, y_name: str, x: np.ndarray, y: np.ndarray, where: str = 
 def density_relations(study: Study) -> list[Relation]:
     """Density, and parameters as its plain rival, against robust accuracy and, where recorded, clean accuracy (Fig. 5).
 
+    Density is that of the operations that carry something. Where a space can tell it, the genome's own (RobNet's D =
+    Σα/28, eq. 2, which counts all) stands beside.
+
     Raises:
         LeftOut: the space tells no density.
     """
     explaining = {"density": study.structural("density")}
+    if study.has("genome_density"):
+        explaining[GENOME_DENSITY] = study.error("genome_density")
     if study.has("params"):
         explaining["parameters"] = study.error("params")
     explained = {study.robust_words: study.accuracy()}

@@ -33,10 +33,11 @@ class Study:
         space: the search space.
         objective: column of the robust error.
         texts: notation of each architecture.
-        genomes: a genome of each, ``(n, genes)``.
+        genomes: a genome of each, ``(n, genes)``, without what carries nothing.
         structures: what each is made of; None where the space cannot tell.
-        columns: ``robust``, ``clean``, ``inherited_robust``, ``inherited_clean`` (errors in [0, 1]), ``params`` and
-            ``flops``, each ``(n,)`` and NaN where nothing was recorded.
+        columns: ``robust``, ``clean``, ``inherited_robust``, ``inherited_clean`` (errors in [0, 1]), ``params``,
+            ``flops`` and ``genome_density`` (of the genome that was asked for, which may hold edges that carry
+            nothing), each ``(n,)`` and NaN where nothing was recorded.
         fsp: FSP distance of each cell ``(n, cells)``, NaN where a cell is empty; no cells where nothing was recorded.
         finetuned: whether inherited weights were finetuned before architectures were judged.
         fsp_inherited: whether FSP distances were measured with inherited weights, before finetuning.
@@ -128,6 +129,8 @@ def study_of(view: View, objective: str) -> Study:
         columns["clean"] = np.full(keep.sum(), np.nan)
     rows = [row for row, kept in zip(view.rows, keep, strict=True) if kept]
     space, texts = view.run.problem.space, [row["architecture"] for row in rows]
+    densities = [space.genome_density(np.array(row["genome"])) for row in rows]
+    columns["genome_density"] = np.array([np.nan if d is None else d for d in densities])
     try:
         architectures = [space.from_text(text) for text in texts]
     except ValueError as error:

@@ -7,20 +7,24 @@ from pathlib import Path
 
 import numpy as np
 
-from evo_robust.analysis.relations import Relation
-from evo_robust.plotting.study_panel import networks, same_heights, scatter
+from evo_robust.analysis.relations import GENOME_DENSITY, Relation
+from evo_robust.plotting.study_panel import correlation_lines, networks, same_heights, scatter
 from evo_robust.plotting.style import note, picture
 
 
 def draw_density(found: Sequence[Relation], path: Path, *, caution: str) -> None:
     """Robust accuracy against density and, where recorded, against the parameter count.
 
+    The genomes' own density is nearly the same picture: its correlation is told in the small print.
+
     Args:
         found: relations, the robust accuracy's among them; density first.
         path: PNG file.
         caution: what must be known about the sample.
     """
-    shown = [r for r in found if r.y_name == found[0].y_name]
+    robust = [r for r in found if r.y_name == found[0].y_name]
+    shown = [r for r in robust if r.x_name != GENOME_DENSITY]
+    asked = [f"{correlation_lines(r).splitlines()[0]}" for r in robust if r.x_name == GENOME_DENSITY]
     with picture(path, 4.6 * len(shown) if len(shown) > 1 else 7.0, 4.9) as figure:
         panels = figure.subplots(1, len(shown), squeeze=False)[0]
         labels = {"density": "density (% of all that could be there)"}
@@ -30,4 +34,5 @@ def draw_density(found: Sequence[Relation], path: Path, *, caution: str) -> None
         same_heights(panels, 100 * np.concatenate([r.y for r in shown]))
         line = "Line: least squares. " if found[0].correlation.known else ""
         figure.suptitle("Do denser networks withstand more?", x=0.01, ha="left", fontsize=12)
-        note(figure, f"{networks(found[0].correlation.n)}. {line}{caution}")
+        beside = f"Genomes' own density, edges that carry nothing counted: {asked[0]}. " if asked else ""
+        note(figure, f"{networks(found[0].correlation.n)}. {line}{beside}{caution}")

@@ -18,7 +18,7 @@ _COUNTS = ("parameters", "convolutions per cell")
 
 def scatter(axes: Axes, found: Relation, title: str, *, x_label: str | None = None, y_label: bool = True) -> None:
     """One point per architecture, y in percent, the regression line, and the correlations under the title."""
-    unit = {"parameters": "parameters", "density": "share"}.get(found.x_name, "")
+    unit = {"parameters": "parameters", "density": "share", "genome density": "share"}.get(found.x_name, "")
     share = unit == "share" or found.x_name.startswith("share")
     shown = quantity(found.x_name, "share" if share else unit, found.x)
     log = shown.log and found.x_name not in _COUNTS

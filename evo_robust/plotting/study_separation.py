@@ -48,6 +48,9 @@ def _small_print(found: Separation) -> str:
     ]
     if not np.isnan(found.positive):
         parts.append(f"{found.positive:.0%} of the weights of yes/no genes are positive.")
+    parts.append(
+        f"The paper's classifier (SGDClassifier): {100 * found.published.accuracy:.1f}% of what it was fitted to."
+    )
     if found.each < FEW_EACH:
         parts.append(f"Groups of fewer than {FEW_EACH} networks: read this as a hint.")
     return " ".join(parts)

@@ -110,6 +110,14 @@ class SearchSpace(Part, abc.ABC):
         """What the architecture is made of; None where the space cannot tell."""
         return None
 
+    def genome_density(self, genome: np.ndarray) -> float | None:
+        """Share in [0, 1] of the possible operations that a genome asks for, those that carry nothing counted too.
+
+        None where genes do not stand for operations one by one. The density of the network itself, without what
+        carries nothing, is that of :meth:`structure`.
+        """
+        return None
+
     def sample_in(self, rng: np.random.Generator, budget: Budget) -> np.ndarray:
         """A random genome ``(n_genes,)`` of an architecture whose budget class is ``budget``.
 

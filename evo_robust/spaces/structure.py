@@ -12,7 +12,7 @@ Budget = Literal["small", "medium", "large"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
 
 SMALL, MEDIUM = 7 / 14, 10 / 14
-"""Largest share of a cell's places that convolutions fill in a small and a medium budget (RobNet: 7 and 10 of 14)."""
+"""Largest share of a cell's places that convolutions fill in a small and a medium budget (RobNet §3.4: 7, 10 of 14)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Structure:
         operations: all of them, cell by cell.
         cells: number of cells that differ (1 where they share one description), >= 1.
         places: places per cell where a convolution may stand, >= 1.
-        density: share in [0, 1] of the possible operations that are there (RobNet: D = Σα/28).
+        density: share in [0, 1] of the possible operations that are there (RobNet: D = Σα/28, eq. 2, of live edges).
     """
 
     operations: tuple[Operation, ...]
