@@ -141,7 +141,7 @@ class SearchProblem(PymooProblem):
         asked = list(todo)
         for index, evaluation in self.session.evaluate([todo[key][2] for key in asked]):
             number, genome, _ = todo[asked[index]]
-            self.evaluations[asked[index]] = _rankable(evaluation)
+            self.evaluations[asked[index]] = _rankable(evaluation.sound())
             self._keep(asked[index], number, genome)
         return [self.evaluations[key] for key in keys]
 

@@ -1,9 +1,19 @@
-"""Every number that a ledger row holds, by one name: what budgets, pictures and studies ask for."""
+"""What a ledger row can hold; every number that it holds, by one name: what budgets, pictures and studies ask for."""
 
 from __future__ import annotations
 
+import json
+import math
+import sys
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import PurePath
 from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+_LARGEST = int(sys.float_info.max)
 
 
 def figures_of(row: Mapping[str, Any]) -> dict[str, float]:
@@ -30,3 +40,67 @@ def flat(name: str, value: Any) -> dict[str, float]:
     if not isinstance(value, Mapping):
         return {}
     return {key: number for part, inner in value.items() for key, number in flat(f"{name}.{part}", inner).items()}
+
+
+def as_json(name: str, value: Any) -> Any:
+    """The figure ``name`` as a JSON value: what parts of searches put into a record may be of many kinds.
+
+    NumPy's and torch's numbers and arrays become numbers and lists, sets sorted lists, paths text. NaN and infinities,
+    which JSON has not, become null. Text is made such that UTF-8 can hold it.
+
+    Raises:
+        TypeError: no such kind of value.
+        ValueError: a whole number that no float holds, two keys that are written alike, or a value inside itself.
+    """
+    try:
+        return _json(name, value)
+    except RecursionError:
+        raise ValueError(f"the figure {name} is nested too deep, or holds itself") from None
+
+
+def printable(text: str) -> str:
+    """The text such that UTF-8 can hold it: halves of surrogate pairs are written out, a backslash and a number."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _json(name: str, value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (str, PurePath)):
+        return printable(str(value))
+    if isinstance(value, int):
+        if abs(value) > _LARGEST:
+            raise ValueError(f"the figure {name} is a whole number of {value.bit_length()} bits, more than floats hold")
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        found = {_key(name, k): _json(f"{name}.{k}", v) for k, v in value.items()}
+        if len(found) < len(value):
+            raise ValueError(f"the figure {name} has keys that are written alike: {', '.join(map(repr, value))}")
+        return found
+    if isinstance(value, AbstractSet):
+        return _sorted([_json(name, v) for v in value])
+    if isinstance(value, (list, tuple)):
+        return [_json(f"{name}.{i}", v) for i, v in enumerate(value)]
+    raise TypeError(
+        f"the figure {name} is a {type(value).__name__}: expected numbers, text, or lists and dictionaries of these"
+    )
+
+
+def _sorted(values: list[Any]) -> list[Any]:
+    """In an order that is the same in every process."""
+    try:
+        return sorted(values)
+    except TypeError:
+        return sorted(values, key=json.dumps)
+
+
+def _key(name: str, key: Any) -> str:
+    """A key as ``json`` writes it."""
+    plain = _json(f"{name}: a key", key)
+    if isinstance(plain, (list, dict)):
+        raise TypeError(f"the figure {name} has the key {key!r}: expected text or a number")
+    return plain if isinstance(plain, str) else json.dumps(plain)

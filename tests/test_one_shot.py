@@ -232,7 +232,7 @@ def test_one_clean_pass_serves_all_objectives_of_a_stage(monkeypatch: pytest.Mon
 def test_a_time_limit_is_kept() -> None:
     problem = chz.replace(TINY, evaluator=chz.replace(TUNED.evaluator, time_limit=1e-6))
     evaluation = evaluate(problem, distinct(TINY, 1))[0]
-    assert evaluation.status == "failed" and "time limit" in (evaluation.error or "")
+    assert evaluation.status == "failed" and "evaluator.time_limit=1e-06" in (evaluation.error or "")
 
 
 # ---- gates

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import chz
 
 from evo_robust.data import DataSet
+from evo_robust.figures import as_json, printable
 from evo_robust.objectives.base import Constraint, Context, Objective
 from evo_robust.parts import Part
 from evo_robust.spaces.base import Architecture, SearchSpace
@@ -27,7 +29,7 @@ class Evaluation:
         objectives: value by name, in declared order; dear ones are absent unless ``ok``.
         constraints: G by name (feasible where ≤ 0).
         recorded: values of objectives that are measured but not searched for, by name.
-        figures: extra figures by name, JSON values.
+        figures: extra figures by name, JSON values (``sound`` makes them so).
         seconds: wall-clock time it took.
         seed: the candidate's seed.
         error: the reason of a failure or rejection.
@@ -42,6 +44,20 @@ class Evaluation:
     seconds: float = 0.0
     seed: int = 0
     error: str | None = None
+
+    def sound(self) -> Evaluation:
+        """The evaluation as a record can keep it: figures are JSON values; where they cannot be, it failed."""
+        try:
+            for name, value in (self.objectives | self.constraints | self.recorded).items():
+                if not math.isfinite(value):
+                    raise ValueError(f"{name} is {value}")
+            figures = {printable(name): as_json(name, value) for name, value in self.figures.items()}
+        except (TypeError, ValueError) as error:
+            reason = printable(f"{type(error).__name__}: {error}")
+            return Evaluation(
+                architecture=self.architecture, status="failed", seconds=self.seconds, seed=self.seed, error=reason
+            )
+        return dataclasses.replace(self, figures=figures, error=None if self.error is None else printable(self.error))
 
 
 class Session(abc.ABC):

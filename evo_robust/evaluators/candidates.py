@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from evo_robust.data import DataSet, Splits
+from evo_robust.evaluators.time_limit import over
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.parts import seed_from
 from evo_robust.spaces.base import Architecture
-from evo_robust.train import TimeLimit
 
 
 @functools.lru_cache(maxsize=2)
@@ -80,8 +80,8 @@ class Meter:
         value = float(objective.measure(self.candidate))
         if not math.isfinite(value):
             raise ValueError(f"{objective.name} is {value}")
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise TimeLimit(f"took longer than evaluator.time_limit={self.limit} s")
+        if self.limit is not None and self.deadline is not None and time.monotonic() > self.deadline:
+            raise over(self.limit)
         self._known.append((objective, value))
         return value
 

@@ -22,6 +22,7 @@ from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, splits_on, worker_device
 from evo_robust.evaluators.gates import with_limits
+from evo_robust.evaluators.time_limit import within
 from evo_robust.figures import flat
 from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective, silent
 from evo_robust.objectives.cost import count_flops, count_params
@@ -68,7 +69,10 @@ class PooledEvaluator(Evaluator, abc.ABC):
         "stays; >= 0",
     )
     time_limit: float | None = chz.field(
-        default=None, doc="seconds after which a candidate's training is given up and recorded as failed; > 0"
+        default=None,
+        doc="seconds after which a candidate's training, attack or objective under way is given up and recorded as "
+        "failed; > 0 (on Windows and in threads, such as dask's, looked at between training steps and after each "
+        "objective alone)",
     )
     backend: Literal["loky", "dask", "ray"] = chz.field(
         default="loky", doc="joblib backend: processes here, or a dask or ray cluster", metadata=WHERE
@@ -290,13 +294,17 @@ def _backend(name: str) -> Iterator[None]:
 def inherited_value(job: Job, objective: Objective, architecture: Architecture) -> float | str:
     """The objective on an architecture's first stage (inherited weights), or the reason why there is none."""
     started = time.monotonic()
-    try:
+
+    def measure() -> float:
         with at_work(job, architecture) as candidate:
             meter = Meter(candidate, job.evaluator.time_limit, started)
             stage = next(job.evaluator.stages(candidate.context, architecture, meter.deadline))
             meter.use(stage.model, stage.figures)
             return meter.value(objective)
-    except Exception as error:
+
+    try:
+        return within(job.evaluator.time_limit, started, measure)
+    except BaseException as error:
         return reason_of(error)
 
 
@@ -314,15 +322,22 @@ def at_work(job: Job, architecture: Architecture) -> Iterator[Candidate]:
             torch.cuda.empty_cache()  # several workers share a device: what is not used must not be held
 
 
-def reason_of(error: Exception) -> str:
-    """A candidate's failure in words.
+def reason_of(error: BaseException) -> str:
+    """A candidate's failure in words: of whatever it raised, ``SystemExit`` and the like too.
 
     Raises:
         UserError: missing data and the like concern the search, not this candidate.
+        KeyboardInterrupt, GeneratorExit: somebody wants the search to end.
     """
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, KeyboardInterrupt, GeneratorExit)):
         raise error
-    return str(error) if isinstance(error, (TimeLimit, TrainingDiverged)) else f"{type(error).__name__}: {error}"
+    if isinstance(error, (TimeLimit, TrainingDiverged)):
+        return str(error)
+    try:
+        text = str(error)
+    except Exception as fault:  # what a part raises may be broken itself
+        text = f"its text cannot be had ({type(fault).__name__})"
+    return f"{type(error).__name__}: {text}"
 
 
 def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
@@ -331,13 +346,18 @@ def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
     text = job.context.space.to_text(architecture)
     status: Literal["ok", "failed", "rejected"] = "failed"
     error: str | None = None
-    figures: dict[str, Any] = {}
     measured = _Measured()
-    try:
+
+    def measure() -> str | None:
         with at_work(job, architecture) as candidate:
-            error = _measure(job, candidate, measured, started)
-            status, figures = "ok" if error is None else "rejected", candidate.figures
-    except Exception as reason:
+            rejected = _measure(job, candidate, measured, started)
+            measured.figures = candidate.figures
+            return rejected
+
+    try:
+        error = within(job.evaluator.time_limit, started, measure)
+        status = "ok" if error is None else "rejected"
+    except BaseException as reason:
         error = reason_of(reason)
     return Evaluation(
         architecture=text,
@@ -345,11 +365,11 @@ def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
         objectives=measured.objectives if status == "ok" else {},
         constraints=measured.constraints,
         recorded=measured.recorded if status == "ok" else {},
-        figures=figures,
+        figures=measured.figures if status != "failed" else {},
         seconds=round(time.monotonic() - started, 3),
         seed=candidate_seed(job.context, text),
         error=error,
-    )
+    ).sound()
 
 
 @dataclasses.dataclass
@@ -359,6 +379,7 @@ class _Measured:
     objectives: dict[str, float] = dataclasses.field(default_factory=dict)
     constraints: dict[str, float] = dataclasses.field(default_factory=dict)
     recorded: dict[str, float] = dataclasses.field(default_factory=dict)
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float) -> str | None:
@@ -399,7 +420,10 @@ def _check(constraints: Iterable[Constraint], meter: Meter, measured: _Measured)
     broken = []
     for constraint in constraints:
         value = meter.value(constraint.of)
-        measured.constraints[constraint.name] = g = constraint.violation(value)
+        g = float(constraint.violation(value))
+        if not math.isfinite(g):
+            raise ValueError(f"{constraint.name} is {g}")
+        measured.constraints[constraint.name] = g
         if g > 0:
             broken.append((constraint, value))
     return broken

@@ -1,0 +1,69 @@
+"""A candidate's time limit: what is under way is cut short when the time is up."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from evo_robust.train import TimeLimit
+
+T = TypeVar("T")
+
+# seconds after which work that did not stop (it caught everything) is told again
+_AGAIN = 5.0
+
+
+class _TimeUp(BaseException):
+    """The time is up. No ``Exception``, so that no ``except Exception`` on the way keeps it."""
+
+
+def can_cut() -> bool:
+    """Whether work in this thread can be cut short: a timer's signal reaches main threads alone, and not on Windows."""
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+
+
+def over(limit: float) -> TimeLimit:
+    """The failure of a candidate that took longer than ``limit`` seconds."""
+    return TimeLimit(f"took longer than evaluator.time_limit={limit} s")
+
+
+def within(limit: float | None, started: float, work: Callable[[], T]) -> T:
+    """The result of ``work``, which is cut short ``limit`` seconds after ``started``.
+
+    A call into native code (one step of a network's backward pass, say) ends first. Where nothing can be cut
+    (``can_cut``), ``work`` goes on: it looks at its deadline itself, between training steps and after each objective.
+
+    Args:
+        limit: seconds, > 0; None for as long as it takes.
+        started: ``time.monotonic()`` when it began.
+        work: what is done, in this thread.
+
+    Raises:
+        TimeLimit: it took longer.
+    """
+    if limit is None or not can_cut():
+        return work()
+    under_way = True
+
+    def ring(*_: Any) -> None:
+        if under_way:
+            raise _TimeUp
+
+    entered = time.monotonic()
+    handler = signal.signal(signal.SIGALRM, ring)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, max(1e-3, started + limit - entered), _AGAIN)
+    try:
+        try:
+            return work()
+        finally:
+            under_way = False
+    except _TimeUp:
+        raise over(limit) from None
+    finally:
+        # somebody else's timer goes on where it would be without us
+        left = max(1e-3, left - (time.monotonic() - entered)) if left else 0.0
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
