@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import time
@@ -30,7 +29,7 @@ from evo_robust.attacks.inference import clean_error, correct_mask
 from evo_robust.attacks.level import CMAES, LevelAttack, LevelNorm
 from evo_robust.data import DataSet, Images, Splits
 from evo_robust.device import fixed_threads
-from evo_robust.files import only_one, read_tensors, whole_file, write_tensors
+from evo_robust.files import former_digests, only_one, read_tensors, stored_checksum, whole_file, write_tensors
 from evo_robust.objectives.base import Say, silent
 from evo_robust.parts import Part, UserError, digest, dotted, seed_from
 from evo_robust.recipes import Recipe, Standard
@@ -107,8 +106,11 @@ class AdversarialSet(Part):
 
     def fingerprint(self, data: DataSet, cache: Path) -> str:
         """Digest of the images that the search is measured on; the set must be there."""
-        file = self.folder(data, cache) / "search.safetensors"
-        return digest(VERSION, hashlib.sha256(file.read_bytes()).hexdigest())
+        return digest(VERSION, stored_checksum(self.folder(data, cache) / "search.safetensors"))
+
+    def former_fingerprints(self, data: DataSet, cache: Path) -> list[str]:
+        """What ``fingerprint`` may have been while it was made of the file's bytes, whose order differed by chance."""
+        return [digest(VERSION, found) for found in former_digests(self.folder(data, cache) / "search.safetensors")]
 
     def check(self, data: DataSet) -> None:
         """Raise ``ValueError`` where images of ``data`` do not suit the levels."""

@@ -94,9 +94,39 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, 
     # channels-last images and views become plain: a safetensors file holds dense arrays only
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     metadata = {"info": json.dumps(info or {}), "sha256": _checksum(plain)}
-    with whole_file(path) as temporary:
-        # safetensors' own writer leaves files that only their owner can read
-        temporary.write_bytes(save(plain, metadata))
+    length, info_first, _, rest = _orders(save(plain, metadata))
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        # safetensors' own writer leaves files that only their owner can read, and puts the two in a random order
+        file.writelines((length, info_first, rest))
+
+
+def _orders(content: bytes) -> tuple[bytes, bytes, bytes, memoryview]:
+    """A safetensors file with our two metadata: length of its head, the head with each of them first, the rest."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    head = content[8:end].decode()
+    begin = len('{"__metadata__":')
+    metadata, stop = json.JSONDecoder().raw_decode(head, begin)
+    stored = {key: f"{json.dumps(key)}:{json.dumps(value, ensure_ascii=False)}" for key, value in metadata.items()}
+    # quotes inside of texts are escaped, so that the checksum stands there once
+    info = head[begin + 1 : stop - 1].replace(stored["sha256"], "").strip(",")
+    both = (f"{info},{stored['sha256']}", f"{stored['sha256']},{info}")
+    first, second = (f"{head[: begin + 1]}{text}{head[stop - 1 :]}".encode() for text in both)
+    return content[:8], first, second, memoryview(content)[end:]
+
+
+def former_digests(path: Path) -> list[str]:
+    """SHA-256 of all bytes of a ``write_tensors`` file, for both orders of its metadata, of which earlier ones had one.
+
+    Early records name files by it, though the order was random; ``stored_checksum`` is what names files now.
+
+    Raises:
+        UserError: the file is not there, or damaged.
+    """
+    try:
+        length, *heads, rest = _orders(path.read_bytes())
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and run the command again") from None
+    return [hashlib.sha256(b"".join((length, head, rest))).hexdigest() for head in heads]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

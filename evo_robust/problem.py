@@ -105,8 +105,18 @@ class Problem(Part):
         session = self.start(device, choose_workers(workers, device))
         return self.adapt(session)
 
-    def start(self, device: str, workers: int, folder: Path | None = None, say: Say = silent) -> Session:
-        """The evaluator at work; what candidates share (adversarial sets, supernets) is built now."""
+    def start(
+        self,
+        device: str,
+        workers: int,
+        folder: Path | None = None,
+        say: Say = silent,
+        measured_under: frozenset[str] = frozenset(),
+    ) -> Session:
+        """The evaluator at work; what candidates share (adversarial sets, supernets) is built now.
+
+        ``measured_under`` are the fingerprints of rows that the run folder holds already.
+        """
         context = Context(
             space=self.space,
             data=self.data,
@@ -117,6 +127,7 @@ class Problem(Part):
             recorded=self.recorded,
             folder=folder,
             say=say,
+            measured_under=measured_under,
         )
         return self.evaluator.start(context, self.objectives, self.constraints)
 

@@ -15,7 +15,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from evo_robust.evaluators.base import Evaluation
+from evo_robust.evaluators.base import Evaluation, Session
 from evo_robust.files import make_folder, write_csv, write_json
 from evo_robust.indicators import hypervolume, ideal_and_nadir, objective_matrix
 from evo_robust.ledger import (
@@ -167,6 +167,27 @@ class Record:
     def n_known(self) -> int:
         """Evaluations that an earlier run left."""
         return len(self._known)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """What an earlier run's rows were measured under."""
+        return frozenset(fingerprint for _, fingerprint in self._known)
+
+    def check_goes_on(self, session: Session) -> None:
+        """Refuse to go on where a search of one fingerprint has another than an earlier run's rows.
+
+        Raises:
+            UserError: it has.
+        """
+        if not self._known or session.fingerprint in self.fingerprints:
+            return
+        built = f"what was built in the cache ({', '.join(session.built)}) is not what it was, or "
+        raise UserError(
+            f"{self.folder / LEDGER_FILE}: new evaluations would not compare with the {self.n_known} that are there: "
+            f"{built if session.built else ''}another version of evo_robust made them "
+            f"(fingerprint {min(self.fingerprints)}, now {session.fingerprint}). Nothing was changed; "
+            "choose another out="
+        )
 
     def known(self, architecture: str, fingerprint: str) -> Evaluation | None:
         """See :class:`evo_robust.adapter.Ledger`."""

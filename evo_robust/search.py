@@ -58,8 +58,10 @@ def search(
     entries["identity"]["device"] = device.partition(":")[0]
     folder = Path(out)
     with Record(folder, problem, entries) as record:
-        session = problem.start(device, workers, folder, reporter.say)
+        session = problem.start(device, workers, folder, reporter.say, record.fingerprints)
         try:
+            if not problem.evaluator.co_trains:  # whose files of each generation say whose they are
+                record.check_goes_on(session)
             _loop(problem, problem.adapt(session, record), record, reporter, on_generation)
         finally:
             session.close()

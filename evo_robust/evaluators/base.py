@@ -66,6 +66,9 @@ class Session(abc.ABC):
     fingerprint: str
     """What the figures depend on: settings, data, budget, version of the shared weights."""
 
+    built: Sequence[str] = ()
+    """Names of the parts whose figures depend on files that were built beforehand and lie in the cache."""
+
     in_shape: tuple[int, int, int] = (0, 0, 0)
     """Shape ``(c, h, w)`` of the images, where there are any."""
 

@@ -171,6 +171,11 @@ class CoTrainedSession(PoolSession):
         self._supernet: Supernet | None = None
         self._told: dict[int, list[str]] = {}
 
+    def _goes_on(self, context: Context, fingerprint: str) -> bool:
+        """Whether the files of the run folder's first generation were made under this fingerprint."""
+        first = None if context.folder is None else context.folder / FOLDER / "generation-0001.safetensors"
+        return first is not None and first.is_file() and read_tensors(first)[1].get("settings") == fingerprint
+
     def close(self) -> None:
         """See :meth:`Session.close`."""
         super().close()

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import time
 import warnings
@@ -173,21 +174,45 @@ class PoolSession(Session):
         self.workers, self.in_shape = context.workers, context.data.in_shape
         self.device = context.device
         self.job = Job(evaluator, dataclasses.replace(context, say=silent), objectives, constraints)
-        self.fingerprint = digest(
-            evaluator.version,
-            evaluator,
-            context.space,
-            context.data,
-            list(objectives),
-            list(constraints),
-            list(context.recorded),
-            [o.state(context) for o in measured],
-            context.seed,
-            torch.device(context.device).type,
-            *filter(None, [evaluator.state(context)]),
-        )
+        states = [o.state(context) for o in measured]
+        self.built = [o.name for o, state in zip(measured, states, strict=True) if state]
+        if evaluator.state(context):
+            self.built.append("evaluator")
+        self.fingerprint = self._fingerprint(context, states)
+        if context.measured_under and not self._goes_on(context, self.fingerprint):
+            self.fingerprint = self._former_fingerprint(context, measured)
         if self.job.gates:
             self._find_limits(context)
+
+    def _fingerprint(self, context: Context, states: Sequence[str]) -> str:
+        """Digest of all that figures depend on; ``states`` are those of the objectives."""
+        job = self.job
+        return digest(
+            job.evaluator.version,
+            job.evaluator,
+            context.space,
+            context.data,
+            list(job.objectives),
+            list(job.constraints),
+            list(context.recorded),
+            list(states),
+            context.seed,
+            torch.device(context.device).type,
+            *filter(None, [job.evaluator.state(context)]),
+        )
+
+    def _former_fingerprint(self, context: Context, measured: Sequence[Objective]) -> str:
+        """The fingerprint of the run folder's rows where it says the same as the present one, which it is not equal to.
+
+        Earlier versions called the states of some objectives otherwise.
+        """
+        known = ((objective.state(context), *objective.former_states(context)) for objective in measured)
+        former = (self._fingerprint(context, states) for states in itertools.product(*known))
+        return next((found for found in former if self._goes_on(context, found)), self.fingerprint)
+
+    def _goes_on(self, context: Context, fingerprint: str) -> bool:
+        """Whether the run folder's rows were measured under this fingerprint."""
+        return fingerprint in context.measured_under
 
     def _find_limits(self, context: Context) -> None:
         """Give every gate its limit."""

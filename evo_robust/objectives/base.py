@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,6 +53,7 @@ class Context:
         shared_from: kind of device, ``cpu`` or ``cuda``, that weights which candidates share (a supernet) were trained
             on, where those of an earlier search are wanted; ``device`` trains them when not given.
         weights: file of the weights that candidates share at present, where those are trained with the search.
+        measured_under: fingerprints of the rows that the run folder's ledger holds already.
     """
 
     space: SearchSpace
@@ -66,6 +67,7 @@ class Context:
     say: Say = silent
     shared_from: str | None = None
     weights: Path | None = None
+    measured_under: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass
@@ -174,6 +176,10 @@ class Objective(Part, abc.ABC):
     def state(self, context: Context) -> str:
         """Digest of what the value depends on beside settings and data (built files), once ``prepare`` is over."""
         return ""
+
+    def former_states(self, context: Context) -> Sequence[str]:
+        """What ``state`` of the same files may have been in earlier versions, so that their records go on."""
+        return ()
 
     @abc.abstractmethod
     def measure(self, candidate: Candidate) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import chz
@@ -62,6 +64,11 @@ class WeightedSum(Objective):
     def state(self, context: Context) -> str:
         """See :meth:`Objective.state`."""
         return "".join(objective.state(context) for objective in self.of)
+
+    def former_states(self, context: Context) -> Sequence[str]:
+        """See :meth:`Objective.former_states`."""
+        known = ((objective.state(context), *objective.former_states(context)) for objective in self.of)
+        return ["".join(states) for states in itertools.product(*known)]
 
     def measure(self, candidate: Candidate) -> float:
         """The sum."""

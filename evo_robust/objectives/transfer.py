@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import chz
@@ -36,6 +37,10 @@ class TransferError(Objective):
     def state(self, context: Context) -> str:
         """The images themselves: sets built on another kind of device differ, though their settings do not."""
         return self.adversarial_set.fingerprint(context.data, context.cache)
+
+    def former_states(self, context: Context) -> Sequence[str]:
+        """See :meth:`Objective.former_states`."""
+        return self.adversarial_set.former_fingerprints(context.data, context.cache)
 
     def measure(self, candidate: Candidate) -> float:
         """Error on the search's samples."""
