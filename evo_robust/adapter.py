@@ -47,6 +47,7 @@ class SearchProblem(PymooProblem):
         evaluations: what this search asked for, in order of asking, by (architecture, fingerprint).
         generation: number of calls that pymoo made, one per generation for generational algorithms.
         derived: the architecture that the algorithm's distribution stands for, None where it has none.
+        settled: figures of that distribution, such as its entropy.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class SearchProblem(PymooProblem):
         self.evaluations: dict[tuple[str, str], Evaluation] = {}
         self.generation = 0
         self.derived: str | None = None
+        self.settled: Mapping[str, float] = {}
         self._decoded: dict[bytes, tuple[str | None, Architecture | str]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SearchProblem:

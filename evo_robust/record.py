@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,7 @@ class Record:
         if path.exists():
             old = read_problem(path)
             self._check_same(old, path)
+            self._check_draws(old)
             # what the first rows were measured with stays; what later ones were, stands beside it
             sessions = old.get("sessions", [])
             present = {key: self._info.get(key) for key in ("command", "versions")}
@@ -156,6 +157,18 @@ class Record:
             raise UserError(
                 f"{self.folder} holds another search ({path.name}): {shown}. Choose another out=, or the same settings"
             )
+
+    def _check_draws(self, old: dict[str, Any]) -> None:
+        """Refuse a search whose candidates were drawn otherwise: replayed, it would ask for other ones."""
+        before = old.get("draws")
+        for name, version in self._info.get("draws", {}).items():
+            was = before.get(name, 1) if isinstance(before, dict) else 1  # runs older than the entry
+            if was != version:
+                raise UserError(
+                    f"{self.folder} drew its candidates by version {was} of {name}, and this is version {version}, "
+                    "which draws others: the search cannot go on. It can be plotted, exported and analysed as it is; "
+                    "choose another out="
+                )
 
     def __exit__(self, *_: object) -> None:
         """Close the ledger and give the folder back."""
@@ -223,7 +236,13 @@ class Record:
         if self.on_row is not None:
             self.on_row(row, replayed)
 
-    def end_generation(self, generation: int, seconds: float, derived: str | None = None) -> Progress:
+    def end_generation(
+        self,
+        generation: int,
+        seconds: float,
+        derived: str | None = None,
+        settled: Mapping[str, float] | None = None,
+    ) -> Progress:
         """Write progress and front after a generation.
 
         Args:
@@ -231,6 +250,7 @@ class Record:
             seconds: the search's time in all processes that worked on it; what a replay repeats for nothing keeps what
                 it cost when it was paid for.
             derived: the architecture that the search's distribution stands for, where it has one.
+            settled: figures of that distribution, always the same names.
         """
         os.fsync(self._ledger.fileno())
         front = front_of(self.rows, self.names)
@@ -241,8 +261,11 @@ class Record:
         write_csv(self.folder / "progress.csv", header, self._progress)
         self._write_front(front)
         if derived is not None:
-            self._derived.append([generation, derived, *self._figures_of(derived)])
-            write_csv(self.folder / DERIVED_FILE, ["generation", "architecture", *self.names], self._derived)
+            figures = dict(settled or {})
+            told = [f"{value:.6g}" for value in figures.values()]
+            self._derived.append([generation, derived, *self._figures_of(derived), *told])
+            header = ["generation", "architecture", *self.names, *figures]
+            write_csv(self.folder / DERIVED_FILE, header, self._derived)
         return Progress(generation, len(self.rows), volume, len(front), seconds)
 
     def _figures_of(self, architecture: str) -> list[Any]:

@@ -54,6 +54,7 @@ def search(
             f"(data.val_share={problem.data.val_share})"
         )
     entries = {**(info or {}), **problem_to_dict(problem), "versions": library_versions(), "device": device}
+    entries["draws"] = problem.algorithm.draws
     # the last bits of figures differ between kinds of device: one folder, one kind
     entries["identity"]["device"] = device.partition(":")[0]
     folder = Path(out)
@@ -90,7 +91,7 @@ def _loop(
         if record.n_measured == measured:  # replayed: its time was spent by an earlier process
             started, spent_before = time.monotonic(), record.past_seconds(adapted.generation)
         spent = spent_before + time.monotonic() - started
-        progress = record.end_generation(adapted.generation, spent, adapted.derived)
+        progress = record.end_generation(adapted.generation, spent, adapted.derived, adapted.settled)
         reporter.generation(progress, problem.algorithm.n_gen)
         if on_generation:
             on_generation(adapted)

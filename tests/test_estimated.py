@@ -157,8 +157,9 @@ def test_without_none_a_prediction_is_that_of_the_sample() -> None:
     state = sampler.generator.get_state()
     predicted = learner._predicted()
     sampler.generator.set_state(state)
-    weights = sampler.sample()
-    kept = torch.as_tensor(space.weights_of(sampler.derive(weights)).any(-1, keepdims=True))
+    logs = sampler.sample_logs()
+    weights = sampler.weigh(logs)
+    kept = torch.as_tensor(space.weights_of(sampler.derive(logs)).any(-1, keepdims=True))
     shares = weights / weights.sum(-1, keepdim=True) * kept
     assert torch.equal(predicted, learner.objective.loss.of(learner.losses.estimator(shares.flatten(0, 1))))
 

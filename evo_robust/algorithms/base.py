@@ -42,6 +42,11 @@ class Algorithm(Part, abc.ABC):
         """Whether it has a limit λ* of Lipschitz constants that candidates can be held to."""
         return False
 
+    @property
+    def draws(self) -> dict[str, int]:
+        """Versions, by name, of what candidates are drawn from: a search that drew by another one cannot go on."""
+        return {}
+
     co_trains: ClassVar[bool] = False
     """Whether the algorithm can have shared weights trained while it searches (evaluator ``CoTrained``)."""
 

@@ -67,6 +67,11 @@ class GradientHybrid(Genetic):
         """See :attr:`Algorithm.finds_limit`."""
         return isinstance(self.gradient, SupernetLoss) and self.gradient.confidence is not None
 
+    @property
+    def draws(self) -> dict[str, int]:
+        """See :attr:`Algorithm.draws`."""
+        return {type(self.distribution).__name__: self.distribution.version}
+
     def check(self, space: SearchSpace, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
         """See :meth:`Algorithm.check`: the space must have operations to mix, a supernet's loss needs a supernet."""
         super().check(space, evaluator, objectives)
@@ -165,6 +170,7 @@ class _Hybrid(PymooNSGA2):
         else:  # weights are nobody's here: what was measured is all there is to learn from
             self.learner.learn(None, 1)
         self.problem.derived = self.problem.space.to_text(self.learner.sampler.mode())
+        self.problem.settled = self.learner.sampler.figures()
 
     def _drawn(self, wanted: int, taken: set[str | None]) -> Population:
         """Up to ``wanted`` architectures of the distribution that are not taken, the one it stands for first."""

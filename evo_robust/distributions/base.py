@@ -18,6 +18,9 @@ from evo_robust.spaces.supernet import Mixture
 class Distribution(Part, abc.ABC):
     """How operations are weighed at random on every edge, as settings."""
 
+    version: ClassVar[int] = 1
+    """Raised when a change of code changes what is drawn: a search that drew otherwise cannot be continued."""
+
     @abc.abstractmethod
     def start(self, space: SearchSpace, seed: int, device: str = "cpu") -> Sampler:
         """The distribution as it begins, over a space with a ``mixture_shape``."""
@@ -68,13 +71,33 @@ class Sampler(abc.ABC):
         Raises:
             UserError: they are beyond what a float holds.
         """
-        weights = self.weigh(self.sample_logs())
+        return self.weighed(self.sample_logs())
+
+    def weighed(self, logs: Tensor) -> Tensor:
+        """The weights of logarithms; see :meth:`weigh`.
+
+        Raises:
+            UserError: they are beyond what a float holds.
+        """
+        weights = self.weigh(logs)
         self.refuse_unless_finite("weights", weights)
         return weights
 
     @abc.abstractmethod
+    def center_logs(self) -> Tensor:
+        """Logarithms ``(cells, edges, operations)`` without chance, from which the search's result is derived."""
+
     def center(self) -> Tensor:
-        """Weights ``(cells, edges, operations)`` without chance, from which the search's own result is derived."""
+        """Weights ``(cells, edges, operations)`` without chance."""
+        return self.weigh(self.center_logs())
+
+    def ranks(self, logs: Tensor) -> Tensor:
+        """Numbers ``(cells, edges, operations)`` in the order of the weights that logarithms stand for.
+
+        Weights themselves are too coarse to be ranked: where one of an edge is close to 1, float32 makes it 1, and of
+        two such edges neither is the better. Their logarithms tell them apart.
+        """
+        return logs
 
     def encoding(self, weights: Tensor) -> Tensor:
         """A sample as a loss estimator reads it: 1 for each edge's likeliest operation, with its share's gradient."""
@@ -105,23 +128,40 @@ class Sampler(abc.ABC):
     @torch.no_grad()
     def draw(self) -> Architecture:
         """A random architecture: what is derived from a sample."""
-        return self.derive(self.sample())
+        logs = self.sample_logs()
+        self.weighed(logs)  # refused where the distribution has left the floats
+        return self.derive(logs)
 
     @torch.no_grad()
     def mode(self) -> Architecture:
         """The architecture that the distribution stands for."""
-        return self.derive(self.center())
+        return self.derive(self.center_logs())
 
-    def derive(self, weights: Tensor) -> Architecture:
-        """Per edge the operation of the largest weight, per node the two best edges (DARTS §2.4, RACL)."""
-        return self.space.derive(weights.detach().cpu().numpy())
+    @torch.no_grad()
+    def derive(self, logs: Tensor) -> Architecture:
+        """Per edge the operation of the largest weight, per node the two best edges (DARTS §2.4, RACL).
+
+        Args:
+            logs: what the weights are made of, such as :meth:`sample_logs` gives; ranked by :meth:`ranks`.
+        """
+        return self.space.derive(self.ranks(logs.double()).cpu().numpy())
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """How settled it is: the mean entropy, in nats, of the weights' shares over an edge's operations."""
+        """How settled it is, means over all edges of what the center's weights are as shares of an edge's sum.
+
+        ``entropy`` of the shares in nats, from ln of the number of operations (nothing is preferred) down to 0;
+        ``largest`` share, from 1/operations to 1; ``from_uniform``, the total variation distance from equal shares,
+        from 0 to 1 − 1/operations. Where shares are the probabilities of draws (:class:`GumbelSoftmax`), the last is
+        the part of the draws that would have to change to make them uniform.
+        """
         center = self.center()
         shares = center / center.sum(-1, keepdim=True)
-        return {"entropy": float(-torch.xlogy(shares, shares).sum(-1).mean())}
+        return {
+            "entropy": float(-torch.xlogy(shares, shares).sum(-1).mean()),
+            "largest": float(shares.amax(-1).mean()),
+            "from_uniform": float((shares - 1 / shares.shape[-1]).abs().sum(-1).mean() / 2),
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Parameters and generator, by name."""

@@ -22,6 +22,9 @@ class GumbelSoftmax(Distribution):
     With ``noise=False single_path=False temperature=1`` it is the softmax relaxation of DARTS.
     """
 
+    # 2: architectures are ranked by log-odds; before, edges whose weight was 1 in float32 tied, and the first won
+    version: ClassVar[int] = 2
+
     temperature: float = chz.field(default=0.1, doc="τ, > 0")
     init: float = chz.field(default=1e-3, doc="standard deviation of the initial A, >= 0")
     noise: bool = chz.field(default=True, doc="add Gumbel noise to A; without, only A decides")
@@ -67,9 +70,15 @@ class GumbelSampler(Sampler):
         """See :meth:`Sampler.weigh`: soft weights, each edge's sum to 1."""
         return logs.softmax(-1)
 
-    def center(self) -> Tensor:
-        """See :meth:`Sampler.center`: softmax(A)."""
-        return self.parameters["A"].softmax(-1)
+    def center_logs(self) -> Tensor:
+        """See :meth:`Sampler.center_logs`: A, so that the center is softmax(A), the probabilities of draws."""
+        return self.parameters["A"]
+
+    def ranks(self, logs: Tensor) -> Tensor:
+        """See :meth:`Sampler.ranks`: log-odds, since an edge's weights sum to 1 and those of others lower its own."""
+        alone = torch.eye(logs.shape[-1], dtype=torch.bool, device=logs.device)
+        others = logs.unsqueeze(-2).masked_fill(alone, -torch.inf)  # row i: all of the edge's operations but i
+        return logs - others.logsumexp(-1)
 
     def encoding(self, weights: Tensor) -> Tensor:
         """See :meth:`Sampler.encoding`: the soft weights, as in the paper."""

@@ -84,10 +84,10 @@ class LogNormalSampler(Sampler):
         """See :meth:`Sampler.weigh`: β·α, all > 0."""
         return logs.exp()
 
-    def center(self) -> Tensor:
-        """See :meth:`Sampler.center`: medians."""
+    def center_logs(self) -> Tensor:
+        """See :meth:`Sampler.center_logs`: those of the medians."""
         p = self.parameters
-        return (p["mu_alpha"] + p["mu_beta"].unsqueeze(-1)).exp()
+        return p["mu_alpha"] + p["mu_beta"].unsqueeze(-1)
 
     @torch.no_grad()
     def keep_valid(self) -> None:

@@ -169,7 +169,7 @@ class CoTrainedSession(PoolSession):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._settings = self.fingerprint
         self._supernet: Supernet | None = None
-        self._told: dict[int, list[str]] = {}
+        self._told: dict[int, Mapping[str, float | None]] = {}
 
     def _goes_on(self, context: Context, fingerprint: str) -> bool:
         """Whether the files of the run folder's first generation were made under this fingerprint."""
@@ -221,9 +221,12 @@ class CoTrainedSession(PoolSession):
     def _tell(self, generation: int, figures: Mapping[str, float | None]) -> None:
         """A line of ``co_training.csv`` in the run folder."""
         folder = self.job.context.folder
-        self._told[generation] = ["" if value is None else f"{value:.6g}" for value in figures.values()]
+        self._told[generation] = figures
         if folder is not None:
-            rows = [[number, self.evaluator.epochs_at(number), *values] for number, values in self._told.items()]
+            # by name: generations that an earlier version of this package trained may know fewer figures
+            told = {number: [known.get(name) for name in figures] for number, known in self._told.items()}
+            cells = {number: ["" if v is None else f"{v:.6g}" for v in values] for number, values in told.items()}
+            rows = [[number, self.evaluator.epochs_at(number), *values] for number, values in cells.items()]
             write_csv(folder / f"{FOLDER}.csv", ["generation", "epochs", *figures], rows)
 
     def _train(self, generation: int, learner: Learner, file: Path) -> None:

@@ -111,12 +111,12 @@ class DistributionLearner:
                 yield (path,)
                 if self.settings.redraw == "step":
                     path = training.space.draw_path(rng)
-        weights = self.sampler.sample()
+        logs = self.sampler.sample_logs().detach()
         while True:
             if self.settings.redraw == "step":
-                weights = self.sampler.sample()
-            mixture = self.sampler.mixture(weights.detach())
-            yield (mixture, self.sampler.derive(weights)) if self.settings.drawn else (mixture,)
+                logs = self.sampler.sample_logs().detach()
+            mixture = self.sampler.mixture(self.sampler.weighed(logs))
+            yield (mixture, self.sampler.derive(logs)) if self.settings.drawn else (mixture,)
 
     def learn(self, training: CoTraining | None, epochs: int) -> None:
         """See :class:`evo_robust.evaluators.Learner`."""

@@ -165,9 +165,8 @@ class EstimatedLearner(DistributionLearner):
     def _predicted(self) -> Tensor:
         """The predicted search loss of a sample, differentiable in the distribution's parameters."""
         space, logs = self.sampler.space, self.sampler.sample_logs()
-        weights = self.sampler.weigh(logs)
-        self.sampler.refuse_unless_finite("weights", weights)
-        chosen = space.weights_of(self.sampler.derive(weights))
+        self.sampler.weighed(logs)  # refused where the distribution has left the floats
+        chosen = space.weights_of(self.sampler.derive(logs))
         kept = torch.as_tensor(chosen.any(-1, keepdims=True), device=logs.device)
         # no architecture has ``none``: a column that is 0 in all that the estimator has seen teaches it nothing.
         # Among logarithms, for beside a large ``none`` the weights of the others are too small for a float
