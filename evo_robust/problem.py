@@ -16,6 +16,7 @@ import cloudpickle
 
 from evo_robust.adapter import Ledger, SearchProblem
 from evo_robust.algorithms.base import Algorithm
+from evo_robust.attacks.base import check_balls
 from evo_robust.cli import make
 from evo_robust.data import DataSet, cache_folder
 from evo_robust.device import choose_device, choose_workers
@@ -58,6 +59,7 @@ class Problem(Part):
             raise ValueError(f"expected seed >= 0, got {self.seed}")
         for objective in (*measured, *(c.of for c in self.constraints)):
             objective.check(self.data)
+        check_balls(self, self.data.in_shape)
         self.evaluator.check(self.space, self.data)
         gates = [constraint.name for constraint in self.constraints if isinstance(constraint, Gate)]
         if gates and not self.evaluator.inherits:

@@ -58,14 +58,14 @@ class Recipe(Part, abc.ABC):
     def _ranges(self) -> None:
         refuse_unless(
             self,
-            ("lr", self.lr > 0, "> 0"),
+            ("lr", 0 < self.lr < math.inf, "> 0 and finite"),
             ("lr_end", 0 <= self.lr_end <= self.lr, "in [0, lr]"),
             ("warmup", self.warmup >= 0, ">= 0"),
             ("warmup_from", self.warmup_from is None or 0 <= self.warmup_from <= self.lr, "in [0, lr]"),
             ("momentum", 0 <= self.momentum < 1, "in [0,1)"),
-            ("weight_decay", self.weight_decay >= 0, ">= 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, ">= 0 and finite"),
             ("batch_size", self.batch_size >= 2, ">= 2"),
-            ("clip", self.clip is None or self.clip > 0, "> 0 or None"),
+            ("clip", self.clip is None or 0 < self.clip < math.inf, "> 0 and finite, or None for no limit"),
             ("milestones", list(self.milestones) == sorted({m for m in self.milestones if m > 0}), "ascending and > 0"),
             ("milestones", bool(self.milestones) == (self.schedule == "step"), "with schedule=step, and only there"),
             ("momentum", self.momentum > 0 or not self.nesterov, "> 0 with nesterov"),
@@ -135,8 +135,7 @@ class FastTraining(Recipe):
 
     @chz.validate
     def _step(self) -> None:
-        if not self.step_ratio > 0:
-            raise ValueError(f"expected step_ratio > 0, got {self.step_ratio}")
+        refuse_unless(self, ("step_ratio", 0 < self.step_ratio < math.inf, "> 0 and finite"))
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See :meth:`Recipe.loss`."""
@@ -159,8 +158,7 @@ class TRADES(Recipe):
 
     @chz.validate
     def _beta(self) -> None:
-        if not self.beta >= 0:
-            raise ValueError(f"expected beta >= 0, got {self.beta}")
+        refuse_unless(self, ("beta", 0 <= self.beta < math.inf, ">= 0 and finite"))
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See :meth:`Recipe.loss`."""
@@ -189,11 +187,7 @@ class MultiStrengthTraining(Recipe):
 
     @chz.validate
     def _strengths(self) -> None:
-        largest = check_strengths(self.eps)[-1]
-        if self.norm == "linf" and largest > 1:
-            raise ValueError(
-                f"expected recipe.eps <= 1 with norm=linf (units of the pixel range, such as 8/255), got {largest:g}"
-            )
+        check_strengths(self.eps, self.norm, name="recipe.eps")
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See :meth:`Recipe.loss`; the logits are means over the strengths."""

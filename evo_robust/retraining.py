@@ -14,7 +14,7 @@ from torch import nn
 
 from evo_robust import zoo
 from evo_robust.adversarial_set import AdversarialSet
-from evo_robust.attacks.base import Attack, Norm
+from evo_robust.attacks.base import Attack, Norm, check_balls
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.fast import Precision
 from evo_robust.attacks.gradient import PGD
@@ -66,7 +66,8 @@ class Retraining(Part):
 
     @chz.validate
     def _sensible(self) -> None:
-        check_strengths(self.eps)
+        check_strengths(self.eps, self.norm)
+        check_balls(self, self.data.in_shape)
         if self.epochs < 1:
             raise ValueError(f"expected epochs >= 1, got {self.epochs}")
         if self.seed < 0:

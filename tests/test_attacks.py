@@ -558,7 +558,7 @@ def test_projection_is_the_nearest_point_of_ball_and_range() -> None:
         (lambda: BIM(loss="kl"), "random_start"),
         (lambda: FGSM(loss="kl"), "kl"),
         (lambda: MIFGSM(decay=-1.0), "decay >= 0"),
-        (lambda: Threat(eps=Fraction(0)), "eps > 0"),
+        (lambda: Threat(eps=Fraction(0)), r"eps in \(0, 1\]"),
     ],
 )
 def test_bad_settings_are_refused(make: object, message: str) -> None:
@@ -570,9 +570,10 @@ def test_bad_settings_are_refused(make: object, message: str) -> None:
     ("eps", "message"),
     [
         ([], "at least one"),
-        ([0.0, 0.1], "> 0"),
-        ([-0.1], "> 0"),
-        ([float("nan")], "> 0"),
+        ([0.0, 0.1], r"in \(0, 1\]"),
+        ([-0.1], r"in \(0, 1\]"),
+        ([float("nan")], r"in \(0, 1\]"),
+        ([0.1, 8], "got 8: did you mean 8/255"),
         ([0.2, 0.1], "ascending"),
         ([0.1, 0.1], "distinct"),
     ],

@@ -113,7 +113,7 @@ def test_errors_are_written_like_any_part() -> None:
     ("settings", "message"),
     [
         ({"eps": ()}, "at least one eps"),
-        ({"eps": (Fraction(0),)}, "> 0"),
+        ({"eps": (Fraction(0),)}, r"in \(0, 1\]"),
         ({"eps": (Fraction(0.2), Fraction(0.1))}, "ascending"),
         ({"eps": (Fraction(0.1), Fraction(0.1))}, "distinct"),
         ({"limit": 0}, "limit >= 1"),

@@ -65,6 +65,8 @@ def test_an_estimator_with_nothing_to_estimate_is_refused(settings: dict[str, An
 
 
 def test_strengths_in_grey_levels_are_refused_in_linf_alone() -> None:
-    with pytest.raises(ValueError, match=r"expected eps <= 1 with norm=linf \(units of the pixel range .*\), got 8"):
+    with pytest.raises(
+        ValueError, match=r"expected eps in \(0, 1\] with norm=linf \(units of the pixel range .*\), got 8"
+    ):
         RobustError(eps=(0.5, 8))
     assert RobustError(eps=(0.5, 8), norm="l2").eps[-1] == 8

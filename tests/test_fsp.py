@@ -190,7 +190,7 @@ def test_a_network_without_cells_is_refused(robnet: Candidate) -> None:
     ("values", "message"),
     [
         ({"limit": 0}, "expected limit >= 1 images, got 0"),
-        ({"eps": Fraction(0)}, "expected eps > 0 .* got 0"),
+        ({"eps": Fraction(0)}, r"expected eps in \(0, 1\] .* got 0"),
         ({"cells": "last"}, "expected cells deep or all, got 'last'"),
     ],
 )

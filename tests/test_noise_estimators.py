@@ -115,7 +115,7 @@ def test_naive_searches_attack_every_strength() -> None:
         ({"values": (0.03, 0.06, 0.06)}, "expected distinct eps in ascending order, got 0.06 twice"),
         ({"values": (0.0, 0.06)}, "> 0"),
         ({"values": ()}, "at least one"),
-        ({"values": (0.5, 8)}, r"expected strengths.values <= 1 \(units of the pixel range 0..1, .*\), got 8"),
+        ({"values": (0.5, 8)}, r"expected strengths.values in \(0, 1\] .*units of the pixel range 0..1, .*\), got 8"),
         ({"n_real": 0}, r"expected strengths.n_real \(N1, strengths that are attacked\) from 1 to 6, got 0"),
         ({"n_real": 7}, "from 1 to 6, got 7"),
     ],

@@ -218,9 +218,9 @@ def test_strengths_that_wsr_cannot_have_are_named() -> None:
     for given, message in (
         ({"": "pluss"}, r"objectives.0.strengths=pluss: unknown strengths \(.*\): did you mean 'plus'\?"),
         ({"": "0.06,0.09"}, r"unknown strengths \(numbers go to objectives.0.strengths.values=0.03,0.06\)"),
-        ({".values": "0.2,0.1"}, "strengths.values: expected distinct eps in ascending order, got 0.1 after 0.2"),
+        ({".values": "0.2,0.1"}, "expected distinct strengths.values in ascending order, got 0.1 after 0.2"),
         ({".values": "0.06"}, "expected strengths.n_real .* from 1 to 1, got 3"),
-        ({".values": "15,20,30"}, "expected strengths.values <= 1 .*, got 30"),
+        ({".values": "15,20,30"}, r"expected strengths.values in \(0, 1\] .*, got 15"),
     ):
         with pytest.raises(UserError, match=message):
             load("wsr", "demo", {f"objectives.0.strengths{key}": text for key, text in given.items()})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from evo_robust.attacks.base import Norm
+from evo_robust.attacks.base import Norm, check_norm
 
 
 def length(v: Tensor) -> Tensor:
@@ -19,6 +19,7 @@ def unit_noise(shape: Sequence[int], norm: Norm, generator: torch.Generator) -> 
     """Uniform random points ``(n, c, h, w)`` of the unit ball, on the generator's device."""
     if norm == "linf":
         return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
+    check_norm(norm)
     way = torch.randn(shape, generator=generator, device=generator.device)
     radius = torch.rand((shape[0], 1, 1, 1), generator=generator, device=generator.device)
     # the volume of a ball in d dimensions grows with radius^d
@@ -29,6 +30,7 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     """Point of the unit ball that goes farthest along ``gradient`` ``(n, c, h, w)``; zero where that is zero."""
     if norm == "linf":
         return gradient.sign()
+    check_norm(norm)
     # dividing by the largest entry first keeps the squares of tiny gradients from vanishing
     tiny = torch.finfo(gradient.dtype).tiny
     scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
@@ -44,5 +46,6 @@ def project(x: Tensor, delta: Tensor, eps: Tensor, norm: Norm) -> Tensor:
     if norm == "linf":
         delta = torch.maximum(torch.minimum(delta, radius), -radius)
     else:
+        check_norm(norm)
         delta = delta * (radius / length(delta).clamp_min(torch.finfo(delta.dtype).tiny)).clamp_max(1.0)
     return (x + delta).clamp(0.0, 1.0) - x

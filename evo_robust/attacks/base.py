@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from typing import Literal
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal, SupportsFloat, get_args
 
 import chz
 import torch
@@ -13,18 +15,98 @@ from evo_robust.parts import Fraction, Part
 
 Norm = Literal["linf", "l2"]
 
+_SPELLINGS = {"inf": "linf", "infinity": "linf", "linfinity": "linf", "linfty": "linf", "max": "linf", "2": "l2"}
+
+
+def check_norm(norm: object, known: Sequence[str] = get_args(Norm)) -> None:
+    """Refuse what is no norm, or one spelled in another way: ``Linf`` must not be taken for whatever comes last.
+
+    Raises:
+        ValueError: naming the right spelling where one is meant.
+    """
+    if norm in known:
+        return
+    plain = str(norm).lower().replace("_", "").replace("-", "").replace("∞", "inf")
+    plain = _SPELLINGS.get(plain.removesuffix(".0"), plain)
+    hint = f": did you mean {plain!r}?" if plain in known else ""
+    raise ValueError(f"expected norm {' or '.join(known)}, got {norm!r}{hint}")
+
+
+def check_eps(eps: object, norm: Norm = "linf", shape: Sequence[int] | None = None, *, name: str = "eps") -> float:
+    """The radius of a ball as a float; the one rule for every ε.
+
+    In L∞ it lies in (0, 1]: one is the whole pixel range. In L2 it is finite, > 0 and, where the images are known, at
+    most their diagonal √(c·h·w), the largest distance there is.
+
+    Args:
+        eps: radius, in units of the pixel range 0..1.
+        norm: of the ball.
+        shape: ``(c, h, w)`` of the images; None where they are not known yet.
+        name: what to call it in a message.
+
+    Raises:
+        ValueError: it breaks the rule, or is no number; or the norm is unknown.
+    """
+    check_norm(norm)
+    if isinstance(eps, bool) or not isinstance(eps, SupportsFloat):
+        raise ValueError(f"expected {name} to be a number such as 8/255, got {eps!r}")
+    try:
+        value = float(eps)
+    except OverflowError:
+        value = math.inf
+    widest = 1.0 if norm == "linf" else math.inf if shape is None else math.sqrt(math.prod(shape))
+    if 0 < value <= widest and math.isfinite(value):
+        return value
+    wanted = "> 0 and finite" if math.isinf(widest) else f"in (0, {widest:.6g}]"
+    images = "" if norm == "linf" or shape is None else f" and images {tuple(shape)}, whose diagonal that is"
+    hint = f": did you mean {value:g}/255?" if 1 < value <= 255 else ""
+    raise ValueError(
+        f"expected {name} {wanted} with norm={norm}{images} (units of the pixel range 0..1, such as 8/255), "
+        f"got {value:g}{hint}"
+    )
+
+
+def check_balls(part: Part, shape: Sequence[int]) -> None:
+    """Hold every ball that ``part`` and the parts inside it name to :func:`check_eps`, now that images are known.
+
+    A ball is a part with the fields ``norm`` and ``eps`` (one radius or several), such as :class:`Threat`.
+
+    Raises:
+        ValueError: a radius beyond the diagonal of images ``(c, h, w)``, naming its key.
+    """
+    for key, ball in _balls(part):
+        radii = ball.eps if isinstance(ball.eps, tuple) else (ball.eps,)  # type: ignore[attr-defined]
+        for radius in radii:
+            check_eps(radius, ball.norm, shape, name=key)  # type: ignore[attr-defined]
+
+
+def _balls(part: Part, prefix: str = "") -> Iterator[tuple[str, Part]]:
+    """The balls inside a part, each with the dotted key of its radius."""
+    fields = chz.chz_fields(part)
+    if {"norm", "eps"} <= fields.keys():
+        yield f"{prefix}eps", part
+    for name in fields:
+        value = getattr(part, name)
+        if isinstance(value, Part):
+            yield from _balls(value, f"{prefix}{name}.")
+        elif isinstance(value, tuple):
+            for i, item in enumerate(value):
+                if isinstance(item, Part):
+                    yield from _balls(item, f"{prefix}{name}.{i}.")
+
 
 @chz.chz
 class Threat(Part):
     """The ball an attacker may move in; images lie in [0,1]. Serves training, objectives and judgement alike."""
 
     norm: Norm = chz.field(default="linf", doc="linf or l2")
-    eps: Fraction = chz.field(default=Fraction(8 / 255), doc="radius > 0, in units of the pixel range 0..1")
+    eps: Fraction = chz.field(
+        default=Fraction(8 / 255), doc="radius, in units of the pixel range 0..1; at most 1 in linf"
+    )
 
     @chz.validate
-    def _positive(self) -> None:
-        if not self.eps > 0:
-            raise ValueError(f"expected eps > 0 in units of the pixel range 0..1 (such as 8/255), got {self.eps}")
+    def _one_rule(self) -> None:
+        check_eps(self.eps, self.norm)
 
 
 @chz.chz

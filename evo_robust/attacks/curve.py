@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.base import Attack, Norm, Threat
+from evo_robust.attacks.base import Attack, Norm, Threat, check_eps
 from evo_robust.attacks.cascade import Cascade, Found
 from evo_robust.attacks.fast import Precision, for_attack
 from evo_robust.attacks.gradient import GradientAttack
@@ -48,20 +47,24 @@ class Curve:
     images: Tensor | None = None
 
 
-def check_strengths(eps: Sequence[float]) -> tuple[float, ...]:
-    """The strengths as floats.
+def check_strengths(
+    eps: Iterable[float], norm: Norm = "linf", shape: Sequence[int] | None = None, *, name: str = "eps"
+) -> tuple[float, ...]:
+    """The strengths as floats, each held to :func:`check_eps`.
 
     Raises:
-        ValueError: there are none, one is not finite and > 0, two are equal or they do not ascend, naming which.
+        ValueError: there are none, one breaks that rule, two are equal or they do not ascend, naming which.
     """
-    values = tuple(float(e) for e in eps)
-    if not values or not all(math.isfinite(e) and e > 0 for e in values):
-        raise ValueError(f"expected at least one eps, each > 0 (such as 8/255), got {values}")
+    if isinstance(eps, str) or not isinstance(eps, Iterable):
+        raise ValueError(f"expected {name} to be a sequence of numbers such as (8/255, 0.1), got {eps!r}")
+    values = tuple(check_eps(e, norm, shape, name=name) for e in eps)
+    if not values:
+        raise ValueError(f"expected at least one {name}, such as 8/255, got none")
     for before, after in itertools.pairwise(values):
         if before == after:
-            raise ValueError(f"expected distinct eps in ascending order, got {before:g} twice in {values}")
+            raise ValueError(f"expected distinct {name} in ascending order, got {before:g} twice in {values}")
         if before > after:
-            raise ValueError(f"expected distinct eps in ascending order, got {after:g} after {before:g} in {values}")
+            raise ValueError(f"expected distinct {name} in ascending order, got {after:g} after {before:g} in {values}")
     return values
 
 
@@ -119,7 +122,7 @@ def robust_curve(
         ValueError: strengths that are not positive, distinct and ascending; no images; a batch size below 1;
             ``keep_going`` for an attack that is no gradient attack; ``correct`` of another length or type.
     """
-    values, began = check_strengths(eps), time.perf_counter()
+    values, began = check_strengths(eps, norm, images.x.shape[1:]), time.perf_counter()
     if keep_going and not isinstance(attack, GradientAttack):
         raise ValueError(f"expected a gradient attack for keep_going=True, got {type(attack).__name__}")
     batch_size = attacked_together(images) if batch_size is None else batch_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 
 import chz
 import torch
@@ -13,7 +14,7 @@ from evo_robust.attacks.ball import project, steepest, unit_noise
 from evo_robust.attacks.base import Attack, Norm, Threat
 from evo_robust.attacks.cascade import Cascade
 from evo_robust.attacks.inference import undisturbed
-from evo_robust.attacks.losses import LossName, attack_loss
+from evo_robust.attacks.losses import LossName, attack_loss, check_loss
 from evo_robust.parts import Fraction
 
 
@@ -39,6 +40,10 @@ class GradientAttack(Attack, abc.ABC):
     """Projected steps along the gradient of a loss of the logits."""
 
     loss: LossName = chz.field(default="ce", doc="loss to raise: ce, margin or kl (kl needs a random start)")
+
+    @chz.validate
+    def _known_loss(self) -> None:
+        check_loss(self.loss)
 
     @abc.abstractmethod
     def budget(self, eps: float) -> Budget:
@@ -191,8 +196,10 @@ class IterativeAttack(GradientAttack, abc.ABC):
     def _sensible(self) -> None:
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"expected steps >= 1 and restarts >= 1, got {self.steps} and {self.restarts}")
-        if self.step is not None and not self.step > 0:
-            raise ValueError(f"expected step > 0 in units of the pixel range 0..1 (such as 2/255), got {self.step}")
+        if self.step is not None and not 0 < self.step < math.inf:
+            raise ValueError(
+                f"expected step > 0 and finite, in units of the pixel range 0..1 (such as 2/255), got {self.step}"
+            )
         if self.restarts > 1 and not self.random_start:
             raise ValueError(f"expected random_start=True for restarts={self.restarts}: else all starts are equal")
         if self.loss == "kl" and not self.random_start:
@@ -225,8 +232,8 @@ class MIFGSM(IterativeAttack):
 
     @chz.validate
     def _decay(self) -> None:
-        if not self.decay >= 0:
-            raise ValueError(f"expected decay >= 0, got {self.decay}")
+        if not 0 <= self.decay < math.inf:
+            raise ValueError(f"expected decay >= 0 and finite, got {self.decay}")
 
     def direction(self, gradient: Tensor, memory: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor | None]:
         """Steepest ascent along the sum of L1-normalised gradients (their eq. 6)."""

@@ -12,12 +12,13 @@ import abc
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import chz
 import torch
 from torch import Tensor, nn
 
+from evo_robust.attacks.base import check_norm
 from evo_robust.attacks.inference import classes, eval_mode
 from evo_robust.attacks.level_encoding import Boxes, Encoding, Pixels, Tone, Values
 from evo_robust.attacks.level_network import for_queries
@@ -62,8 +63,7 @@ class LevelAttack(Part, abc.ABC):
 
     @chz.validate
     def _sensible(self) -> None:
-        if self.norm not in ("l0", "linf"):
-            raise ValueError(f"expected norm 'l0' or 'linf', got {self.norm!r}")
+        check_norm(self.norm, get_args(LevelNorm))
         if self.level < 1 or (self.norm == "linf" and self.level > 255):
             raise ValueError(f"expected level >= 1 (and <= 255 for linf), got {self.level}")
         if self.max_iter < 1:
@@ -148,8 +148,8 @@ class CMAES(LevelAttack):
 
     @chz.validate
     def _positive_sigma(self) -> None:
-        if self.sigma is not None and not self.sigma > 0:
-            raise ValueError(f"expected sigma > 0, got {self.sigma}")
+        if self.sigma is not None and not 0 < self.sigma < math.inf:
+            raise ValueError(f"expected sigma > 0 and finite, got {self.sigma}")
         if self.start not in ("middle", "raster"):
             raise ValueError(f"expected start 'middle' or 'raster', got {self.start!r}")
 

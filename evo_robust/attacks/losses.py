@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
@@ -35,12 +35,23 @@ def kl_divergence(logits: Tensor, clean: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(logits, 1), clean, reduction="none").sum(1)
 
 
+def check_loss(name: object) -> None:
+    """Raise ``ValueError`` for a loss that there is not: an unknown one must not be taken for whatever comes last."""
+    if name not in get_args(LossName):
+        raise ValueError(f"expected loss {', '.join(get_args(LossName))}, got {name!r}")
+
+
 def attack_loss(name: LossName, logits: Tensor, y: Tensor, clean: Tensor | None) -> Tensor:
-    """Loss ``(n,)`` of that name; ``clean`` (probabilities without attack) is needed by ``kl`` alone."""
+    """Loss ``(n,)`` of that name; ``clean`` (probabilities without attack) is needed by ``kl`` alone.
+
+    Raises:
+        ValueError: an unknown loss, or ``kl`` without the clean probabilities.
+    """
     if name == "ce":
         return cross_entropy(logits, y)
     if name == "margin":
         return margin(logits, y)
+    check_loss(name)
     if clean is None:
         raise ValueError("expected the clean probabilities for the kl loss, got None")
     return kl_divergence(logits, clean)

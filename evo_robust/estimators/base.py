@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.ball import project
+from evo_robust.attacks.base import check_eps
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.parts import Part
 
@@ -50,7 +51,7 @@ class NoiseEstimator(nn.Module, abc.ABC):
         Args:
             x: images ``(n, c, h, w)`` in [0,1].
             noises: ``(k, n, c, h, w)``, by ascending strength.
-            strengths: of the noises, L∞, ``(k, n)``, each column ascending and > 0.
+            strengths: of the noises, L∞, ``(k, n)``, each column ascending and in (0, 1].
             targets: strengths to estimate at, ``(t, n)``, > 0.
         """
 
@@ -64,8 +65,8 @@ class NoiseEstimator(nn.Module, abc.ABC):
             x: images ``(n, c, h, w)`` in [0,1].
             noises: real noises ``(N1, n, c, h, w)``, N1 >= 1.
             strengths: of the noises, L∞ in units of the pixel range 0..1: N1 numbers, or ``(N1, n)`` where images
-                differ; ascending, different, > 0.
-            target: the strength to estimate at, > 0: one for all images, or ``(n,)``.
+                differ; ascending, different, in (0, 1].
+            target: the strength to estimate at, in (0, 1]: one for all images, or ``(n,)``.
 
         Raises:
             ValueError: shapes that do not belong together, or strengths that are not as said.
@@ -91,8 +92,9 @@ class NoiseEstimator(nn.Module, abc.ABC):
 
     def _estimate(self, x: Tensor, noises: Tensor, strengths: Sequence[float] | Tensor, targets: Tensor) -> Tensor:
         known = self._checked(x, noises, strengths)
-        if not bool((targets > 0).all() & targets.isfinite().all()):
-            raise ValueError(f"expected targets > 0, got {targets.min().item():g}")
+        wrong = targets[~((targets > 0) & (targets <= 1))]
+        if len(wrong):
+            check_eps(wrong[0].item(), name="each target")
         raw = self(x, noises, known, targets)
         images = x.expand_as(raw)
         return project(images.flatten(0, 1), raw.flatten(0, 1), targets.reshape(-1), "linf").view_as(raw)
@@ -110,10 +112,11 @@ class NoiseEstimator(nn.Module, abc.ABC):
             known = strengths.to(x)
             if known.shape != noises.shape[:2]:
                 raise ValueError(f"expected strengths {tuple(noises.shape[:2])}, got {tuple(known.shape)}")
+            # ascending: the first is the smallest, the last the largest, and no number compares with NaN
             if len(known) < 1 or not bool(
-                (known[0] > 0).all() & (known.diff(dim=0) > 0).all() & known.isfinite().all()
+                (known[0] > 0).all() & (known.diff(dim=0) > 0).all() & (known[-1] <= 1).all()
             ):
-                raise ValueError("expected different, ascending strengths > 0 for every image, got others")
+                raise ValueError("expected different, ascending strengths in (0, 1] for every image, got others")
             return known
         values = check_strengths([float(strength) for strength in strengths])
         if len(values) != len(noises):

@@ -66,10 +66,10 @@ class NoiseMemory:
         Args:
             x: images ``(n, c, h, w)`` in [0,1].
             noises: ``(k, n, c, h, w)``, k >= 2, in any order.
-            strengths: of the noises, L∞, ``(k, n)``, different for each image.
+            strengths: of the noises, L∞, ``(k, n)``, in (0, 1], different for each image.
 
         Raises:
-            ValueError: shapes that do not belong together, or to what is remembered already.
+            ValueError: shapes that do not belong together, or to what is remembered already; strengths out of range.
         """
         k, n = noises.shape[:2]
         if k < 2 or noises.shape[1:] != x.shape or strengths.shape != (k, n):
@@ -78,6 +78,8 @@ class NoiseMemory:
                 f"{tuple(x.shape)}, {tuple(noises.shape)} and {tuple(strengths.shape)}"
             )
         ascending, order = strengths.t().sort(1)
+        if not bool(((ascending > 0) & (ascending <= 1)).all()):
+            raise ValueError(f"expected strengths in (0, 1], got {strengths.min():g} to {strengths.max():g}")
         new = x, noises.transpose(0, 1)[torch.arange(n, device=x.device)[:, None], order], ascending
         if self._content is not None and self._content[1].shape[1:] != new[1].shape[1:]:
             raise ValueError(
@@ -154,8 +156,9 @@ class NoiseLearner(MemoryLearner):
         return len(self.memory)
 
     def extra_strength(self) -> float:
-        """A strength beside the real ones: uniform from 0 to ``reach`` times the largest, never one of them."""
-        largest = self.training.reach * self.strengths.values[-1]
+        """A strength beside the real ones: uniform from 0 to ``reach`` times the largest or 1, never one of them."""
+        # beyond the pixel range there is nothing left to change
+        largest = min(1.0, self.training.reach * self.strengths.values[-1])
         while True:
             # 1 − u lies in (0, 1]: strength 0 is no attack
             drawn = largest * (1 - torch.rand((), generator=self.generator, device=self.device).item())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.base import Threat
+from evo_robust.attacks.base import Threat, check_eps
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.estimators.base import NoiseEstimator
 from evo_robust.estimators.strengths import Strengths
@@ -37,15 +37,17 @@ def real_noises(
         model: network from images in [0,1] to logits.
         x: images ``(n, c, h, w)`` in [0,1].
         y: true classes ``(n,)``.
-        strengths: L∞, at least one, each > 0, in any order, which is that of the noises.
+        strengths: L∞, at least one, each in (0, 1], in any order, which is that of the noises.
         attack: such as ``PGD(steps=7)``, whose step grows with the strength where it is not given.
         generator: source of the random start; one number is drawn.
 
     Raises:
-        ValueError: no strengths, or one that is not > 0.
+        ValueError: no strengths, or one that is not in (0, 1].
     """
-    if not strengths or not min(strengths) > 0:
-        raise ValueError(f"expected at least one strength, each > 0, got {list(strengths)}")
+    if not strengths:
+        raise ValueError("expected at least one strength, got none")
+    for strength in strengths:
+        check_eps(strength, name="each strength")
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     found: dict[int, Tensor] = {}
     start = None  # in the unit ball

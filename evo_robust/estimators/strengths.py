@@ -32,14 +32,7 @@ class Strengths(Part):
 
     @chz.validate
     def _sensible(self) -> None:
-        try:
-            largest = check_strengths(self.values)[-1]
-        except ValueError as error:
-            raise ValueError(f"strengths.values: {error}") from None
-        if largest > 1:
-            raise ValueError(
-                f"expected strengths.values <= 1 (units of the pixel range 0..1, such as 8/255), got {largest:g}"
-            )
+        check_strengths(self.values, name="strengths.values")
         if self.n_real is not None and not 1 <= self.n_real <= len(self.values):
             raise ValueError(
                 f"expected strengths.n_real (N1, strengths that are attacked) from 1 to {len(self.values)}, "

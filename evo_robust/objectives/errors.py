@@ -69,11 +69,7 @@ class RobustError(Objective):
 
     @chz.validate
     def _sensible(self) -> None:
-        largest = check_strengths(self.eps)[-1]
-        if self.norm == "linf" and largest > 1:
-            raise ValueError(
-                f"expected eps <= 1 with norm=linf (units of the pixel range 0..1, such as 8/255), got {largest:g}"
-            )
+        check_strengths(self.eps, self.norm)
         if self.n_real is not None and self.estimator is None:
             raise ValueError(f"expected estimator, such as WA, with n_real={self.n_real}, got none")
         if self.estimator is not None and not (isinstance(self.attack, GradientAttack) and self.norm == "linf"):

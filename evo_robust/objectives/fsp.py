@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
-from evo_robust.attacks.base import Norm, Threat
+from evo_robust.attacks.base import Norm, Threat, check_eps
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.attacks.inference import eval_mode, undisturbed
@@ -58,8 +58,7 @@ class FSPDistance(Objective):
     def _sensible(self) -> None:
         if self.cells not in ("deep", "all"):
             raise ValueError(f"expected cells deep or all, got {self.cells!r}")
-        if not self.eps > 0:
-            raise ValueError(f"expected eps > 0 in units of the pixel range 0..1 (such as 8/255), got {self.eps}")
+        check_eps(self.eps, self.norm)
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"expected limit >= 1 images, got {self.limit}")
 
