@@ -13,13 +13,11 @@ import functools
 import itertools
 import json
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import chz
-import joblib
 import torch
 from torch import nn
 
@@ -34,6 +32,7 @@ from evo_robust.objectives.base import Say, silent
 from evo_robust.parts import Part, UserError, digest, dotted, seed_from
 from evo_robust.recipes import Recipe, Standard
 from evo_robust.train import TrainingDiverged, train
+from evo_robust.workers import Died, Pool
 
 VERSION = 1
 """Raised when a change of code changes the images, so that old sets are not taken for new ones."""
@@ -248,13 +247,13 @@ def _build(job: _Job, workers: int, say: Say) -> None:
     for leftover in job.folder.rglob(".*.safetensors.*"):  # a killed process was writing it
         leftover.unlink(missing_ok=True)
     say(f"building the adversarial set of {job.data.name} in {job.folder} (once; later runs reuse it)")
-    for line in _in_pool([(_victim_task, job, name) for name in job.settings.victims], workers):
+    for line in _in_pool([(_victim_task, job, name) for name in job.settings.victims], workers, say):
         say(line)
     cost = _costs(job)
     # dearest first, so that no worker waits for a latecomer
     todo = sorted((part for part in cost if not job.part_file(part).is_file()), key=lambda part: -cost[part])
     progress = _Progress(cost, todo, say)
-    for part, line in _in_pool([(_part_task, job, part) for part in todo], workers):
+    for part, line in _in_pool([(_part_task, job, part) for part in todo], workers, say):
         progress.advance(part, line)
     _assemble(job, say)
     seconds = time.monotonic() - began
@@ -262,17 +261,16 @@ def _build(job: _Job, workers: int, say: Say) -> None:
     say(f"adversarial set built in {seconds:.0f} s")
 
 
-def _in_pool(tasks: Sequence[tuple], workers: int) -> Iterator[Any]:
+def _in_pool(tasks: Sequence[tuple], workers: int, say: Say) -> Iterator[Any]:
     """Results of ``(function, *arguments)`` as they come, from this process or from several."""
-    if workers == 1 or len(tasks) < 2:
-        for function, *arguments in tasks:
-            yield function(*arguments)
-        return
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-    with warnings.catch_warnings():
-        # loky restarts workers that hold much memory and says so each time
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-        yield from parallel(joblib.delayed(function)(*arguments) for function, *arguments in tasks)
+    with Pool(max(1, min(workers, len(tasks))), say=say) as pool:
+        for _, result in pool.run((i, functools.partial(f, *rest)) for i, (f, *rest) in enumerate(tasks)):
+            if isinstance(result, Died):
+                raise UserError(
+                    f"the adversarial set cannot be built: a worker process died twice, the second time "
+                    f"{result.reason}; what is finished is kept, and fewer workers need less memory"
+                )
+            yield result
 
 
 def _costs(job: _Job) -> dict[_SetPart, float]:

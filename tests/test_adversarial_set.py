@@ -240,12 +240,7 @@ def test_killed_while_training_goes_on_from_the_checkpoint(
 
 
 def test_two_workers_make_the_same(built: tuple[Path, AdversarialImages, Lines], tmp_path: Path) -> None:
-    from joblib.externals.loky import get_reusable_executor
-
-    try:
-        assert equal(TINY.build_or_load(DATA, tmp_path, workers=2), built[1])
-    finally:
-        get_reusable_executor().shutdown(wait=True)
+    assert equal(TINY.build_or_load(DATA, tmp_path, workers=2), built[1])
 
 
 def test_second_process_waits_for_the_first(copy: Path, built: tuple[Path, AdversarialImages, Lines]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import multiprocessing
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,6 +16,7 @@ from evo_robust.evaluators.time_limit import over
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.parts import seed_from
 from evo_robust.spaces.base import Architecture
+from evo_robust.workers import position
 
 
 @functools.lru_cache(maxsize=2)
@@ -26,12 +26,10 @@ def splits_on(data: DataSet, device: str) -> Splits:
 
 
 def worker_device(device: str) -> str:
-    """``cuda`` becomes one of the devices, by the number of the worker process; other names stay."""
+    """``cuda`` becomes one of the devices, by the worker's position among those that share them; other names stay."""
     if device != "cuda" or torch.cuda.device_count() < 2:
         return device
-    name = multiprocessing.current_process().name  # LokyProcess-3
-    number = int(digits) if (digits := "".join(filter(str.isdigit, name))) else 0
-    return f"cuda:{number % torch.cuda.device_count()}"
+    return f"cuda:{position() % torch.cuda.device_count()}"
 
 
 def candidate_seed(context: Context, text: str) -> int:

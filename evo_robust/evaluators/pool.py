@@ -9,16 +9,14 @@ import functools
 import itertools
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 import chz
-import joblib
 import torch
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import nn
 
+from evo_robust import workers
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, splits_on, worker_device
@@ -173,6 +171,7 @@ class PoolSession(Session):
             objective.prepare(context)
         self.workers, self.in_shape = context.workers, context.data.in_shape
         self.device = context.device
+        self.pool = workers.Pool(context.workers, say=context.say)
         self.job = Job(evaluator, dataclasses.replace(context, say=silent), objectives, constraints)
         states = [o.state(context) for o in measured]
         self.built = [o.name for o, state in zip(measured, states, strict=True) if state]
@@ -234,47 +233,17 @@ class PoolSession(Session):
 
     def _each(self, work: Work[T], architectures: Sequence[Architecture], died: Died[T]) -> Iterator[tuple[int, T]]:
         """Results of ``work`` with the index of their architecture, as they arrive."""
-        if self.workers == 1 or len(architectures) == 0:
-            for index, architecture in enumerate(architectures):
-                yield index, work(architecture)
-            return
-        todo = dict(enumerate(architectures))
-        yield from self._in_pool(work, todo, died)
+        order = range(len(architectures)) if self.pool.staff is None else self._dearest_first(architectures)
+        for index, result in self.pool.run((i, functools.partial(work, architectures[i])) for i in order):
+            if isinstance(result, workers.Died):
+                result = died(architectures[index], f"its worker process died twice, the second time {result.reason}")
+            yield index, result
 
-    def _in_pool(self, work: Work[T], todo: dict[int, Architecture], died: Died[T]) -> Iterator[tuple[int, T]]:
-        """A dead worker costs only its own candidate."""
-        try:
-            for index, result in self._run(work, self._dearest_first(todo), todo, self.workers):
-                del todo[index]
-                yield index, result
-        except TerminatedWorkerError:
-            # somebody's process was killed (memory, as a rule) and took the pool with it: one at a time tells whose
-            for index in list(todo):
-                try:
-                    yield from self._run(work, [index], todo, 2)
-                except TerminatedWorkerError as error:
-                    reason = f"its worker process died, most likely out of memory ({type(error).__name__})"
-                    yield index, died(todo[index], reason)
-
-    def _run(
-        self, work: Work[T], order: Iterable[int], todo: Mapping[int, Architecture], workers: int
-    ) -> Iterator[tuple[int, T]]:
-        evaluator = self.job.evaluator
-        parallel = joblib.Parallel(
-            n_jobs=workers, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs"
-        )
-        with _backend(evaluator.backend), warnings.catch_warnings():
-            # loky restarts workers that hold much memory and says so each time
-            warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-            architectures = dict(todo)  # what arrives leaves ``todo`` while tasks are still being made
-            yield from parallel(joblib.delayed(_numbered)(work, i, architectures[i]) for i in order)
-
-    def _dearest_first(self, todo: Mapping[int, Architecture]) -> Iterator[int]:
+    def _dearest_first(self, architectures: Sequence[Architecture]) -> Iterator[int]:
         """Indices so that no worker waits long for the last candidate of another."""
-        architectures = dict(todo)
-        first = list(architectures)[: self.workers]
-        yield from first  # at once: joblib hands these out before it asks for more, and nobody waits for the guesses
-        rest = {i: self._cost(a) for i, a in architectures.items() if i not in first}
+        first = min(self.workers, len(architectures))
+        yield from range(first)  # at once, so that nobody waits for the guesses
+        rest = {i: self._cost(architectures[i]) for i in range(first, len(architectures))}
         yield from sorted(rest, key=lambda i: (-rest[i], i))
 
     def _cost(self, architecture: Architecture) -> float:
@@ -296,24 +265,7 @@ class PoolSession(Session):
 
     def close(self) -> None:
         """See :meth:`Session.close`."""
-        if self.workers > 1 and self.job.evaluator.backend == "loky":
-            from joblib.externals.loky import get_reusable_executor
-
-            get_reusable_executor().shutdown(wait=True)
-
-
-def _numbered(work: Work[T], index: int, architecture: Architecture) -> tuple[int, T]:
-    return index, work(architecture)
-
-
-@contextlib.contextmanager
-def _backend(name: str) -> Iterator[None]:
-    if name == "ray":
-        from ray.util.joblib import register_ray
-
-        register_ray()
-    with joblib.parallel_config(backend=name):
-        yield
+        self.pool.close()
 
 
 def inherited_value(job: Job, objective: Objective, architecture: Architecture) -> float | str:

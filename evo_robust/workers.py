@@ -1,0 +1,363 @@
+"""Worker processes: one pool for whatever is done several at a time, on this machine or on a cluster.
+
+A worker does one task at a time and nothing else, so that the pool knows which task a dead process took with it: that
+task is tried once more, and nobody else's work is touched.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections
+import contextlib
+import dataclasses
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from multiprocessing import connection
+from multiprocessing import util as multiprocessing_util
+from typing import Any, Generic, TypeVar
+
+import cloudpickle
+import joblib
+from joblib.externals.loky.backend import get_context, resource_tracker
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+_HEARTBEAT = 1.0
+"""Seconds between two looks at whether workers are still there."""
+
+_GRACE = 5.0
+"""Seconds that an idle worker gets to end by itself."""
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+@dataclasses.dataclass(frozen=True)
+class Died:
+    """What comes instead of a result where the worker process died twice.
+
+    Attributes:
+        reason: how it died the second time, in words.
+    """
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task(Generic[K]):
+    key: K
+    payload: bytes
+    tried: bool = False
+
+
+class Staff(abc.ABC):
+    """Workers of one kind: processes here, or those of a cluster. A worker is named by any hashable value."""
+
+    retried_together: int = 1
+    """Tasks that are under way at most, while one is tried again whose worker died."""
+
+    @abc.abstractmethod
+    def idle(self, busy: Collection[Hashable]) -> Sequence[Hashable]:
+        """Workers that can take a task now: those that are here, without ``busy`` ones."""
+
+    @abc.abstractmethod
+    def start(self, worker: Hashable, payload: bytes) -> None:
+        """Let an idle worker :func:`perform` a task."""
+
+    @abc.abstractmethod
+    def wait(self, busy: Collection[Hashable], timeout: float) -> list[tuple[Hashable, bytes | Died]]:
+        """What ``busy`` workers are done with; empty where nothing came within ``timeout`` seconds."""
+
+    @abc.abstractmethod
+    def dismiss(self, busy: Collection[Hashable]) -> None:
+        """Give up what ``busy`` workers are doing."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Send all workers home."""
+
+
+class Pool:
+    """Runs tasks on workers, in any order.
+
+    Args:
+        workers: tasks under way at a time, >= 1.
+        staff: who does them; processes of this machine when not given, or this process where ``workers`` is 1.
+        say: takes one line of text where a worker died.
+    """
+
+    def __init__(self, workers: int, staff: Staff | None = None, say: Callable[[str], None] = lambda _: None) -> None:
+        self.staff = LocalStaff(workers) if staff is None and workers > 1 else staff
+        self.say = say
+
+    def run(self, tasks: Iterable[tuple[K, Callable[[], T]]]) -> Iterator[tuple[K, T | Died]]:
+        """Results of all tasks with their keys, as they arrive.
+
+        Args:
+            tasks: keys and functions without arguments (``functools.partial``), which travel by cloudpickle. A task is
+                asked for when a worker is free for it.
+
+        Raises:
+            Exception: what a task raised; tasks under way are given up then.
+        """
+        if self.staff is None:
+            for key, work in tasks:
+                yield key, work()
+            return
+        waiting = _Waiting(tasks)
+        busy: dict[Hashable, _Task[K]] = {}
+        try:
+            while True:
+                self._hand_out(waiting, busy)
+                if not busy and waiting.empty:
+                    return
+                results, errors = self._arrivals(waiting, busy)
+                if not errors:
+                    self._hand_out(waiting, busy)  # before results go out: nobody waits while they are written down
+                yield from results
+                if errors:
+                    raise errors[0]
+        finally:
+            if busy:
+                self.staff.dismiss(list(busy))
+
+    def _hand_out(self, waiting: _Waiting[K], busy: dict[Hashable, _Task[K]]) -> None:
+        assert self.staff is not None
+        for worker in self.staff.idle(busy):
+            task = waiting.take(len(busy), self.staff.retried_together)
+            if task is None:
+                return
+            self.staff.start(worker, task.payload)
+            busy[worker] = task
+
+    def _arrivals(
+        self, waiting: _Waiting[K], busy: dict[Hashable, _Task[K]]
+    ) -> tuple[list[tuple[K, Any]], list[BaseException]]:
+        """Results, and what tasks raised."""
+        assert self.staff is not None
+        results: list[tuple[K, Any]] = []
+        errors: list[BaseException] = []
+        for worker, outcome in self.staff.wait(list(busy), _HEARTBEAT):
+            task = busy.pop(worker)
+            if isinstance(outcome, bytes):
+                result, error = cloudpickle.loads(outcome)
+                if error is None:
+                    results.append((task.key, result))
+                else:
+                    errors.append(error)
+            elif task.tried:
+                results.append((task.key, outcome))
+            else:
+                self.say(f"a worker process died ({outcome.reason}): what it was at is tried again")
+                waiting.again.append(dataclasses.replace(task, tried=True))
+        return results, errors
+
+    def close(self) -> None:
+        """Send the workers home; the next ``run`` hires new ones."""
+        if self.staff is not None:
+            self.staff.close()
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Waiting(Generic[K]):
+    """Tasks that nobody works at."""
+
+    def __init__(self, tasks: Iterable[tuple[K, Callable[[], Any]]]) -> None:
+        self.fresh = iter(tasks)
+        self.exhausted = False
+        self.again: collections.deque[_Task[K]] = collections.deque()
+
+    @property
+    def empty(self) -> bool:
+        return self.exhausted and not self.again
+
+    def take(self, under_way: int, retried_together: int) -> _Task[K] | None:
+        """The next task; those to be tried again come last, where fewer are ``under_way`` than may be."""
+        if not self.exhausted:
+            for key, work in self.fresh:
+                return _Task(key, cloudpickle.dumps(work))
+            self.exhausted = True
+        return self.again.popleft() if self.again and under_way < retried_together else None
+
+
+# --- in the worker process
+
+_alone = threading.Lock()
+_position = 0
+
+
+def position() -> int:
+    """Number of this process among the workers that share its devices; 0 where it is no worker."""
+    return _position
+
+
+def perform(payload: bytes, place: int) -> bytes:
+    """Do a task in a worker process, whatever it raises.
+
+    Args:
+        payload: a pickled function without arguments. Pickled here and not by a cluster's own means: classes of
+            problem files, which are loaded by path, travel by value.
+        place: becomes :func:`position`.
+
+    Returns:
+        The pickled pair of its result and None, or of None and what it raised.
+    """
+    global _position
+    with _alone:  # workers of a cluster may have threads, which would share torch's random numbers
+        _position = place
+        try:
+            return cloudpickle.dumps((cloudpickle.loads(payload)(), None))
+        except (Exception, SystemExit) as error:
+            error.add_note(f"in a worker process: {traceback.format_exc()}")
+            error.__cause__ = error.__context__ = None  # may hold what cannot be pickled
+            try:
+                return cloudpickle.dumps((None, error))
+            except Exception:
+                return cloudpickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+def _serve(tasks: connection.Connection, place: int, parent: int) -> None:
+    """What a process of :class:`LocalStaff` does: tasks, until there are no more."""
+    begin_local_worker(parent)
+    while True:
+        try:
+            payload = tasks.recv_bytes()
+        except (EOFError, OSError):
+            return
+        tasks.send_bytes(perform(payload, place))
+
+
+def begin_local_worker(parent: int) -> None:
+    """Runs first in every worker process of this machine, whose parent has the process number ``parent``."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent did, whatever it is at."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+# --- processes of this machine
+
+
+@dataclasses.dataclass(frozen=True)
+class _Process:
+    process: Any
+    tasks: connection.Connection
+
+    def ended(self) -> Died:
+        """How it ended; waits for it."""
+        self.process.join(_GRACE)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            memory = ", most likely out of memory" if code == -signal.SIGKILL else ""
+            return Died(f"killed by {signal.Signals(-code).name}{memory}")
+        return Died(f"it ended with exit status {code}")
+
+    def end(self, grace: float) -> None:
+        """See it end: by itself within ``grace`` seconds, or by force."""
+        self.process.join(grace)
+        if self.process.is_alive():
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join()
+
+
+class LocalStaff(Staff):
+    """Processes of this machine, each started when it is first needed.
+
+    They are loky's: they need neither ``fork``, which CUDA forbids, nor an ``if __name__ == "__main__"`` in scripts.
+    Loky's pool is not used: it breaks as a whole when one of its processes dies.
+
+    Args:
+        count: how many.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.processes: dict[int, _Process] = {}
+        # where nobody closes it: before the interpreter waits for its child processes
+        multiprocessing_util.Finalize(self, _send_home, args=(self.processes,), exitpriority=10)
+
+    def idle(self, busy: Collection[Hashable]) -> Sequence[Hashable]:
+        """See :meth:`Staff.idle`."""
+        return [place for place in range(self.count) if place not in busy]
+
+    def start(self, worker: Any, payload: bytes) -> None:
+        """See :meth:`Staff.start`."""
+        found = self.processes.get(worker)
+        if found is None or not found.process.is_alive():  # died while it had nothing to do
+            self._forget(worker)
+            found = self.processes[worker] = self._hire(worker)
+        with contextlib.suppress(OSError):  # died meanwhile: told by ``wait``
+            found.tasks.send_bytes(payload)
+
+    def _hire(self, place: int) -> _Process:
+        mine, its = connection.Pipe()
+        threads = str(max(1, joblib.cpu_count() // self.count))
+        limits = {name: os.environ.get(name, threads) for name in _THREADS}
+        process = get_context("loky").Process(
+            target=_serve, args=(its, place, os.getpid()), name=f"worker-{place}", env=limits
+        )
+        # Ctrl-C and a closed terminal reach the whole group of processes: only the parent heeds them
+        resource_tracker.ensure_running()  # starts a process too, and unblocks signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        its.close()
+        return _Process(process, mine)
+
+    def wait(self, busy: Collection[Any], timeout: float) -> list[tuple[Hashable, bytes | Died]]:
+        """See :meth:`Staff.wait`."""
+        found = {place: self.processes[place] for place in busy}
+        signs = [sign for one in found.values() for sign in (one.tasks, one.process.sentinel)]
+        ready = set(connection.wait(signs, timeout))
+        return [
+            (place, self._outcome(place, one))
+            for place, one in found.items()
+            if one.tasks in ready or one.process.sentinel in ready
+        ]
+
+    def _outcome(self, place: int, one: _Process) -> bytes | Died:
+        with contextlib.suppress(EOFError, OSError):
+            if one.tasks.poll():  # a result may lie there, whatever happened to the process since
+                return one.tasks.recv_bytes()
+        died = one.ended()
+        self._forget(place)
+        return died
+
+    def _forget(self, place: int) -> None:
+        if found := self.processes.pop(place, None):
+            found.tasks.close()
+            found.end(0.0)
+
+    def dismiss(self, busy: Collection[Any]) -> None:
+        """See :meth:`Staff.dismiss`."""
+        for place in busy:
+            self._forget(place)
+
+    def close(self) -> None:
+        """See :meth:`Staff.close`."""
+        _send_home(self.processes)
+
+
+def _send_home(processes: dict[int, _Process]) -> None:
+    """End processes: idle ones by themselves, others by force."""
+    for one in processes.values():
+        one.tasks.close()
+    until = time.monotonic() + _GRACE
+    for one in processes.values():
+        one.end(max(0.0, until - time.monotonic()))
+    processes.clear()

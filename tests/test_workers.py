@@ -1,0 +1,137 @@
+"""Worker processes of this machine: results, deaths, ends."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evo_robust.parts import UserError
+from evo_robust.workers import Died, Pool, position
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool(2) as pool:
+        yield pool
+
+
+def tried(folder: Path, name: str) -> int:
+    """How often a task was begun, this time included."""
+    with (folder / name).open("a") as file:
+        file.write("x")
+    return len((folder / name).read_text())
+
+
+def work(folder: Path, name: str, deaths: int = 0, meet: str = "") -> tuple[str, int]:
+    """Note that a task began, die the first ``deaths`` times, wait until another one is under way too."""
+    times = tried(folder, name)
+    if times <= deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    until = time.monotonic() + 120
+    while meet and not (folder / meet).exists():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{name} was alone")
+        time.sleep(0.01)
+    return name, times
+
+
+def tasks(folder: Path, *names: str, **settings: dict) -> Iterator[tuple[str, functools.partial]]:
+    return ((name, functools.partial(work, folder, name, **settings.get(name, {}))) for name in names)
+
+
+def test_one_worker_is_this_process() -> None:
+    assert list(Pool(1).run([("a", os.getpid), ("b", position)])) == [("a", os.getpid()), ("b", 0)]
+
+
+def test_all_results_come_with_their_keys(pool: Pool, tmp_path: Path) -> None:
+    names = [f"task{i}" for i in range(6)]
+    found = dict(pool.run(tasks(tmp_path, *names, task0={"meet": "task1"})))
+    assert found == {name: (name, 1) for name in names}
+    assert list(pool.run([])) == []
+
+
+def test_workers_live_on_and_know_their_positions(pool: Pool, tmp_path: Path) -> None:
+    def where(mine: str, other: str) -> tuple[int, int]:
+        work(tmp_path, mine, meet=other)
+        return os.getpid(), position()
+
+    both = [("a", functools.partial(where, "a", "b")), ("b", functools.partial(where, "b", "a"))]
+    found = sorted(dict(pool.run(both)).values(), key=lambda pair: pair[1])
+    assert [place for _, place in found] == [0, 1] and os.getpid() not in dict(found)
+    assert sorted(dict(pool.run(both)).values(), key=lambda pair: pair[1]) == found
+
+
+def test_what_a_task_raises_is_raised_here_after_what_is_finished(pool: Pool, tmp_path: Path) -> None:
+    def fails() -> None:
+        raise UserError("no images there")
+
+    found = []
+    with pytest.raises(UserError, match="no images there"):
+        for key, _ in pool.run([*tasks(tmp_path, "first"), ("fails", fails), *tasks(tmp_path, "a", "b", "c")]):
+            found.append(key)
+    assert "first" in found
+    assert dict(pool.run(tasks(tmp_path, "again"))) == {"again": ("again", 1)}
+
+
+def test_what_cannot_be_pickled_is_raised_in_words(pool: Pool) -> None:
+    def fails() -> None:
+        error = ValueError("holds a lock")
+        error.lock = threading.Lock()
+        raise error
+
+    with pytest.raises(RuntimeError, match="ValueError: holds a lock"):
+        list(pool.run([("a", fails)]))
+
+
+def test_a_task_that_leaves_the_interpreter_is_an_error_of_its_own(pool: Pool) -> None:
+    with pytest.raises(SystemExit):
+        list(pool.run([("a", functools.partial(sys.exit, 3))]))
+
+
+def test_while_one_dies_the_others_go_on_side_by_side(tmp_path: Path) -> None:
+    said: list[str] = []
+    names = ["dies", "a", "b", "c", "d"]
+    # after the death, two wait for each other: one at a time, neither would end
+    settings = {"dies": {"deaths": 1}, "c": {"meet": "d"}, "d": {"meet": "c"}}
+    with Pool(2, say=said.append) as pool:
+        found = dict(pool.run(tasks(tmp_path, *names, **settings)))
+    assert found == {**{name: (name, 1) for name in names}, "dies": ("dies", 2)}
+    assert said == [
+        "a worker process died (killed by SIGKILL, most likely out of memory): what it was at is tried again"
+    ]
+
+
+def test_who_dies_twice_is_given_up(pool: Pool, tmp_path: Path) -> None:
+    leaves = ("leaves", functools.partial(os._exit, 3))
+    found = dict(pool.run([leaves, *tasks(tmp_path, "dies", "a", "b", dies={"deaths": 9})]))
+    assert found["leaves"] == Died("it ended with exit status 3")
+    assert found["dies"] == Died("killed by SIGKILL, most likely out of memory")
+    assert (tmp_path / "dies").read_text() == "xx"
+    assert found["a"] == ("a", 1) and found["b"] == ("b", 1)
+
+
+def test_a_worker_that_died_while_idle_is_replaced(pool: Pool, tmp_path: Path) -> None:
+    [(_, number)] = pool.run([("number", os.getpid)])
+    os.kill(number, signal.SIGKILL)
+    names = ["a", "b", "c"]
+    assert set(dict(pool.run(tasks(tmp_path, *names)))) == set(names)
+
+
+def test_given_up_in_the_middle_nothing_goes_on(tmp_path: Path) -> None:
+    with Pool(2) as pool:
+        arrived = pool.run(tasks(tmp_path, "quick", "endless", endless={"meet": "never"}))
+        next(arrived)
+        arrived.close()
+        assert list(pool.run([("a", os.getpid)])) != []
+        numbers = [one.process.pid for one in pool.staff.processes.values()]
+    for number in numbers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
