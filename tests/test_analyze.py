@@ -63,6 +63,15 @@ class Deep(Objective):
 
 
 @chz.chz
+class Share(Total):
+    """Calls itself a share, and is none."""
+
+    @property
+    def unit(self) -> str:
+        return "fraction"
+
+
+@chz.chz
 class Pretended(Evaluator):
     """Figures that follow from an architecture's structure, and noise: what the study must find again."""
 
@@ -544,6 +553,7 @@ def test_bad_input_is_one_message_and_writes_nothing(shared: Path, tmp_path: Pat
     toy = Problem(space=Integers(), data=Digits(), objectives=(Total(), Distance()), evaluator=Toy(),
                   algorithm=RandomSearch(pop_size=6, n_gen=1))  # fmt: skip
     search(toy, tmp_path / "toy", device="cpu", workers=1)
+    search(chz.replace(toy, objectives=(Share(label="total"),)), tmp_path / "beyond", device="cpu", workers=1)
     pair = run(tmp_path / "pair", n=2, recorded=(), finetuned=False)
     failed = noisy(shared, tmp_path / "failed", 0.0, status="failed", objectives={}, error="loss is NaN")
     before = sorted(str(p) for p in tmp_path.rglob("*"))
@@ -555,7 +565,8 @@ def test_bad_input_is_one_message_and_writes_nothing(shared: Path, tmp_path: Pat
         ([f"run={shared}", "objective=robust_eror", out], "did you mean 'robust_error'"),
         ([f"run={shared}", "objective=params", out], "expected an error, got params"),
         ([f"run={tmp_path / 'toy'}", out], "no 'robust_error' in its record"),
-        ([f"run={tmp_path / 'toy'}", "objective=total", out], "expected an error in [0, 1]"),
+        ([f"run={tmp_path / 'toy'}", "objective=total", out], "expected an error, got total (toy): none of its"),
+        ([f"run={tmp_path / 'beyond'}", "objective=total", out], "expected an error in [0, 1]"),
         ([f"run={shared}", f"truth={stranger}", out], "no architecture in common between shared and stranger"),
         ([f"run={shared}", f"truth={shared}", out], "the same folder twice"),
         ([f"run={shared},{stranger}", out], "expected truth=DIR beside several runs"),

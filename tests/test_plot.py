@@ -24,6 +24,7 @@ from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.indicators import hypervolume, hypervolume_curve, ideal_and_nadir, knee, nondominated, pick
 from evo_robust.ledger import load_run
 from evo_robust.objectives.cost import Flops, Params
+from evo_robust.objectives.errors import CleanError
 from evo_robust.parts import UserError
 from evo_robust.plotting import size, tables
 from evo_robust.plotting.progress import history
@@ -39,7 +40,9 @@ RUN_FILES = {"front.png", "parallel.png", "hypervolume.png", "networks.png", "si
 
 def objective(name, rule="thop"):
     # a record's figures are what is drawn: any objective of that name will do
-    return Flops(rule=rule) if name == "flops" else Params() if name == "params" else Params(label=name)
+    if name in ("flops", "params"):
+        return Flops(rule=rule) if name == "flops" else Params()
+    return CleanError(label=name) if name.endswith("error") else Params(label=name)
 
 
 def architectures(n):
@@ -261,12 +264,14 @@ def test_correlation_with_size():
 
 
 def test_how_quantities_read():
-    error = quantity("clean_error", "", np.array([0.02, 0.5]))
+    error = quantity("clean_error", "fraction", np.array([0.02, 0.5]))
     assert (error.label, error.text(0.0425), error.log) == ("clean error (%)", "4.25 %", False)
     flops = quantity("flops", "nsga", np.array([1e6, 3.2e7]))
     assert (flops.label, flops.text(32_223_744), flops.log) == ("FLOPs (M, nsga)", "32.2 M", True)
     assert not quantity("flops", "nsga", np.array([1e6, 2e6])).log
     assert quantity("fsp_distance", "", np.array([0.5, 2.0])).label == "fsp distance"
+    depth = quantity("depth_error", "", np.array([2.0, 3.0]))  # a name says nothing of the unit
+    assert (depth.label, depth.text(3.0)) == ("depth error", "3")
 
 
 # several runs

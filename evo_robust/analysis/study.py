@@ -116,7 +116,8 @@ def study_of(view: View, objective: str) -> Study:
     known = _errors(view)
     if objective not in known:
         why = f"expected an error, got {objective}" if np.isfinite(robust).any() else f"no {objective!r} in its record"
-        raise UserError(f"objective={objective}: {why} ({view.name}): {nearest(objective, known)}")
+        options = nearest(objective, known) if known else "none of its objectives is one (has the unit fraction)"
+        raise UserError(f"objective={objective}: {why} ({view.name}): {options}")
     if not ((robust >= 0) & (robust <= 1) | np.isnan(robust)).all():
         raise UserError(f"objective={objective}: expected an error in [0, 1], got up to {np.nanmax(robust):.3g}")
     clean = _clean_name(view)

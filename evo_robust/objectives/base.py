@@ -156,8 +156,8 @@ class Objective(Part, abc.ABC):
 
     @property
     def unit(self) -> str:
-        """Unit of the value; ``fraction`` for errors."""
-        return "fraction"
+        """Unit of the value: none of its own; ``fraction`` is a share in [0, 1], which people read in percent."""
+        return ""
 
     @property
     def noise_source(self) -> Source | None:

@@ -37,9 +37,12 @@ class WeightedSum(Objective):
 
     @property
     def unit(self) -> str:
-        """What the terms have in common."""
+        """What the terms have in common; fractions add up to more than one, which is no fraction."""
         units = {objective.unit for objective in self.of}
-        return units.pop() if len(units) == 1 and not self.weights else "weighted sum"
+        if len(units) > 1 or self.weights:
+            return "weighted sum"
+        unit = units.pop()
+        return "sum of fractions" if unit == "fraction" else unit
 
     def prepare(self, context: Context) -> None:
         """See :meth:`Objective.prepare`."""

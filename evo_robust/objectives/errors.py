@@ -32,6 +32,11 @@ class CleanError(Objective):
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"expected limit >= 1 images, got {self.limit}")
 
+    @property
+    def unit(self) -> str:
+        """Of the validation images."""
+        return "fraction"
+
     def measure(self, candidate: Candidate) -> float:
         """Clean error in [0, 1]."""
         return candidate.correct(self.limit).logical_not().double().mean().item()
@@ -84,6 +89,11 @@ class RobustError(Objective):
             )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+
+    @property
+    def unit(self) -> str:
+        """Of the validation images, a mean or the worst of such."""
+        return "fraction"
 
     @property
     def noise_source(self) -> Source | None:

@@ -26,6 +26,11 @@ class TransferError(Objective):
         default_factory=AdversarialSet, blueprint_unspecified=AdversarialSet, doc="the images and how they are made"
     )
 
+    @property
+    def unit(self) -> str:
+        """Of the adversarial images."""
+        return "fraction"
+
     def prepare(self, context: Context) -> None:
         """Build the adversarial set, or find it in the cache."""
         self.adversarial_set.build_or_load(context.data, context.cache, context.device, context.workers, context.say)

@@ -81,7 +81,7 @@ class Quantity:
     @property
     def label(self) -> str:
         """Axis label with unit, such as ``clean error (%)`` or ``FLOPs (M, thop)``."""
-        inside = self.suffix if is_share(self.name, self.unit) else ", ".join(filter(None, (self.suffix, self._rule())))
+        inside = self.suffix if is_share(self.unit) else ", ".join(filter(None, (self.suffix, self._rule())))
         return f"{self.words} ({inside})" if inside else self.words
 
     def _rule(self) -> str:
@@ -133,16 +133,16 @@ def grid(n: int) -> tuple[int, int]:
     return math.ceil(n / columns), columns
 
 
-def is_share(name: str, unit: str) -> bool:
-    """Whether a column is a share in [0, 1], shown in percent."""
-    return name.endswith("error") or name.partition(".")[0].endswith("error") or unit in ("fraction", "share")
+def is_share(unit: str) -> bool:
+    """Whether a column is a share in [0, 1], shown in percent: its unit says so, never its name."""
+    return unit in ("fraction", "share")
 
 
 def quantity(name: str, unit: str, values: np.ndarray) -> Quantity:
     """How the column ``name`` is shown, given all values ``(n,)`` that will be drawn."""
     values = np.asarray(values, dtype=float)
     values = values[np.isfinite(values)]
-    if is_share(name, unit):
+    if is_share(unit):
         return Quantity(name, unit, log=False, factor=100.0, suffix="%")
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     log = low > 0 and high / low > 10

@@ -81,8 +81,9 @@ class View:
         return [quantity(n, self.unit(n), self.F[:, j]) for j, n in enumerate(self.run.objectives)]
 
     def unit(self, name: str) -> str:
-        """Unit of an objective or figure: the counting rule where there is one, empty where nothing is known."""
-        objective = next((o for o in self.run.problem.objectives if o.name == name), None)
+        """Unit of an objective or figure: the counting rule where there is one, empty where none is known."""
+        problem = self.run.problem
+        objective = next((o for o in (*problem.objectives, *problem.recorded) if o.name == name), None)
         if objective is None:
             # evaluators record the FLOPs of every network under the default rule
             return Flops().rule if name == "flops" else ""
