@@ -4,22 +4,74 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
-import math
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from evo_robust.indicators import nondominated, objective_matrix
-from evo_robust.parts import UserError
+from evo_robust.parts import UserError, changed, dotted
 from evo_robust.problem import Problem, problem_from_dict
+from evo_robust.reading import (
+    are_numbers,
+    fault,
+    is_absent_or_text,
+    is_number,
+    is_object,
+    is_text,
+    is_whole,
+    parse_json,
+    read_json,
+    shown,
+)
+from evo_robust.spaces.base import SearchSpace
 
 SCHEMA = 1
 PROBLEM_FILE = "problem.json"
 LEDGER_FILE = "evaluations.jsonl"
 DERIVED_FILE = "distribution.csv"
 
-_ROW_KEYS = ("id", "generation", "genome", "architecture", "objectives", "status", "fingerprint")
+LARGEST = 10_000_000
+"""Evaluations and generations of a search stay below it: nobody could read a ledger of so many lines."""
+
+_STATUSES = ("ok", "failed", "rejected")
+_COUNT = functools.partial(is_whole, smallest=0, beyond=LARGEST)
+_ROW = {
+    "id": (_COUNT, f"a whole number from 0 to {LARGEST - 1:,}"),
+    "generation": (_COUNT, f"a whole number from 0 to {LARGEST - 1:,}"),
+    "genome": (lambda genes: isinstance(genes, list) and set(map(type, genes)) == {int}, "whole numbers"),
+    "architecture": (is_text, "a notation"),
+    "status": (lambda status: status in _STATUSES, "one of " + ", ".join(_STATUSES)),
+    "objectives": (are_numbers, "finite numbers by name"),
+    "constraints": (are_numbers, "finite numbers by name"),
+    "recorded": (are_numbers, "finite numbers by name"),
+    "figures": (is_object, "figures by name"),
+    "seconds": (lambda seconds: is_number(seconds) and seconds >= 0, "a number >= 0"),
+    "seed": (lambda seed: is_whole(seed, 0), "a whole number >= 0"),
+    "error": (is_absent_or_text, "text or null"),
+    "fingerprint": (is_text, "text"),
+}
+# what rows may lack, and what stands for it
+_ROW_DEFAULTS: dict[str, Any] = {"constraints": {}, "recorded": {}, "seconds": 0.0, "seed": 0, "error": None}
+
+_INFO = {
+    "schema": (lambda schema: schema == SCHEMA, f"a run of schema {SCHEMA}"),
+    "values": (is_object, "the problem's values"),
+    "identity": (is_object, "the values that decide the figures"),
+    "problem": (is_absent_or_text, "a name or null"),
+    "scale": (is_absent_or_text, "a name or null"),
+    "source": (is_absent_or_text, "a path or null"),
+    "device": (is_absent_or_text, "a device or null"),
+    "command": (is_absent_or_text, "text or null"),
+    "versions": (is_object, "versions by name"),
+    "sessions": (lambda sessions: isinstance(sessions, list) and all(map(is_object, sessions)), "a list of objects"),
+}
+_INFO_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("problem", "scale", "source", "device", "command")),
+    "versions": {},
+    "sessions": [],
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +137,7 @@ def derived_of(run: Run) -> dict[str, Any]:
             f"pick=derived: {run.folder} has no {DERIVED_FILE}: expected a search whose algorithm moves a distribution "
             f"(GradientHybrid), got {type(run.problem.algorithm).__name__}"
         )
-    with path.open(encoding="utf-8", newline="") as file:
-        architecture = list(csv.DictReader(file))[-1]["architecture"]
+    architecture = _last_derived(path)
     for row in comparable(run.evaluations):
         if row["architecture"] == architecture:
             return row
@@ -94,6 +145,16 @@ def derived_of(run: Run) -> dict[str, Any]:
         f"pick=derived: {architecture} was not measured with success in the last generation (algorithm.share=0 draws "
         "nothing from the distribution; a constraint may reject it)"
     )
+
+
+def _last_derived(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return str(list(csv.DictReader(file))[-1]["architecture"])
+    except (UnicodeDecodeError, csv.Error, LookupError):
+        raise UserError(
+            f"{path} is damaged: expected lines with an 'architecture'; the command that began this run writes it anew"
+        ) from None
 
 
 def load_run(folder: str | Path) -> Run:
@@ -111,12 +172,32 @@ def load_run(folder: str | Path) -> Run:
         problem = problem_from_dict(info)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    rows, _ = read_ledger(folder / LEDGER_FILE)
+    check_identity(info, problem, path)
+    rows, _ = read_ledger(folder / LEDGER_FILE, problem.space)
     names = [o.name for o in problem.objectives]
-    for row in rows:
-        if row["status"] == "ok" and any(name not in row["objectives"] for name in names):
-            raise UserError(f"{folder / LEDGER_FILE}: evaluation {row['id']} lacks one of {', '.join(names)}")
+    _check_rows(rows, problem, folder / LEDGER_FILE)
     return Run(folder, info, problem, rows, front_of(rows, names), names)
+
+
+def _check_rows(rows: Sequence[Mapping[str, Any]], problem: Problem, path: Path) -> None:
+    """Refuse rows with figures that lack one of the problem's, or whose architecture nobody could build."""
+    names = {"objectives": [o.name for o in problem.objectives], "constraints": [c.name for c in problem.constraints]}
+    read: set[str] = set()
+    for row in rows:
+        if row["status"] != "ok":
+            continue
+        for key, wanted in names.items():
+            if missing := [name for name in wanted if name not in row.get(key, {})]:
+                raise UserError(f"{path}: evaluation {row['id']} lacks {missing[0]!r} under {key!r}")
+        if (text := row["architecture"]) in read:  # where weights change, one architecture has many rows
+            continue
+        read.add(text)
+        try:
+            problem.space.from_text(text)
+        except ValueError as error:
+            raise UserError(
+                f"{path}: the architecture of evaluation {row['id']}, {shown(text)}, cannot be read: {error}"
+            ) from None
 
 
 def read_problem(path: Path) -> dict[str, Any]:
@@ -125,36 +206,63 @@ def read_problem(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is damaged or of another schema.
     """
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
-    if not isinstance(info, dict) or info.get("schema") != SCHEMA or not isinstance(info.get("values"), dict):
-        found = info.get("schema") if isinstance(info, dict) else type(info).__name__
-        raise UserError(f"{path}: expected a run of schema {SCHEMA}, got {found}")
+    info = read_json(path, f"a run of schema {SCHEMA}")
+    if wrong := fault(info, _INFO, _INFO_DEFAULTS):
+        raise UserError(f"{path} is no run's: {wrong}")
     return info
 
 
-def read_ledger(path: Path) -> tuple[list[dict[str, Any]], int]:
+def check_identity(info: Mapping[str, Any], problem: Problem, path: Path) -> None:
+    """Refuse a ``problem.json`` whose two accounts of the search differ: its figures would get another's name.
+
+    Args:
+        info: what the file holds.
+        problem: the problem that its ``values`` describe.
+        path: the file, for the message.
+
+    Raises:
+        UserError: naming the first values that differ.
+    """
+    known, present = info["identity"], dotted(problem, identity=True)
+    # fields that came after the file was written stand in neither account
+    written = {key: value for key, value in present.items() if key in known or key in info["values"]}
+    if differences := changed({key: value for key, value in known.items() if key != "device"}, written):
+        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise UserError(
+            f"{path} was edited: its 'identity' and 'values' differ: {'; '.join(differences[:3])}{more}. "
+            "Restore the file, or begin another run"
+        )
+
+
+def read_ledger(path: Path, space: SearchSpace | None = None) -> tuple[list[dict[str, Any]], int]:
     """Rows sorted by id, and the number of good bytes (a torn last line is not counted).
+
+    Args:
+        path: the ledger; none is one without rows.
+        space: where its genomes come from; they are not checked when it is not given.
 
     Raises:
         UserError: a damaged line that is not the last one, or two different rows with one id.
     """
-    if not path.exists():
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
         return [], 0
-    data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     rows: dict[int, dict[str, Any]] = {}
+    choices = None if space is None else [int(n) for n in space.n_choices]
     good = 0
     lines = data.split(b"\n")
     # after the last newline stands either nothing or what a killed process could not finish
     for number, line in enumerate(lines[:-1], 1):
-        row = _parse_row(line)
-        if row is None:
+        try:
+            row = _parse_row(line, choices)
+        except ValueError as error:
             raise UserError(
-                f"{path}, line {number} is damaged: expected one JSON object per line with the keys "
-                f"{', '.join(_ROW_KEYS)}. Nothing was changed; restore the line or remove it to evaluate it again"
-            )
+                f"{path}, line {number} is damaged: {error}. Nothing was changed; restore the line or remove it to "
+                "evaluate it again"
+            ) from None
         if row["id"] in rows:
             raise UserError(f"{path}, line {number} is damaged: id {row['id']} stands there a second time")
         rows[row["id"]] = row
@@ -162,24 +270,27 @@ def read_ledger(path: Path) -> tuple[list[dict[str, Any]], int]:
     return [rows[i] for i in sorted(rows)], good
 
 
-def _parse_row(line: bytes) -> dict[str, Any] | None:
-    """The row, or None where it is not what ``Record.add`` writes."""
-    try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        return None
-    if not isinstance(row, dict) or any(key not in row for key in _ROW_KEYS):
-        return None
-    values = row["objectives"]
-    sound = (
-        isinstance(row["id"], int)
-        and isinstance(row["generation"], int)
-        and isinstance(row["architecture"], str)
-        and row["status"] in ("ok", "failed", "rejected")
-        and isinstance(values, dict)
-        and isinstance(row.get("constraints", {}), dict)
-        and isinstance(row.get("figures", {}), dict)
-        and (bool(values) or row["status"] != "ok")
-        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values.values())
-    )
-    return row if sound else None
+def _parse_row(line: bytes, choices: Sequence[int] | None) -> dict[str, Any]:
+    """A row as ``Record.add`` writes it.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    row = parse_json(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"expected one JSON object per line, got {shown(row)}")
+    if wrong := fault(row, _ROW, _ROW_DEFAULTS):
+        raise ValueError(wrong)
+    if row["status"] == "ok" and not row["objectives"]:
+        raise ValueError("it is ok and has no objectives")
+    if choices is not None:
+        _check_genome(row["genome"], choices)
+    return row
+
+
+def _check_genome(genome: Sequence[int], choices: Sequence[int]) -> None:
+    if len(genome) != len(choices):
+        raise ValueError(f"its genome has {len(genome)} genes, expected the space's {len(choices)}")
+    if min(genome) < 0 or any(map(operator.ge, genome, choices)):
+        i = next(i for i, gene in enumerate(genome) if not 0 <= gene < choices[i])
+        raise ValueError(f"gene {i} of its genome is {shown(genome[i])}, expected 0 to {choices[i] - 1}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from evo_robust.ledger import (
     LEDGER_FILE,
     PROBLEM_FILE,
     SCHEMA,
+    check_identity,
     front_of,
     read_ledger,
     read_problem,
@@ -90,6 +92,7 @@ class Record:
         self.folder = folder
         self.names = [o.name for o in problem.objectives]
         self._recorded = [o.name for o in problem.recorded]
+        self._space = problem.space
         self._info = {"schema": SCHEMA, **info}
         self._lock = FolderLock(folder)
         self._known: dict[tuple[str, str], dict[str, Any]] = {}
@@ -142,7 +145,7 @@ class Record:
                 sessions = [*sessions, present]
             self._info = {**self._info, **{key: old.get(key) for key in present}, "sessions": sessions}
         ledger = self.folder / LEDGER_FILE
-        rows, good = read_ledger(ledger)
+        rows, good = read_ledger(ledger, self._space)
         self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
         self._ids = {row["id"]: row["architecture"] for row in rows}
         self._past = _past_seconds(self.folder / "progress.csv")
@@ -151,12 +154,22 @@ class Record:
         self._ledger.truncate(good)
 
     def _check_same(self, old: dict[str, Any], path: Path) -> None:
-        differences = changed(_completed(old), self._info["identity"])
+        try:
+            as_written, reason = problem_from_dict(old), None
+        except (UserError, ValueError, KeyError) as error:
+            as_written, reason = None, error
+        later = {} if as_written is None else dotted(as_written, identity=True)
+        # fields that came after the file was written have their defaults
+        differences = changed({**later, **old["identity"]}, self._info["identity"])
         if differences:
             shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
             raise UserError(
                 f"{self.folder} holds another search ({path.name}): {shown}. Choose another out=, or the same settings"
             )
+        if as_written is not None:
+            check_identity(old, as_written, path)
+        elif not isinstance(reason, UserError):  # a problem file that was moved hinders nobody
+            raise UserError(f"{path} cannot be read: {reason}") from reason
 
     def _check_draws(self, old: dict[str, Any]) -> None:
         """Refuse a search whose candidates were drawn otherwise: replayed, it would ask for other ones."""
@@ -312,15 +325,6 @@ class Record:
         write_json(self.folder / "front.json", {"schema": SCHEMA, "front": entries})
 
 
-def _completed(info: dict[str, Any]) -> dict[str, Any]:
-    """The identity of a ``problem.json``, with the defaults of fields that came after it was written."""
-    identity: dict[str, Any] = info.get("identity", {})
-    try:
-        return {**dotted(problem_from_dict(info), identity=True), **identity}
-    except (UserError, ValueError, KeyError):
-        return identity  # what cannot be read today differs, and is shown as it stands
-
-
 def _visible(folder: Path) -> Iterable[Path]:
     # a process killed before its first write leaves nothing but its locks
     return (p for p in folder.iterdir() if not p.name.startswith(".") and p.name != "lock")
@@ -331,10 +335,11 @@ def _past_seconds(path: Path) -> dict[int, float]:
     if not path.exists():
         return {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
-    except (KeyError, TypeError, ValueError):
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            found = {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
+    except (KeyError, TypeError, ValueError, csv.Error):
         return {}  # the ledger is the truth; this file is written anew
+    return {generation: seconds for generation, seconds in found.items() if math.isfinite(seconds)}
 
 
 def library_versions() -> dict[str, str]:

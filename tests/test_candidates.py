@@ -29,7 +29,7 @@ from evo_robust.problem import Problem
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 from evo_robust.train import TimeLimit
-from tests.toys import Integers, Total, Toy
+from toys import Integers, Total, Toy
 
 TINY = Problem(
     space=NSGAPhases(phases=2, nodes=3, channels=4),
