@@ -14,6 +14,7 @@ import chz
 import numpy as np
 import pytest
 import torch
+from toys import Integers, Total, Toy
 
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.gradient import PGD
@@ -29,7 +30,6 @@ from evo_robust.problem import Problem
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 from evo_robust.train import TimeLimit
-from toys import Integers, Total, Toy
 
 TINY = Problem(
     space=NSGAPhases(phases=2, nodes=3, channels=4),
