@@ -278,6 +278,7 @@ def test_parameters_of_attention_over_vectors(shape: tuple[int, int, int]) -> No
     assert counted(built(A(), shape)) == expected
     if c == 3:
         assert expected == 76_763  # the paper's 76.8 thousand
+    assert counted(built(A(form="text", softmax=True), shape)) == expected - 4 * dense(90, 90)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 64, 40)])
@@ -333,6 +334,9 @@ def test_bad_settings_are_named() -> None:
     for make, message in (
         (lambda: A(width=0), "expected width >= 1, got 0"),
         (lambda: E(keys=0), "expected keys >= 1, got 0"),
+        (lambda: A(form="paper"), "form"),
+        (lambda: NoiseTraining(samples=1), "expected algorithm.gradient.noises.samples >= 2"),
+        (lambda: NoiseTraining(batches=0), "expected algorithm.gradient.noises.batches >= 1, or None, got 0"),
         (lambda: NoiseTraining(passes=0), "expected algorithm.gradient.noises.passes >= 1, got 0"),
         (lambda: NoiseTraining(reach=0.0), "expected algorithm.gradient.noises.reach > 0"),
         (lambda: built(E(), (3, 0, 8)), "in_shape"),
@@ -498,8 +502,8 @@ def observing(kind: Estimator, network: nn.Module, seed: int = 3, epochs: int = 
 def go_on(learner: NoiseLearner, network: nn.Module, first: int, last: int) -> list[float]:
     found = []
     for epoch in range(first, last):
-        given = batches(SPLITS.train.take(slice(120)), 24, torch.Generator().manual_seed(epoch))
-        found.append(learner.epoch(network, given, PGD(steps=2)))
+        generator = torch.Generator().manual_seed(epoch)
+        found.append(learner.epoch(network, SPLITS.train.take(slice(120)), PGD(steps=2), generator))
     return found
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 
 import chz
 import torch
@@ -15,16 +14,25 @@ from evo_robust.estimators.base import Estimator, NoiseEstimator, Shape
 from evo_robust.estimators.learner import MemoryLearner
 from evo_robust.estimators.noises import real_noises
 from evo_robust.estimators.strengths import REACH, Strengths
+from evo_robust.images import Images, batches
 from evo_robust.parts import Part, refuse_unless, seed_from
 from evo_robust.train import reproducible
 
 
 @chz.chz
 class NoiseTraining(Part):
-    """How a noise estimator learns beside the search (Cheng et al., AAAI 2023: Wsr-NAS); defaults are the paper's."""
+    """How a noise estimator learns beside the search (Cheng et al., AAAI 2023: Wsr-NAS); defaults are the paper's.
+
+    B is 10 images an epoch, as the paper prints it: a memory of 600 then holds the last 60 epochs, so that an estimator
+    learns from the noises of many networks and extra strengths, for 10 attacked images an epoch. The public code takes
+    10 batches of 64 (``batches=10``): one epoch overwrites the memory, which then knows the present network alone.
+    """
 
     memory: int = chz.field(default=600, doc="M_a, images that are remembered with their noises, >= 1")
-    batches: int = chz.field(default=10, doc="B, batches of images attacked for the memory in each epoch, >= 1")
+    samples: int = chz.field(default=10, doc="B, images attacked for the memory in each epoch, drawn at random, >= 2")
+    batches: int | None = chz.field(
+        default=None, doc="in place of samples so many batches of batch_size, >= 1, such as the public code's 10"
+    )
     passes: int = chz.field(default=1, doc="K_a, passes over the memory in each epoch, >= 1")
     batch_size: int = chz.field(default=64, doc="images per step, >= 1")
     lr: float = chz.field(default=5e-4, doc="learning rate of AdamW, > 0")
@@ -37,15 +45,27 @@ class NoiseTraining(Part):
 
     @chz.validate
     def _ranges(self) -> None:
-        counts = ("memory", "batches", "passes", "batch_size")
         refuse_unless(
             self,
-            *((name, getattr(self, name) >= 1, ">= 1") for name in counts),
+            *((name, getattr(self, name) >= 1, ">= 1") for name in ("memory", "passes", "batch_size")),
+            ("samples", self.samples >= 2, ">= 2 (batch normalisation of a path needs two)"),
+            ("batches", self.batches is None or self.batches >= 1, ">= 1, or None"),
             ("lr", 0 < self.lr < math.inf, "> 0"),
             ("weight_decay", 0 <= self.weight_decay < math.inf, ">= 0"),
             ("reach", 0 < self.reach < math.inf, "> 0"),
             prefix="algorithm.gradient.noises.",
         )
+
+    def drawn(self, images: Images, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is attacked in one epoch: B random images in [0,1] and their labels, by ``batch_size`` at most."""
+        wanted = self.samples if self.batches is None else self.batches * self.batch_size
+        for x, y in batches(images, min(wanted, self.batch_size), generator):
+            x, y = x[:wanted], y[:wanted]
+            wanted -= len(y)
+            if len(y) > 1:  # batch normalisation of a path needs two
+                yield x, y
+            if wanted == 0:
+                return
 
 
 class NoiseMemory:
@@ -185,9 +205,9 @@ class NoiseLearner(MemoryLearner):
             raise ValueError("expected images in the memory, got none: observe some first")
         return self._passes(self.training.passes, self.training.batch_size)
 
-    def epoch(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], attack: GradientAttack) -> float:
-        """What happens once per epoch of a search: the first B batches are observed, then it learns; its loss."""
-        for x, y in itertools.islice(batches, self.training.batches):
+    def epoch(self, model: nn.Module, images: Images, attack: GradientAttack, generator: torch.Generator) -> float:
+        """What happens once per epoch of a search: B of the images are observed, then it learns; its loss."""
+        for x, y in self.training.drawn(images, generator):
             self.observe(model, x, y, attack)
         return self.learn()
 

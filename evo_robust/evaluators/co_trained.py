@@ -60,6 +60,10 @@ class CoTraining:
 class Learner(Protocol):
     """What is learned beside the weights: a distribution over architectures, estimators. All randomness is its own."""
 
+    @property
+    def reserve(self) -> float:
+        """Part of the training images, in [0,1), that it learns from, where the evaluator leaves that to it."""
+
     def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[NetworkPath]]:
         """What the supernet is in each step of an epoch, counted from 0; endless. May learn between the steps."""
 
@@ -102,8 +106,11 @@ class CoTrained(OneShot):
 
     warmup: int = chz.field(default=0, doc="epochs before the first generation's own, on random paths, >= 0")
     epochs: int = chz.field(default=1, doc="epochs of training per generation, >= 0")
-    share: float = chz.field(
-        default=0.5, doc="part of the training images that weights are trained on, in (0,1); the rest is for the search"
+    share: float | None = chz.field(
+        default=0.5,
+        doc="part of the training images that weights are trained on, in (0,1); the rest is for the search. None: all "
+        "that the search has no use for (it wants half for the loss of a supernet, a twentieth for learned noise "
+        "estimators, else nothing)",
     )
 
     @chz.validate
@@ -112,7 +119,7 @@ class CoTrained(OneShot):
             self,
             ("warmup", 0 <= self.warmup <= self.supernet.epochs, f"in 0..{self.supernet.epochs} (supernet.epochs)"),
             ("epochs", self.epochs >= 0, ">= 0"),
-            ("share", 0 < self.share < 1, "in (0,1)"),
+            ("share", self.share is None or 0 < self.share < 1, "in (0,1), or None"),
             prefix="evaluator.",
         )
 
@@ -127,6 +134,13 @@ class CoTrained(OneShot):
     def epochs_at(self, generation: int) -> int:
         """Epochs that are over when a generation, counted from 1, is measured."""
         return min(self.supernet.epochs, self.warmup + generation * self.epochs)
+
+    def cut(self, n: int, reserve: float) -> int:
+        """How many of ``n`` training images train weights, given the part that the search learns from."""
+        if self.share is None and reserve == 0:
+            return n
+        share = 1 - reserve if self.share is None else self.share
+        return min(max(2, round(share * n)), n - 2)
 
     def prepare(self, context: Context) -> None:
         """Nothing: weights are trained when a generation asks for them."""
@@ -238,7 +252,7 @@ class CoTrainedSession(PoolSession):
                 "the weights stay as they are"
             )
         images = splits_on(context.data, context.device).train
-        cut = min(max(2, round(evaluator.share * len(images))), len(images) - 2)
+        cut = evaluator.cut(len(images), learner.reserve)
         training = CoTraining(
             context.space, self._model(), images.take(slice(cut, None)), evaluator.warmup, context.seed
         )

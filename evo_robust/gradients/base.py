@@ -99,6 +99,11 @@ class DistributionLearner:
             for group in sampler.groups
         ]
 
+    @property
+    def reserve(self) -> float:
+        """See :class:`evo_robust.evaluators.Learner`: half of the images, as DARTS and RACL part them."""
+        return 0.5
+
     def observe(self, evaluations: Sequence[Evaluation]) -> None:
         """What the search measured in the generation that ends, with the present weights."""
 

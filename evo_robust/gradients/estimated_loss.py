@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from evo_robust.analysis.statistics import kendall
-from evo_robust.data import batches
 from evo_robust.distributions.base import Sampler
 from evo_robust.estimators import LossLearner, LossTraining, NoiseLearner, NoiseTraining
 from evo_robust.estimators.measure import Source
@@ -35,11 +34,18 @@ class EstimatedLoss(ArchitectureGradient):
     ``steps`` steps per epoch down the loss that it predicts for samples. Noise estimators of objectives that have any
     learn in the same rhythm, from real attacks on the present supernet.
 
+    The paper's Algorithm 1 measures 100 architectures before the distribution moves (``fill=100``). It learns and steps
+    after each of them; here an estimator learns once per generation, before that generation's own are measured, so that
+    what the last generation measures teaches nothing.
+
     The paper's networks of the search run one operation on each of 14 edges; here an architecture has its two best
     edges per node, and the rows of its other edges are 0 for the estimator.
     """
 
     steps: int = chz.field(default=1, doc="steps of the distribution per epoch of training, >= 1")
+    fill: int = chz.field(
+        default=0, doc="architectures that must be remembered before the distribution moves, in 0..losses.memory"
+    )
     losses: LossTraining = chz.field(
         default_factory=LossTraining, blueprint_unspecified=LossTraining, doc="how the loss estimator learns"
     )
@@ -49,7 +55,12 @@ class EstimatedLoss(ArchitectureGradient):
 
     @chz.validate
     def _steps(self) -> None:
-        refuse_unless(self, ("steps", self.steps >= 1, ">= 1"), prefix="algorithm.gradient.")
+        refuse_unless(
+            self,
+            ("steps", self.steps >= 1, ">= 1"),
+            ("fill", 0 <= self.fill <= self.losses.memory, f"in 0..{self.losses.memory} (losses.memory)"),
+            prefix="algorithm.gradient.",
+        )
 
     trains_estimators: ClassVar[bool] = True
 
@@ -98,6 +109,11 @@ class EstimatedLearner(DistributionLearner):
         self._measured: list[tuple[Tensor, Tensor]] = []
         self._figures = torch.full((3,), math.nan, dtype=torch.float64)
 
+    @property
+    def reserve(self) -> float:
+        """See :class:`evo_robust.evaluators.Learner`: a twentieth for noise estimators, where there are any."""
+        return 0.05 if self.noises else 0.0
+
     def observe(self, evaluations: Sequence[Evaluation]) -> None:
         """See :meth:`DistributionLearner.observe`."""
         space, keys = self.sampler.space, self.objective.keys
@@ -119,7 +135,7 @@ class EstimatedLearner(DistributionLearner):
             self._learn_noises(training, epochs)
         if self._measured:
             self._learn_losses()
-        if len(self.losses) > 0:
+        if len(self.losses) >= max(1, self.settings.fill):
             for _ in range(self.settings.steps * max(1, epochs)):
                 self.move(0, self._predicted())
 
@@ -133,12 +149,7 @@ class EstimatedLearner(DistributionLearner):
         for source, learner in self.noises.values():
             for _ in range(max(1, epochs)):
                 training.supernet.choose(self.sampler.mixture(self.sampler.sample().detach()))
-                given = (
-                    (x, y)
-                    for x, y in batches(training.images, self.settings.noises.batch_size, generator, None)
-                    if len(y) > 1
-                )
-                self._figures[2] = learner.epoch(training.supernet, given, source.attack)
+                self._figures[2] = learner.epoch(training.supernet, training.images, source.attack, generator)
         training.supernet.eval()
 
     def _learn_losses(self) -> None:

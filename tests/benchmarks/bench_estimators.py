@@ -45,7 +45,18 @@ from evo_robust.attacks.base import Threat
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data import DATA_SETS, DataSet, Images, Splits, batches, cache_folder
-from evo_robust.estimators import STRENGTHS, WA, A, E, EMinus, NoiseEstimator, NoiseLearner, Strengths, real_noises
+from evo_robust.estimators import (
+    STRENGTHS,
+    WA,
+    A,
+    E,
+    EMinus,
+    NoiseEstimator,
+    NoiseLearner,
+    NoiseTraining,
+    Strengths,
+    real_noises,
+)
 from evo_robust.parts import Fraction, digest
 from evo_robust.recipes import FastTraining, PGDTraining, Recipe
 from evo_robust.spaces.robnet import RobNet
@@ -58,8 +69,14 @@ SPACES = {"digits": RobNet(channels=8, layers=3, nodes=2)}
 CHANNELS, LAYERS = 16, 8
 
 ATTACK = PGD(steps=7)
-KINDS = {"A": A(), "E": E(), "E⁻": EMinus()}
-BATCH = 64
+KINDS = {
+    "A": A(),
+    "A, softmax": A(softmax=True),
+    "A, text": A(form="text"),
+    "A, text, softmax": A(form="text", softmax=True),
+    "E": E(),
+    "E⁻": EMinus(),
+}
 WANTED, PUBLISHED = 0.9, 0.5
 PGD_ANEW, PGD_ON, SMALLER, LARGER = "real PGD", "real PGD, going on", "nearest, smaller", "nearest, larger"
 PGD_SLACK = 0.01
@@ -97,16 +114,17 @@ def learned(
 ) -> list[NoiseLearner]:
     """The estimators after rounds of remembering and learning."""
     channels, height, width = splits.train.x.shape[1:]
+    training = NoiseTraining(batches=args.batches or None)
     learners = [
-        NoiseLearner(kind, (channels, height, width), strengths, seed=0, device=args.device) for kind in KINDS.values()
+        NoiseLearner(kind, (channels, height, width), strengths, training, seed=0, device=args.device)
+        for kind in KINDS.values()
     ]
     generator = torch.Generator(args.device).manual_seed(0)
     seconds = [0.0] * (1 + len(learners))
     for number in range(1, args.rounds + 1):
         began = time.perf_counter()
-        some = itertools.islice(batches(splits.train, BATCH, generator), learners[0].training.batches)
         pushed = []
-        for x, y in some:
+        for x, y in learners[0].training.drawn(splits.train, generator):
             wanted = (*strengths.real, learners[0].extra_strength())
             noises = real_noises(models[number % len(models)], x, y, wanted, ATTACK, generator)
             pushed.append((x, noises, x.new_tensor(wanted)[:, None].expand(-1, len(x))))
@@ -258,6 +276,12 @@ def main() -> int:
     parser.add_argument("--channels", type=int, default=CHANNELS, help="C of networks that are not for digits")
     parser.add_argument("--layers", type=int, default=LAYERS, help="their L")
     parser.add_argument("--rounds", type=int, default=40, help="rounds of learning (default 40)")
+    parser.add_argument(
+        "--batches",
+        type=int,
+        default=10,
+        help="batches of 64 images attacked for the memory in each round (default 10); 0: 10 images, as in a search",
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
     parser.add_argument("--device", default="cpu", help="torch device (default cpu)")
     args = parser.parse_args()

@@ -218,14 +218,16 @@ def estimated(
 
 
 def noises_learned(bench: Bench, strengths: Strengths, kind: Estimator) -> tuple[NoiseLearner, Callable[[], float]]:
-    """A noise estimator after an epoch, which fills its memory, and one more epoch of it."""
+    """A noise estimator with a full memory, and an epoch of it."""
     problem, device = bench.problem, bench.images.x.device
     learner = NoiseLearner(kind, problem.data.in_shape, strengths, bench.gradient.noises, seed=0, device=device)
     generator = bench.generator()
 
     def epoch() -> float:
-        given = batches(bench.val, learner.training.batch_size, generator)
-        return learner.epoch(bench.supernet, given, bench.objective.attack)
+        return learner.epoch(bench.supernet, bench.val, bench.objective.attack, generator)
 
+    while len(learner) < min(learner.training.memory, len(bench.val)):
+        for x, y in batches(bench.val, learner.training.batch_size, generator):
+            learner.observe(bench.supernet, x, y, bench.objective.attack)
     epoch()
     return learner, epoch
