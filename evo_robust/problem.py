@@ -202,22 +202,53 @@ def load(name: str, scale: str = "demo", overrides: Mapping[str, str] | None = N
     return override(known[scale], overrides or {}, f"{name} scale={scale}")
 
 
+_reading: list[Path] = []
+"""Files that are being run to learn their parts and problems, the innermost last."""
+
+
+def refuse_while_reading() -> None:
+    """Refuse to search in the middle of reading a file: it would search whenever its runs are plotted.
+
+    Raises:
+        UserError: a file is being read.
+    """
+    if _reading:
+        raise UserError(
+            f'{_reading[-1]} searches while it is read for its parts: put the search under if __name__ == "__main__":'
+        )
+
+
+def _loaded(path: Path) -> ModuleType | None:
+    """The module that was made of a file: a problem file, an imported one, or the script that is running."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(path.name) and Path(file).resolve() == path:
+            return module
+    return None
+
+
 def _load_module(path: Path) -> ModuleType:
     path = path.resolve()
     name = f"evo_robust_problem_{path.stem}"
-    loaded = sys.modules.get(name)
-    if loaded is not None and loaded.__file__ == str(path):
+    loaded = _loaded(path)
+    if loaded is not None:
         return loaded
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} cannot be read as a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _reading.append(path)
     try:
         spec.loader.exec_module(module)
+    except UserError as error:
+        del sys.modules[name]
+        raise UserError(text if (text := str(error)).startswith(str(path)) else f"{path}: {text}") from error
     except Exception as error:  # whatever its author's mistake is, it is theirs to mend
         del sys.modules[name]
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    finally:
+        _reading.pop()
     # workers cannot import a file that was loaded by path: its classes travel by value
     cloudpickle.register_pickle_by_value(module)
     return module

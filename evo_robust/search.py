@@ -11,9 +11,10 @@ from evo_robust.adapter import SearchProblem
 from evo_robust.device import choose_device, choose_workers
 from evo_robust.ledger import Run, load_run
 from evo_robust.parts import UserError
-from evo_robust.problem import Problem, problem_to_dict
+from evo_robust.problem import Problem, problem_to_dict, refuse_while_reading
 from evo_robust.progress import Reporter, Silent
 from evo_robust.record import Record, library_versions
+from evo_robust.sources import source_of
 
 
 def search(
@@ -41,9 +42,11 @@ def search(
         The run folder, read.
 
     Raises:
-        UserError: a device, data or folder that cannot be used; nothing is written then.
+        UserError: a device, data or folder that cannot be used, or a file that searches while it is read for its
+            parts; nothing is written then.
         SearchFailed: every candidate of the first generation failed.
     """
+    refuse_while_reading()
     reporter = reporter or Silent()
     device = choose_device(device)
     workers = choose_workers(workers, device)
@@ -53,7 +56,9 @@ def search(
             f"expected images to train on and to validate on, got {len(splits.train)} and {len(splits.val)} "
             f"(data.val_share={problem.data.val_share})"
         )
-    entries = {**(info or {}), **problem_to_dict(problem), "versions": library_versions(), "device": device}
+    # a command tells where its problem came from; elsewhere the parts' own files do
+    info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
+    entries = {**info, **problem_to_dict(problem), "versions": library_versions(), "device": device}
     entries["draws"] = problem.algorithm.draws
     # the last bits of figures differ between kinds of device: one folder, one kind
     entries["identity"]["device"] = device.partition(":")[0]
