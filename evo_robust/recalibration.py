@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from evo_robust.attacks.checks import check_images, check_network, check_values, is_known
 from evo_robust.images import Augment, Images, batches
 from evo_robust.train import TimeLimit, reproducible
 
@@ -51,22 +52,29 @@ def recalibrate(
 
     Raises:
         TimeLimit: the deadline passed.
+        ValueError: no batch, one of less than 2 images, or images and labels that are not as said.
     """
+    check_network(model)
     layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
     before = [(m.momentum, {name: value.clone() for name, value in m.named_buffers(recurse=False)}) for m in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # the mean of all batches
+    seen = 0
     model.train()
     try:
-        with reproducible(next(model.parameters()).device, seed):
+        with reproducible(_device(model), seed):
             for x, y in given:
+                _check(x, y, first=seen == 0)
+                seen += 1
                 if deadline is not None and time.monotonic() > deadline:
                     raise TimeLimit("time limit reached while statistics were recalibrated")
                 if forward is None:
                     model(x)
                 else:
                     forward(model, x, y)
+        if seen == 0:
+            raise ValueError("expected at least 1 batch of images to take statistics of, got none")
     finally:
         model.eval()
         for layer, (momentum, buffers) in zip(layers, before, strict=True):
@@ -74,3 +82,17 @@ def recalibrate(
             if layer.num_batches_tracked is not None and layer.num_batches_tracked == 0:
                 for name, value in buffers.items():
                     getattr(layer, name).copy_(value)
+
+
+def _check(x: Tensor, y: Tensor, first: bool) -> None:
+    """Refuse a batch that is not as said; values are looked at in the first one."""
+    if first and not is_known(x, y):
+        check_values(x, y)
+    if len(check_images(x)) < 2:
+        raise ValueError(f"expected at least 2 images in a batch, for statistics of them, got {len(x)}")
+
+
+def _device(model: nn.Module) -> torch.device:
+    """Where a network is; the CPU where it has nothing that could be elsewhere."""
+    some = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if some is None else some.device

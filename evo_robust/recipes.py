@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from evo_robust.attacks.base import Norm, Threat
+from evo_robust.attacks.checks import checked
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.attacks.losses import kl_divergence
@@ -80,6 +81,10 @@ class Recipe(Part, abc.ABC):
             x: images ``(n, c, h, w)`` in [0,1].
             y: classes ``(n,)``.
             generator: source of the attack's randomness.
+
+        Raises:
+            ValueError: images, labels or what the network puts out are not as said (recipes of one's own need not
+                look: ``train`` and attacks do).
         """
 
     def for_data(self, data: DataSet) -> Recipe:
@@ -105,8 +110,9 @@ class Standard(Recipe):
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See :meth:`Recipe.loss`."""
-        logits = model(x).float()
-        return F.cross_entropy(logits, y), logits
+        with checked(model, x, y, generator=None) as (x, y):
+            logits = model(x).float()
+            return F.cross_entropy(logits, y), logits
 
 
 @chz.chz

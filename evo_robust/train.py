@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from evo_robust.attacks.checks import check_trainable, checked_images, highest_label, known_good
 from evo_robust.attacks.inference import clean_error
 from evo_robust.data import Images, batches
 from evo_robust.files import read_tensors, write_tensors
@@ -115,9 +116,14 @@ def train(
         TrainingDiverged: the loss became NaN or infinite.
         TimeLimit: the deadline passed.
         UserError: the checkpoint is damaged or belongs to another training.
-        ValueError: fewer than 2 images, a negative number of epochs, paths for a model that is no supernet, or
-            ``until`` without a checkpoint.
+        ValueError: fewer than 2 images, a negative number of epochs, paths for a model that is no supernet, ``until``
+            without a checkpoint, a network without weights to train or that gives no logits ``(n, classes)``, or labels
+            that are no classes of it.
     """
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"expected a recipe, such as PGDTraining(), got {recipe!r}")
+    device = check_trainable(model)
+    highest_label(images)
     if len(images) < 2 or epochs < 0:
         raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
     if paths is not None and not isinstance(model, Supernet):
@@ -125,9 +131,12 @@ def train(
     if until is not None and checkpoint is None:
         raise ValueError("expected a checkpoint to go on from where training stops early, got until without one")
     last = epochs if until is None else min(epochs, until)
-    device = next(model.parameters()).device
-    model.to(memory_format=torch.channels_last)
-    with reproducible(device, seed_from(seed, "layers")):
+    with (
+        checked_images(model, images, gradient=True, device=device) as images,
+        torch.enable_grad(),
+        reproducible(device, seed_from(seed, "layers")),
+    ):
+        model.to(memory_format=torch.channels_last)
         run = _Run(model, images, recipe, seed, paths)
         identity = digest(
             recipe, epochs, seed, len(images), [(k, list(v.shape)) for k, v in model.state_dict().items()]
@@ -176,6 +185,7 @@ class _Run:
         self.model = model
         self.images = images
         self.recipe = recipe
+        self.bf16 = recipe.precision == "bf16"
         self.device = next(model.parameters()).device
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -218,7 +228,8 @@ class _Run:
         for path in paths:
             if isinstance(self.model, Supernet) and path is not None:
                 self.model.choose(path)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            # the images come from bytes: the recipe and its attack need not look at them in every step
+            with known_good(x, y), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 loss, logits = self.recipe.loss(self.model, x, y, self.generator)
             (loss / len(paths)).backward()
             total += torch.stack((loss.detach() * len(y), (logits.argmax(1) != y).sum()))

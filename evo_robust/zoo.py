@@ -37,6 +37,8 @@ digits). ``width`` multiplies the channels, for images that need no more; LeNet,
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -88,10 +90,11 @@ def build(name: str, n_classes: int = 10, in_shape: Shape = (3, 32, 32), *, widt
         ValueError: the zoo has no such network, or the arguments allow none.
     """
     check_name(name)
-    if len(in_shape) != 3 or in_shape[0] < 1 or min(in_shape[1:]) < MIN_SIDE:
+    whole = all(isinstance(side, numbers.Integral) for side in in_shape)
+    if not whole or len(in_shape) != 3 or in_shape[0] < 1 or min(in_shape[1:]) < MIN_SIDE:
         raise ValueError(f"expected in_shape (channels, height, width), sides >= {MIN_SIDE}, got {in_shape}")
-    if n_classes < 2 or not width > 0:
-        raise ValueError(f"expected n_classes >= 2 and width > 0, got {n_classes} and {width}")
+    if not isinstance(n_classes, numbers.Integral) or n_classes < 2 or not 0 < width < math.inf:
+        raise ValueError(f"expected n_classes >= 2 and width > 0 and finite, got {n_classes} and {width}")
     return _BUILDERS[name](n_classes, in_shape, width)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.base import Attack, Norm, Threat, check_eps
 from evo_robust.attacks.cascade import Cascade, Found
+from evo_robust.attacks.checks import check_generator, checked_images, known_good
 from evo_robust.attacks.fast import Precision, for_attack
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.attacks.inference import classes, correct_mask, eval_mode, undisturbed
@@ -120,12 +121,39 @@ def robust_curve(
 
     Raises:
         ValueError: strengths that are not positive, distinct and ascending; no images; a batch size below 1;
-            ``keep_going`` for an attack that is no gradient attack; ``correct`` of another length or type.
+            ``keep_going`` for an attack that is no gradient attack; ``correct`` of another length or type; a network
+            that gives no logits ``(n, classes)``, has fewer classes than the images, or no gradient where the attack
+            needs one (attack it at a level, by CMAES or DE).
     """
-    values, began = check_strengths(eps, norm, images.x.shape[1:]), time.perf_counter()
+    if not isinstance(attack, Attack):
+        raise ValueError(f"expected an attack, such as PGD(), got {attack!r}")
     if keep_going and not isinstance(attack, GradientAttack):
         raise ValueError(f"expected a gradient attack for keep_going=True, got {type(attack).__name__}")
-    batch_size = attacked_together(images) if batch_size is None else batch_size
+    check_generator(generator)
+    with checked_images(model, images, gradient=isinstance(attack, GradientAttack)) as images:
+        values = check_strengths(eps, norm, images.x.shape[1:])
+        size = attacked_together(images) if batch_size is None else batch_size
+        return _curve(model, images, attack, values, norm, generator, size, precision, keep_going, keep_images, correct)
+
+
+def _curve(
+    model: nn.Module,
+    images: Images,
+    attack: Attack,
+    values: tuple[float, ...],
+    norm: Norm,
+    generator: torch.Generator,
+    batch_size: int,
+    precision: Precision,
+    keep_going: bool,
+    keep_images: bool,
+    correct: Tensor | None,
+) -> Curve:
+    """See :func:`robust_curve`, whose arguments have been checked."""
+    began = time.perf_counter()
+    if correct is not None:
+        with torch.no_grad(), eval_mode(model):
+            model(images.floats(slice(2)))  # looked at before it is copied
     correct = _checked(correct, images) if correct is not None else correct_mask(model, images, batch_size)
     indices = torch.arange(len(images), device=images.y.device)
     indices = indices if keep_going else indices[correct]
@@ -185,7 +213,8 @@ def _strength_by_strength(
         threat = Threat(norm=norm, eps=Fraction(strength))
         for part in indices.split(batch_size):
             x, y = images.floats(part), images.y[part]
-            adversarial = attack.perturb(model, x, y, threat, generator)
+            with known_good(x, y):
+                adversarial = attack.perturb(model, x, y, threat, generator)
             found[part] = adversarial
             level[part[classes(model(adversarial)) != y]] = k
         indices = indices[level[indices] > k]

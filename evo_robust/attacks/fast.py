@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import time
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from evo_robust.attacks.checks import check_images, check_network, slope
 from evo_robust.attacks.inference import eval_mode
 
 Precision = Literal["float32", "bf16", "auto"]
@@ -42,7 +43,15 @@ def for_attack(model: nn.Module, sample: Tensor, precision: Precision = "float32
         precision: ``float32``, the same choice in every run; ``bf16``; ``auto`` takes the faster of the two on
             ``sample``, measured, so that it may differ from run to run (bfloat16 is no gain for depthwise
             convolutions on most CPUs).
+
+    Raises:
+        ValueError: an unknown precision, or a sample that is not as said.
     """
+    check_network(model)
+    check_images(sample)
+    if precision not in get_args(Precision) or len(sample) == 0:
+        wanted = f"precision {' or '.join(get_args(Precision))} and at least 1 image"
+        raise ValueError(f"expected {wanted}, got {precision!r} and {len(sample)}")
     with eval_mode(model):
         network = fold_batch_norm(model, sample)
     if precision == "float32":
@@ -107,7 +116,7 @@ def _seconds(network: nn.Module, sample: Tensor, repeats: int = 3) -> float:
         began = time.perf_counter()
         with torch.enable_grad():
             x = sample.detach().clone().requires_grad_()
-            (gradient,) = torch.autograd.grad(network(x).sum(), x)
+            gradient = slope(network(x).sum(), x)
         gradient.flatten()[0].item()  # waits for a device
         times.append(time.perf_counter() - began)
     return min(times[1:])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from evo_robust.attacks.ball import project, steepest, unit_noise
 from evo_robust.attacks.base import Attack, Norm, Threat
 from evo_robust.attacks.cascade import Cascade
+from evo_robust.attacks.checks import checked, ordinary, slope
 from evo_robust.attacks.inference import undisturbed
 from evo_robust.attacks.losses import LossName, attack_loss, check_loss
 from evo_robust.parts import Fraction
@@ -59,7 +60,7 @@ class GradientAttack(Attack, abc.ABC):
             x = x.detach().requires_grad_()
             logits = network(x)
             loss = attack_loss(self.loss, logits, y, clean)
-            (gradient,) = torch.autograd.grad(loss.sum(), x)
+            gradient = slope(loss.sum(), x)
         # where a network has no finite slope there is no way up: those pixels stay
         return logits.detach(), loss.detach(), gradient.nan_to_num_(0.0, 0.0, 0.0)
 
@@ -105,22 +106,25 @@ class GradientAttack(Attack, abc.ABC):
 
         Raises:
             ValueError: early drop was asked for a model in train mode, where it would change the batch statistics; or
-                ``start`` was given of another shape, or where images may drop early.
+                ``start`` was given of another shape, or where images may drop early; or images, labels, network, threat
+                or generator are not as said, the network has no gradient (attack it at a level, by CMAES or DE).
         """
-        training = any(module.training for module in model.modules())
-        if keep_going is None:
-            keep_going = training
-        if training and not keep_going:
-            raise ValueError("expected a model in eval mode for keep_going=False, got one in train mode")
-        if start is not None and not (keep_going and start.shape == x.shape):
-            wanted = f"keep_going=True and start {tuple(x.shape)}"
-            raise ValueError(f"expected {wanted}, got keep_going={keep_going} and {tuple(start.shape)}")
-        with undisturbed(model):
-            if keep_going:
-                return self._strongest(model, x, y, threat, generator, start)
-            cascade = Cascade(self, model, (threat.eps,), threat.norm, generator, batch_size=len(x), images=True)
-            found = cascade.run(x, y)
-        return found.images if found.images is not None else x
+        with checked(model, x, y, generator=generator, threat=threat, gradient=True) as (x, y):
+            training = any(module.training for module in model.modules())
+            if keep_going is None:
+                keep_going = training
+            if training and not keep_going:
+                raise ValueError("expected a model in eval mode for keep_going=False, got one in train mode")
+            if start is not None and not (keep_going and start.shape == x.shape):
+                wanted = f"keep_going=True and start {tuple(x.shape)}"
+                raise ValueError(f"expected {wanted}, got keep_going={keep_going} and {tuple(start.shape)}")
+            with undisturbed(model):
+                if keep_going:
+                    start = None if start is None else ordinary(start)
+                    return self._strongest(model, x, y, threat, generator, start)
+                cascade = Cascade(self, model, (threat.eps,), threat.norm, generator, batch_size=len(x), images=True)
+                found = cascade.run(x, y)
+            return found.images if found.images is not None else x
 
     def _strongest(
         self,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-if TYPE_CHECKING:
-    from evo_robust.images import Images
+from evo_robust.attacks.checks import check_logits, check_network, highest_label, watched
+from evo_robust.images import Images
 
 NOT_A_NUMBER = -1
 """Predicted class of an image whose logits are not finite: no label, so it always counts as an error."""
@@ -71,17 +70,21 @@ def predictions(model: nn.Module, images: Images, batch_size: int = 1000) -> Ten
     The model keeps its mode; running statistics and gradients are not touched.
 
     Raises:
-        ValueError: there are no images, or the batch size is below 1.
+        ValueError: there are no images, the batch size is below 1, the network gives no logits ``(n, classes)`` for
+            images like these, or has fewer classes than the images.
     """
-    if len(images) == 0 or batch_size < 1:
-        raise ValueError(f"expected at least 1 image and a batch size >= 1, got {len(images)} and {batch_size}")
+    check_network(model)
+    highest = highest_label(images)
+    if batch_size < 1:
+        raise ValueError(f"expected a batch size >= 1, got {batch_size}")
     order = torch.arange(len(images), device=images.y.device)
-    with eval_mode(model):
-        return torch.cat([classes(model(images.floats(part))) for part in order.split(batch_size)])
+    with eval_mode(model), watched(model, highest, torch.float32, images.x.device):
+        parts = ((part, model(images.floats(part))) for part in order.split(batch_size))
+        return torch.cat([classes(check_logits(logits, len(part), highest)) for part, logits in parts])
 
 
 def correct_mask(model: nn.Module, images: Images, batch_size: int = 1000) -> Tensor:
-    """Which images ``model`` in eval mode classifies correctly, bool ``(n,)``."""
+    """Which images ``model`` in eval mode classifies correctly, bool ``(n,)``; see :func:`predictions`."""
     return predictions(model, images, batch_size) == images.y
 
 

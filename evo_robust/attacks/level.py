@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.base import check_norm
+from evo_robust.attacks.checks import checked
 from evo_robust.attacks.inference import classes, eval_mode
 from evo_robust.attacks.level_encoding import Boxes, Encoding, Pixels, Tone, Values
 from evo_robust.attacks.level_network import for_queries
@@ -100,26 +101,23 @@ class LevelAttack(Part, abc.ABC):
         and gradients as they were.
 
         Raises:
-            ValueError: the images are no multiples of 1/255 in [0,1], shapes disagree, or there are fewer pixels than
-                the level.
+            ValueError: the images are no multiples of 1/255 in [0,1], shapes disagree, labels or network are not as
+                said, or there are fewer pixels than the level.
         """
-        encoding = self._encoding(x, y)
-        pixels = _to_pixels(x)
-        drawn = torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
-        run = _Run(self, encoding, model, pixels, y, drawn.tolist())
-        if len(x):
-            with eval_mode(model), torch.inference_mode():
-                run.all()
+        with checked(model, x, y, generator=generator) as (x, y):
+            encoding = self._encoding(x)
+            pixels = _to_pixels(x)
+            drawn = torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
+            run = _Run(self, encoding, model, pixels, y, drawn.tolist())
+            if len(x):
+                with eval_mode(model), torch.inference_mode():
+                    run.all()
         # tensors made in inference mode can take no part in training: hand out ordinary ones
         return LevelResult(
             run.found.clone().to(torch.float32).div_(255), success=run.success.clone(), queries=run.queries.clone()
         )
 
-    def _encoding(self, x: Tensor, y: Tensor) -> Encoding:
-        if x.ndim != 4 or y.shape != x.shape[:1]:
-            raise ValueError(
-                f"expected images (n, c, h, w) and classes (n,), got {tuple(x.shape)} and {tuple(y.shape)}"
-            )
+    def _encoding(self, x: Tensor) -> Encoding:
         channels, rows, columns = x.shape[1:]
         if self.norm == "linf":
             return Values(self.level, (channels, rows, columns))
@@ -216,8 +214,8 @@ class _Run:
 
     def all(self) -> None:
         """Attack every image that the network classifies correctly."""
-        self.tone, self.fast = for_queries(self.model, self.pixels[:8])
         queue = self._correct().tolist()[::-1]
+        self.tone, self.fast = for_queries(self.model, self.pixels[:8])
         active = torch.empty(0, dtype=torch.int64, device=self.y.device)
         optimizer: BatchOptimizer | None = None
         while queue or len(active):

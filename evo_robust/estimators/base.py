@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.ball import project
 from evo_robust.attacks.base import check_eps
+from evo_robust.attacks.checks import check_values, is_known
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.parts import Part
 
@@ -106,6 +107,8 @@ class NoiseEstimator(nn.Module, abc.ABC):
                 f"expected images (n, {', '.join(map(str, self.in_shape))}), which the estimator is for, "
                 f"got {tuple(x.shape)}"
             )
+        if not is_known(x):
+            check_values(x)
         if noises.ndim != 5 or noises.shape[1:] != x.shape:
             raise ValueError(f"expected noises (N1, {', '.join(map(str, x.shape))}), got {tuple(noises.shape)}")
         if isinstance(strengths, Tensor) and strengths.ndim == 2:

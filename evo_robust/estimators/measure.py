@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
+from evo_robust.attacks.checks import checked_images, known_good
 from evo_robust.attacks.curve import attacked_together
 from evo_robust.attacks.fast import Precision, for_attack
 from evo_robust.attacks.gradient import GradientAttack
@@ -80,6 +81,12 @@ class Found:
     errors: Tensor
 
 
+def _spectrum(estimator: NoiseEstimator, x: Tensor, noises: Tensor, strengths: Strengths) -> Tensor:
+    """The noises at all strengths for images that are known to be good."""
+    with known_good(x):
+        return spectrum(estimator, x, noises, strengths)
+
+
 @torch.no_grad()
 def measure_spectrum(
     model: nn.Module,
@@ -93,15 +100,21 @@ def measure_spectrum(
 
     Every image goes to the last step of every attack: estimates need the noises of all, and losses are means over all.
     A fast copy of the network crafts, in ``precision``; the network itself judges.
+
+    Raises:
+        ValueError: no images, labels that are no classes of the network, or a network that gives no logits or has no
+            gradient.
     """
     losses, wrong = [], []
-    with eval_mode(model), undisturbed(model):
+    with checked_images(model, images, gradient=True) as images, eval_mode(model), undisturbed(model):
+        model(images.floats(slice(2)))  # looked at before it is copied
         crafting = for_attack(model, images.floats(slice(16)), precision)
         for index in torch.arange(len(images), device=images.y.device).split(attacked_together(images)):
             x, y = images.floats(index), images.y[index]
-            real = real_noises(crafting, x, y, source.strengths.real, source.attack, generator)
+            with known_good(x, y):
+                real = real_noises(crafting, x, y, source.strengths.real, source.attack, generator)
             few = torch.arange(len(x), device=x.device).split(_ESTIMATED_TOGETHER)
-            noises = torch.cat([spectrum(estimator, x[part], real[:, part], source.strengths) for part in few], 1)
+            noises = torch.cat([_spectrum(estimator, x[part], real[:, part], source.strengths) for part in few], 1)
             logits = [model(image).float() for image in (x, *(x + noise for noise in noises))]
             losses.append(torch.stack([F.cross_entropy(z, y, reduction="sum").double() for z in logits]))
             wrong.append(torch.stack([classes(z) != y for z in logits]).cummax(0).values)

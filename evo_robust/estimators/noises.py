@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.base import Threat, check_eps
+from evo_robust.attacks.checks import checked
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.estimators.base import NoiseEstimator
 from evo_robust.estimators.strengths import Strengths
@@ -42,21 +43,22 @@ def real_noises(
         generator: source of the random start; one number is drawn.
 
     Raises:
-        ValueError: no strengths, or one that is not in (0, 1].
+        ValueError: no strengths, or one that is not in (0, 1]; network, images or labels that are not as said.
     """
     if not strengths:
         raise ValueError("expected at least one strength, got none")
     for strength in strengths:
         check_eps(strength, name="each strength")
-    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     found: dict[int, Tensor] = {}
     start = None  # in the unit ball
-    for place in sorted(range(len(strengths)), key=lambda place: strengths[place]):
-        strength, own = strengths[place], torch.Generator(generator.device).manual_seed(seed)
-        threat, scaled = Threat(eps=Fraction(strength)), None if start is None else strength * start
-        found[place] = attack.perturb(model, x, y, threat, own, keep_going=True, start=scaled) - x
-        start = found[place] / strength if attack.budget(strength).steps > 1 else None
-    return torch.stack([found[place] for place in range(len(strengths))])
+    with checked(model, x, y, generator=generator, gradient=True) as (x, y):
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+        for place in sorted(range(len(strengths)), key=lambda place: strengths[place]):
+            strength, own = strengths[place], torch.Generator(generator.device).manual_seed(seed)
+            threat, scaled = Threat(eps=Fraction(strength)), None if start is None else strength * start
+            found[place] = attack.perturb(model, x, y, threat, own, keep_going=True, start=scaled) - x
+            start = found[place] / strength if attack.budget(strength).steps > 1 else None
+        return torch.stack([found[place] for place in range(len(strengths))])
 
 
 def spectrum(estimator: NoiseEstimator, x: Tensor, noises: Tensor, strengths: Strengths) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor
 
 from evo_robust.attacks.base import Threat
+from evo_robust.attacks.checks import known_good
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.attacks.inference import undisturbed
 from evo_robust.data import batches
@@ -108,7 +109,8 @@ class SupernetLearner(DistributionLearner):
             seen = x
             if self.settings.attack is not None:
                 training.supernet.choose(mixture.detach())
-                seen = self.settings.attack.perturb(training.supernet, x, y, self.settings.threat, generator)
+                with known_good(x, y):
+                    seen = self.settings.attack.perturb(training.supernet, x, y, self.settings.threat, generator)
             training.supernet.choose(mixture)
             with undisturbed(training.supernet):
                 loss = F.cross_entropy(training.supernet(seen).float(), y)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 import warnings
 from typing import Any, ClassVar, Literal, get_args
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from evo_robust.attacks.checks import check_network, ordinary_mode
 from evo_robust.objectives.base import Candidate, Objective
 
 Rule = Literal["thop", "macs", "nsga"]
@@ -88,15 +90,19 @@ def count_flops(model: nn.Module, in_shape: Shape, rule: Rule = "thop") -> int:
             ReLU element and per pooled input element; modules alone.
 
     Raises:
-        ValueError: unknown rule.
+        ValueError: unknown rule, or no shape of an image.
     """
     _check_rule(rule)
+    check_network(model)
+    if len(in_shape) != 3 or not all(isinstance(side, numbers.Integral) and side >= 1 for side in in_shape):
+        raise ValueError(f"expected in_shape (channels, height, width), each >= 1, got {tuple(in_shape)}")
     rules = {"thop": _count_thop, "macs": _count_macs, "nsga": _count_nsga}
     # a copy takes hooks, buffers and modes, so that the model itself is never touched
     replica = copy.deepcopy(model).eval()
     reference = next(iter(replica.parameters()), torch.empty(0))
     image = torch.zeros(1, *in_shape, dtype=reference.dtype, device=reference.device)
-    with torch.no_grad():
+    # the flop counter sees no operations in inference mode
+    with ordinary_mode(), torch.no_grad():
         return rules[rule](replica, image)
 
 

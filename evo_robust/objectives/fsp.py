@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from evo_robust.attacks.base import Norm, Threat, check_eps
+from evo_robust.attacks.checks import check_generator, check_threat, checked_images, known_good
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.attacks.inference import eval_mode, undisturbed
@@ -104,18 +105,21 @@ def fsp_distances(
         generator: source of the random starts.
 
     Raises:
-        ValueError: the network tells no cells, or there are no images.
+        ValueError: the network tells no cells, gives no logits or has no gradient; there are no images, or their labels
+            are no classes of the network.
     """
     cells = getattr(model, "cells", None)
     if not isinstance(cells, nn.ModuleList) or len(cells) == 0:
         raise ValueError(f"expected a network with cells for the FSP distance, got {type(model).__name__} without")
-    if len(images) == 0:
-        raise ValueError("expected at least 1 image, got 0")
-    with eval_mode(model), undisturbed(model):
+    with checked_images(model, images, gradient=True) as images, eval_mode(model), undisturbed(model):
+        check_threat(threat, images.x)
+        check_generator(generator)
+        model(images.floats(slice(2)))  # looked at before it is copied
         crafting = for_attack(model, images.floats(slice(16)))
         with _watched(cells) as sums:
             for x, y in batches(images, _BATCH):
-                adversarial = attack.perturb(crafting, x, y, threat, generator, keep_going=True)
+                with known_good(x, y):
+                    adversarial = attack.perturb(crafting, x, y, threat, generator, keep_going=True)
                 model(torch.cat((x, adversarial)))
     return [None if total is None else total.item() / len(images) for total in sums]
 

@@ -27,6 +27,8 @@ class Normalize(nn.Module):
 
 def fit_normalization(model: nn.Module, images: Tensor) -> None:
     """Set every ``Normalize`` of ``model`` to the channel statistics of uint8 ``images`` ``(n, c, h, w)``."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"expected uint8 images (n, c, h, w), got {images.dtype}")
     # one pass over a bounded sample: the statistics of 10,000 images differ from all by less than rounding of a step
     sample = images[:10_000].to(torch.float32).div(255)
     mean = sample.mean((0, 2, 3), keepdim=True)
