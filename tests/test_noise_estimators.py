@@ -111,9 +111,9 @@ def test_naive_searches_attack_every_strength() -> None:
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"values": (0.03, 0.09, 0.06)}, "expected distinct eps in ascending order, got 0.06 after 0.09"),
-        ({"values": (0.03, 0.06, 0.06)}, "expected distinct eps in ascending order, got 0.06 twice"),
-        ({"values": (0.0, 0.06)}, "> 0"),
+        ({"values": (0.03, 0.09, 0.06)}, "expected distinct strengths.values in ascending order, got 0.06 after 0.09"),
+        ({"values": (0.03, 0.06, 0.06)}, "expected distinct strengths.values in ascending order, got 0.06 twice"),
+        ({"values": (0.0, 0.06)}, r"strengths.values in \(0, 1\]"),
         ({"values": ()}, "at least one"),
         ({"values": (0.5, 8)}, r"expected strengths.values in \(0, 1\] .*units of the pixel range 0..1, .*\), got 8"),
         ({"n_real": 0}, r"expected strengths.n_real \(N1, strengths that are attacked\) from 1 to 6, got 0"),
@@ -311,15 +311,18 @@ Bad = Callable[[NoiseEstimator, Tensor, Tensor], Any]
             lambda e, x, d: e.estimate(x, d, (0.03, 0.03, 0.09), 0.05),
             "expected distinct eps in ascending order, got 0.03 twice",
         ),
-        (lambda e, x, d: e.estimate(x, d, (0.0, 0.03, 0.09), 0.05), "> 0"),
+        (lambda e, x, d: e.estimate(x, d, (0.0, 0.03, 0.09), 0.05), r"eps in \(0, 1\]"),
         (lambda e, x, d: e.estimate(x, d[:0], (), 0.05), "at least one"),
         (lambda e, x, d: e.estimate(x, d, (0.03, 0.06), 0.05), "expected 3 strengths, one for each noise, got 2"),
-        (lambda e, x, d: e.estimate(x, d, KNOWN, 0.0), "expected targets > 0, got 0"),
+        (lambda e, x, d: e.estimate(x, d, KNOWN, 0.0), r"expected each target in \(0, 1\] .*got 0"),
         (lambda e, x, d: e.estimate(x, d, KNOWN, torch.ones(4)), r"expected one target or \(5,\), got \(4,\)"),
         (lambda e, x, d: e.estimate_all(x, d, KNOWN, ()), "at least one target"),
         (lambda e, x, d: e.estimate(x, d[0], KNOWN, 0.05), r"expected noises \(N1, 5, 1, 8, 8\), got \(5, 1, 8, 8\)"),
         (lambda e, x, d: e.estimate(x[..., 1:], d, KNOWN, 0.05), r"expected images \(n, 1, 8, 8\)"),
-        (lambda e, x, d: e.estimate(x, d, -torch.ones(3, 5), 0.05), "different, ascending strengths > 0 for every"),
+        (
+            lambda e, x, d: e.estimate(x, d, -torch.ones(3, 5), 0.05),
+            r"different, ascending strengths in \(0, 1\] for every",
+        ),
         (lambda e, x, d: e.estimate(x, d, torch.ones(2, 5), 0.05), r"expected strengths \(3, 5\), got \(2, 5\)"),
     ],
 )
@@ -368,7 +371,7 @@ def anew(network: nn.Module, x: Tensor, y: Tensor, attack: GradientAttack, seed:
 @pytest.mark.parametrize("strengths", [(), (0.05, 0.0), (-0.1,)])
 def test_real_noises_need_strengths(network: nn.Module, strengths: tuple[float, ...]) -> None:
     x, y = random_noises(1, 3, DATA.in_shape, KNOWN[:1])[0], torch.zeros(3, dtype=torch.long)
-    with pytest.raises(ValueError, match="expected at least one strength, each > 0, got"):
+    with pytest.raises(ValueError, match=r"at least one strength, got none|each strength in \(0, 1\]"):
         real_noises(network, x, y, strengths, PGD(steps=1), torch.Generator())
 
 
