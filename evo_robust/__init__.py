@@ -3,6 +3,9 @@
 A problem is a value made of the parts below; ``load`` finds one by name, ``search`` searches it.
 """
 
+from evo_robust import signals as _signals  # noqa: F401 (before what takes seconds to import)
+
+# isort: split
 from evo_robust import zoo
 from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.algorithms.evolution import NSGA2, NSGA3

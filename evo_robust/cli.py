@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import chz
 from chz.blueprint import _entrypoint
 
+from evo_robust import signals
+from evo_robust.data import cache_folder
 from evo_robust.parts import Part, UserError, nearest, subclasses
 
 T = TypeVar("T")
 Main = Callable[[list[str] | None], int]
-
-GO_ON = "interrupted; the same command goes on where it stopped"
 
 
 class HelpRequested(Exception):
@@ -26,36 +29,71 @@ class HelpRequested(Exception):
 
 
 def command(main: Main) -> Main:
-    """Wrap a command: 0 on success, 2 and one message on a user's mistake, 130 on Ctrl-C."""
+    """Wrap a command: 0 on success, 2 and one message on a user's mistake or a disk that takes nothing.
 
-    def helped(argv: list[str]) -> int:
-        try:
-            return main(argv)
-        except HelpRequested as text:
-            print(text)
-            return 0
+    Ctrl-C, SIGTERM and SIGHUP end it with one line and the statuses 130, 143 and 129.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
         try:
-            status = helped(sys.argv[1:] if argv is None else argv)
-            sys.stdout.flush()  # a reader that is gone shows here at the latest
-            return status
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        except BrokenPipeError:
-            # `… | head` has read enough; the interpreter's last flush must not complain either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
-            print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-            return 2
-        except KeyboardInterrupt:
-            print(f"\n{GO_ON}", file=sys.stderr)
-            return 130
+            with signals.raised(last=argv is None):
+                return _answered(main, sys.argv[1:] if argv is None else argv)
+        except KeyboardInterrupt as end:
+            number = end.number if isinstance(end, signals.Ended) else signal.SIGINT
+            print(f"\n{signals.line(number)}", file=sys.stderr)
+            return signals.status(number)
 
     return wrapped
+
+
+def _answered(main: Main, argv: list[str]) -> int:
+    """The command's exit status; what a user can mend is said in one message."""
+    try:
+        try:
+            status = main(argv)
+        except HelpRequested as text:
+            print(text)
+            status = 0
+        sys.stdout.flush()  # a reader that is gone shows here at the latest
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # `… | head` has read enough
+        _silence()
+        return 0
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        if error.filename is None:  # files say their names
+            _silence()
+        print(f"error: {_on_disk(error)}", file=sys.stderr)
+        return 2
+
+
+# what files and folders answer, not what a mistake in the program does
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK = (
+    *_FULL,
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+)
+
+
+def _on_disk(error: OSError) -> str:
+    """The message where a file or folder cannot be written or read."""
+    place = "standard output" if error.filename is None else str(error.filename)
+    more = f"; make room there: {signals.GO_ON}" if error.errno in _FULL else ""
+    if error.filename is not None and Path(place).absolute().is_relative_to(cache_folder()):
+        more += " (the cache; EVO_ROBUST_CACHE names another folder for it)"
+    return f"{place}: {error.strerror}{more}"
+
+
+def _silence() -> None:
+    """Write no more to standard output: the interpreter's last flush must not complain either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def split(argv: list[str]) -> dict[str, str]:
@@ -85,20 +123,7 @@ def parse(cls: Callable[..., T], argv: list[str], name: str) -> T:
         UserError: unknown key, unreadable or refused value, with the nearest right thing.
         HelpRequested: ``--help`` was given.
     """
-    given = split(argv)
-    refuse_nothing(given)
-    return make(cls, given, {}, name)
-
-
-def refuse_nothing(given: Mapping[str, str]) -> None:
-    """Refuse ``key=`` without a value: it may be a variable of a script that was not set.
-
-    Raises:
-        UserError: naming the key.
-    """
-    for key, value in given.items():
-        if not value.strip() and key != "--help":
-            raise UserError(f"{key}={value}: expected a value, got nothing; leave {key} out for what it is by default")
+    return make(cls, split(argv), {}, name)
 
 
 def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any], name: str) -> T:
