@@ -37,6 +37,9 @@ from evo_robust.workers import Died, Pool
 VERSION = 1
 """Raised when a change of code changes the images, so that old sets are not taken for new ones."""
 
+FILES = ("search.safetensors", "judge.safetensors", "table.csv", "settings.json")
+"""What a complete set consists of."""
+
 FEW = 100
 """Fewer samples than this give errors that are several points off by chance alone."""
 
@@ -174,8 +177,7 @@ def _check_unique(name: str, values: Sequence[object]) -> None:
 
 
 def _complete(folder: Path) -> bool:
-    names = ("search.safetensors", "judge.safetensors", "table.csv", "settings.json")
-    return all((folder / name).is_file() for name in names)
+    return all((folder / name).is_file() for name in FILES)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import functools
 import hashlib
 import io
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,76 @@ from torch import Tensor
 from evo_robust.parts import UserError
 
 
+class DamagedFile(UserError):
+    """A file is not what was written.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: object, advice: str = "delete it and run the command again") -> None:
+        super().__init__(f"{path} is damaged ({reason}); {advice}")
+        self.path, self.reason, self._advice = path, str(reason), advice
+
+    def __reduce__(self) -> tuple[type[DamagedFile], tuple[Path, str, str]]:
+        return type(self), (self.path, self.reason, self._advice)  # workers send it to their parent
+
+    def advising(self, advice: str) -> DamagedFile:
+        """The same with other advice."""
+        return DamagedFile(self.path, self.reason, advice)
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Path to write to; on leaving without an exception it becomes ``path``, which nobody ever sees half written."""
+    """Path to write to; on leaving without an exception it becomes ``path``, which nobody ever sees half written.
+
+    Raises:
+        OSError: it cannot be written; its ``filename`` is ``path``.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path, temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to hear of
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path, *stand_ins: Path) -> Iterator[None]:
+    """Let an error in writing ``path`` say its name: a full disk is met while writing, where only the opening knew it.
+
+    Args:
+        path: what is written.
+        stand_ins: files that are written in its place.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or str(error.filename) in map(str, stand_ins):
+            # NumPy's short writes have a text alone
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+        raise
+
+
+def check_cache(cache: Path) -> None:
+    """Say beforehand that nothing can be kept for later runs.
+
+    Raises:
+        UserError: the folder cannot be made, or takes no files.
+    """
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache) as file:
+            file.write(b"room")
+            file.flush()
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            f"the cache {cache} cannot be written to ({reason}): let EVO_ROBUST_CACHE name a folder that can"
+        ) from None
 
 
 def make_folder(path: Path) -> None:
@@ -47,6 +110,17 @@ def make_folder(path: Path) -> None:
         raise UserError(f"out={path}: the folder cannot be made ({error.strerror})") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UserError(f"out={path}: the folder cannot be written to")
+
+
+def copy_file(source: Path, target: Path) -> bool:
+    """Copy a file that others may delete, whole or not at all; whether it was there."""
+    try:
+        content = source.read_bytes()
+    except FileNotFoundError:
+        return False
+    with whole_file(target) as temporary:
+        temporary.write_bytes(content)
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -93,7 +167,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, 
     """Write tensors by name, and JSON values beside them, as a safetensors file."""
     # channels-last images and views become plain: a safetensors file holds dense arrays only
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    metadata = {"info": json.dumps(info or {}), "sha256": _checksum(plain)}
+    sealed = {**(info or {}), _SEAL: _seal(info or {})}
+    metadata = {"info": json.dumps(sealed), "sha256": _checksum(plain)}
     length, info_first, _, rest = _orders(save(plain, metadata))
     with whole_file(path) as temporary, temporary.open("wb") as file:
         # safetensors' own writer leaves files that only their owner can read, and puts the two in a random order
@@ -125,15 +200,23 @@ def former_digests(path: Path) -> list[str]:
     try:
         length, *heads, rest = _orders(path.read_bytes())
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run the command again") from None
+        raise DamagedFile(path, error) from None
     return [hashlib.sha256(b"".join((length, head, rest))).hexdigest() for head in heads]
+
+
+_SEAL = "sha256 of this"
+
+
+def _seal(info: Mapping[str, Any]) -> str:
+    """Digest of the JSON values beside tensors."""
+    return hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and JSON values of a file that ``write_tensors`` made, in host memory.
 
     Raises:
-        UserError: the file cannot be read or is not what was written.
+        DamagedFile: the file cannot be read or is not what was written.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -141,22 +224,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             metadata = file.metadata() or {}
         if metadata.get("sha256") != _checksum(tensors):
             raise ValueError("its checksum is wrong")
-        return tensors, json.loads(metadata["info"])
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run the command again") from None
+        info = json.loads(metadata["info"])
+        seal = info.pop(_SEAL, None)  # early files have none
+        if seal not in (None, _seal(info)):
+            raise ValueError("its description has another checksum")
+        return tensors, info
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise DamagedFile(path, error) from None
 
 
 def stored_checksum(path: Path) -> str:
     """Digest that ``write_tensors`` took of a file's tensors; they are not read, so it is quick, and not verified.
 
     Raises:
-        UserError: the file is not there, or its head is damaged.
+        DamagedFile: the file is not there, or its head is damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {})["sha256"]
     except (SafetensorError, OSError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run the command again") from None
+        raise DamagedFile(path, error) from None
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -14,7 +14,6 @@ from evo_robust import cli
 from evo_robust.files import make_folder
 from evo_robust.ledger import load_run
 from evo_robust.parts import Part, changed, dotted
-from evo_robust.paths import folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
 from evo_robust.plotting.style import Quantity, words
@@ -23,7 +22,7 @@ from evo_robust.progress import output
 
 USAGE = """usage: python -m evo_robust.plot run=DIR [out=DIR]                   all pictures of a run
        python -m evo_robust.plot run=DIR baseline=DIR [out=DIR]      beside a random search of equal budget
-       python -m evo_robust.plot run=DIR,DIR,… [tolerance=0.02] …    several runs over each other, by search figures
+       python -m evo_robust.plot run=DIR,DIR,… [tolerance=0.02] …    several runs over each other
        python -m evo_robust.plot --help                              every key with its type, default and meaning
 
 DIR is the run folder of a search."""
@@ -48,16 +47,8 @@ class PlotCommand:
             raise ValueError("expected run=DIR, or run=DIR,DIR to lay runs over each other")
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"expected tolerance in [0, 1), got {self.tolerance}")
-        if self.baseline is not None and len(self.folders) > 1:
+        if self.baseline is not None and len(self.run) > 1:
             raise ValueError("expected one run beside a baseline; lay several over each other without baseline=")
-        refuse_odd_paths("run", self.folders)
-        refuse_odd_path("baseline", self.baseline)
-        refuse_odd_path("out", self.out)
-
-    @property
-    def folders(self) -> tuple[str, ...]:
-        """The run folders, those whose own name has a comma among them."""
-        return folders_of(self.run)
 
 
 def draw_run(folder: str | Path, out: str | Path | None = None) -> list[Path]:
@@ -82,9 +73,7 @@ def draw_baseline(folder: str | Path, baseline: str | Path, out: str | Path | No
 def draw_comparison(
     folders: Sequence[str | Path], out: str | Path | None = None, tolerance: float = 0.02
 ) -> list[Path]:
-    """Lay two or more runs over each other: fronts, hypervolume, tables in RoCo-NAS's form; the files written.
-
-    All figures are those of the searches (``tables.SEARCH_TIME``).
+    """Lay two or more runs over each other: fronts, hypervolume, the paper's tables; the files written.
 
     Raises:
         UserError: a folder cannot be drawn, the runs have no objective in common, or one holds no FLOPs.
@@ -197,8 +186,8 @@ def _how_measured(view: View, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _show_run(console: Console, command: PlotCommand) -> list[Path]:
-    view = view_of(load_run(command.folders[0]))
-    files = _draw_view(view, Path(command.out or command.folders[0]))
+    view = view_of(load_run(command.run[0]))
+    files = _draw_view(view, Path(command.out or command.run[0]))
     console.print(terminal.front_table(view))
     if found := size.correlations(view):
         console.print(terminal.size_table(found))
@@ -209,7 +198,7 @@ def _show_run(console: Console, command: PlotCommand) -> list[Path]:
 
 def _show_several(console: Console, command: PlotCommand) -> list[Path]:
     beside = command.baseline is not None
-    folders = [*command.folders, command.baseline] if command.baseline is not None else list(command.folders)
+    folders = [*command.run, command.baseline] if command.baseline is not None else list(command.run)
     views = _views(folders)
     names = tables.common_objectives(views)
     out = Path(command.out or folders[0])
@@ -224,7 +213,6 @@ def _show_several(console: Console, command: PlotCommand) -> list[Path]:
     console.print(terminal.standings_table(found, compare.shown_columns(views, names)))
     if repeated:
         console.print("run by run: compare_top.csv (networks with the fewest FLOPs), compare_pairs.csv (equal FLOPs)")
-        console.print(f"note: {tables.SEARCH_TIME}", markup=False)
     elif not beside:
         columns = tables.common_columns(views)
         shown = _read_columns(views, names, columns)
@@ -247,9 +235,9 @@ def main(argv: list[str] | None = None) -> int:
     # a pipe has no width: wide enough that no figure is folded
     console = output()
     files = []
-    if command.baseline is not None or len(command.folders) > 1:
+    if command.baseline is not None or len(command.run) > 1:
         files += _show_several(console, command)
-    if len(command.folders) == 1:
+    if len(command.run) == 1:
         files += _show_run(console, command)
     for path in files:
         print(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import re
 import sys
@@ -22,6 +23,7 @@ from evo_robust.data import DataSet, cache_folder
 from evo_robust.device import choose_device, choose_workers
 from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.evaluators.base import Evaluator, Session
+from evo_robust.files import check_cache
 from evo_robust.objectives.base import Constraint, Context, Gate, Objective, Say, silent
 from evo_robust.parts import Fraction, Part, UserError, dotted, from_dotted, nearest, subclasses
 from evo_robust.spaces.base import SearchSpace
@@ -119,7 +121,22 @@ class Problem(Part):
 
         ``measured_under`` are the fingerprints of rows that the run folder holds already.
         """
-        context = Context(
+        context = dataclasses.replace(
+            self._context(device, workers), folder=folder, say=say, measured_under=measured_under
+        )
+        return self.evaluator.start(context, self.objectives, self.constraints)
+
+    def check_cache(self, device: str) -> None:
+        """Raise ``UserError`` where the cache takes no files, and something has to be built there."""
+        context = self._context(device, workers=1)
+        wanted = [*self.evaluator.builds(context)]
+        for objective in (*self.objectives, *self.recorded, *(c.of for c in self.constraints)):
+            wanted += objective.builds(context)
+        if not all(file.is_file() for file in wanted):
+            check_cache(context.cache)
+
+    def _context(self, device: str, workers: int) -> Context:
+        return Context(
             space=self.space,
             data=self.data,
             seed=self.seed,
@@ -127,11 +144,7 @@ class Problem(Part):
             workers=workers,
             cache=cache_folder(),
             recorded=self.recorded,
-            folder=folder,
-            say=say,
-            measured_under=measured_under,
         )
-        return self.evaluator.start(context, self.objectives, self.constraints)
 
     def adapt(self, session: Session, ledger: Ledger | None = None) -> SearchProblem:
         """The pymoo problem that asks ``session`` and keeps what it learns in ``ledger``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -17,7 +18,7 @@ import filelock
 import numpy as np
 
 from evo_robust.evaluators.base import Evaluation, Session
-from evo_robust.files import make_folder, write_csv, write_json
+from evo_robust.files import make_folder, naming, write_csv, write_json
 from evo_robust.indicators import hypervolume, ideal_and_nadir, objective_matrix
 from evo_robust.ledger import (
     DERIVED_FILE,
@@ -53,13 +54,22 @@ class FolderLock:
             holder = self._name_file()
             who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
             raise UserError(f"{self.folder} is in use by {who}; wait for it or choose another out=") from None
-        self._name_file().write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        try:
+            name = self._name_file()
+            with naming(name):
+                name.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the folder back."""
-        self._name_file().unlink(missing_ok=True)
-        self._lock.release()
+        """Give the folder back, whatever else fails."""
+        try:
+            with contextlib.suppress(OSError):  # a disk that takes nothing; the name counts only while the lock is held
+                self._name_file().unlink(missing_ok=True)
+        finally:
+            self._lock.release()
 
     def _name_file(self) -> Path:
         return self.folder / "lock"
@@ -150,8 +160,10 @@ class Record:
         self._ids = {row["id"]: row["architecture"] for row in rows}
         self._past = _past_seconds(self.folder / "progress.csv")
         write_json(path, self._info)
-        self._ledger = open(ledger, "ab")  # noqa: SIM115 (closed in __exit__)
-        self._ledger.truncate(good)
+        # nothing waits in a buffer: what cannot be written is told at once, and closing has nothing left to fail on
+        self._ledger = open(ledger, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
+        with naming(ledger):
+            self._ledger.truncate(good)
 
     def _check_same(self, old: dict[str, Any], path: Path) -> None:
         try:
@@ -185,9 +197,11 @@ class Record:
 
     def __exit__(self, *_: object) -> None:
         """Close the ledger and give the folder back."""
-        if self._ledger is not None:
-            self._ledger.close()
-        self._lock.__exit__()
+        try:
+            if self._ledger is not None:
+                self._ledger.close()
+        finally:
+            self._lock.__exit__()
 
     @property
     def n_known(self) -> int:
@@ -239,10 +253,22 @@ class Record:
             **dataclasses.asdict(evaluation),
             "fingerprint": fingerprint,
         }
-        self._ledger.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        self._ledger.flush()
+        self._append(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         self.n_measured += 1
         self._take(row, replayed=False)
+
+    def _append(self, line: bytes) -> None:
+        """Write a whole line, or say why not; what a full disk took of it is taken back."""
+        with naming(self.folder / LEDGER_FILE):
+            end = self._ledger.seek(0, os.SEEK_END)
+            try:
+                written = 0
+                while written < len(line):
+                    written += self._ledger.write(line[written:])
+            except BaseException:
+                with contextlib.suppress(OSError):  # a torn last line is dropped when the search goes on
+                    self._ledger.truncate(end)
+                raise
 
     def _take(self, row: dict[str, Any], *, replayed: bool) -> None:
         self.rows.append(row)
@@ -265,7 +291,8 @@ class Record:
             derived: the architecture that the search's distribution stands for, where it has one.
             settled: figures of that distribution, always the same names.
         """
-        os.fsync(self._ledger.fileno())
+        with naming(self.folder / LEDGER_FILE):
+            os.fsync(self._ledger.fileno())
         front = front_of(self.rows, self.names)
         seconds = max(seconds, self._past.get(generation, 0.0))
         volume = self._hypervolume(objective_matrix(front, self.names))

@@ -19,7 +19,7 @@ from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.attacks.base import Attack
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.inference import clean_error
-from evo_robust.cli import HelpRequested, command, make, refuse_nothing, split
+from evo_robust.cli import HelpRequested, command, make, split
 from evo_robust.data import DATA_SETS, DataSet, cache_folder
 from evo_robust.device import choose_device
 from evo_robust.files import make_folder, write_csv, write_json, write_tensors
@@ -37,14 +37,11 @@ from evo_robust.parts import (
     seed_from,
     subclasses,
 )
-from evo_robust.paths import refuse_odd_path
 from evo_robust.plotting.robustness import draw_curve, draw_training
 from evo_robust.progress import duration, output
 from evo_robust.recipes import RECIPES, Recipe
 from evo_robust.record import FolderLock, library_versions
 from evo_robust.retraining import RESULT_FILE, SETTINGS_FILE, Result, Retraining, load_result, read_settings
-from evo_robust.spaces.base import SearchSpace
-from evo_robust.spaces.nsga_phases import NSGAPhases
 from evo_robust.train import EpochLog, TrainingDiverged, train
 
 WEIGHTS_FILE = "model.safetensors"
@@ -52,7 +49,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 Say = Callable[[str], None]
 
 USAGE = """usage: python -m evo_robust.retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10]
-                 [epochs=120] [decoder=final|search|dense] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
+                 [epochs=120] [decoder=final|search] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
        python -m evo_robust.retrain network=resnet-18 data=cifar10 …    a reference network instead
        python -m evo_robust.retrain [genotype=FILE] --help              every key with its type, default and meaning
 
@@ -65,18 +62,12 @@ class RetrainOptions(Part):
 
     genotype: str | None = chz.field(default=None, doc="genotype file, or a folder that holds a genotype.json")
     network: str | None = chz.field(default=None, doc="name of a reference network instead, such as resnet-18")
-    decoder: Literal["final", "search", "dense"] = chz.field(
+    decoder: Literal["final", "search"] = chz.field(
         default="final",
-        doc="final: the space's networks for training after the search (deeper, wider; RoCo-NAS's have 32 initial "
-        "channels); search: as searched; dense: NSGA-Net's final networks, of NSGAPhases alone",
+        doc="final: the space's networks for training after the search (deeper, wider); search: as searched",
     )
     out: str | None = chz.field(default=None, doc="folder to write; runs/retrain-RECIPE-DATA-KEY when not given")
     device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
-
-    @chz.validate
-    def _sound(self) -> None:
-        refuse_odd_path("genotype", self.genotype)
-        refuse_odd_path("out", self.out)
 
 
 @command
@@ -88,7 +79,6 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     own = {k: v for k, v in given.items() if k in chz.chz_fields(RetrainOptions)}
     rest = {k: v for k, v in given.items() if k not in own}
-    refuse_nothing(own)
     options = make(RetrainOptions, own, {}, "retrain")
     settings, genotype = settings_from(options, rest)
     console = output()
@@ -96,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     def say(text: str) -> None:
         console.print(text, markup=False)
 
-    recipe = rest.get("recipe", _own_recipe(genotype)).lower()
+    recipe = rest.get("recipe", "pgd").lower()
     key = digest(settings.network or settings.architecture, length=6)
     folder = Path(options.out or f"runs/retrain-{recipe}-{settings.data.name}-{key}")
     line = "python -m evo_robust.retrain " + shlex.join(argv or [])
@@ -131,53 +121,21 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
     genotype = None
     if options.genotype is not None:
         genotype = load_genotype(options.genotype)
-        base |= {**_under("space", _decoded(genotype.space, options.decoder)), "architecture": genotype.text}
+        space = genotype.space if options.decoder == "search" else genotype.space.for_final_training()
+        base |= {**_under("space", space), "architecture": genotype.text}
         given.setdefault("data", genotype.data)
     else:
         base["network"] = options.network
-    given.setdefault("recipe", _own_recipe(genotype))
+    given.setdefault("recipe", "pgd")
     if given.get("adversarial_set") == "search":
         del given["adversarial_set"]
         base |= _under("adversarial_set", _searched_set(genotype))
     _name_to_class("data", DATA_SETS, DataSet, given, base)
     _name_to_preset("recipe", RECIPES, Recipe, given, base)
     try:
-        settings = make(Retraining, given, base, "retrain")
+        return make(Retraining, given, base, "retrain"), genotype
     except HelpRequested as text:
         raise HelpRequested(f"{USAGE}\n\n{_options_help()}\n{text}") from None
-    _refuse_without_effect(settings.space, given)
-    return settings, genotype
-
-
-def _own_recipe(genotype: Genotype | None) -> str:
-    """Name of the recipe where none is given: the one of the space's own paper."""
-    return "pgd" if genotype is None else genotype.space.final_recipe
-
-
-def _decoded(space: SearchSpace, decoder: str) -> SearchSpace:
-    """The space under which a found network is trained."""
-    if decoder == "search":
-        return space
-    if decoder == "final":
-        return space.for_final_training()
-    if not isinstance(space, NSGAPhases):
-        raise UserError(
-            f"decoder=dense: expected a genotype of NSGAPhases, got {type(space).__name__}: final or search"
-        )
-    return space.with_dense_decoder()
-
-
-def _refuse_without_effect(space: SearchSpace | None, given: Mapping[str, str]) -> None:
-    """Refuse the width of the decoder that is not used."""
-    if not isinstance(space, NSGAPhases):
-        return
-    if space.decoder == "residual" and (wide := given.get("space.dense_channels")) is not None:
-        raise UserError(
-            f"space.dense_channels={wide} is the width of the dense decoder: expected decoder=dense with it, or "
-            "space.channels of the searched network"
-        )
-    if space.decoder == "dense" and (wide := given.get("space.channels")) is not None:
-        raise UserError(f"space.channels={wide} does not touch the dense decoder: expected space.dense_channels={wide}")
 
 
 def _searched_set(genotype: Genotype | None) -> AdversarialSet:

@@ -56,6 +56,7 @@ def search(
             f"expected images to train on and to validate on, got {len(splits.train)} and {len(splits.val)} "
             f"(data.val_share={problem.data.val_share})"
         )
+    problem.check_cache(device)
     # a command tells where its problem came from; elsewhere the parts' own files do
     info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
     entries = {**info, **problem_to_dict(problem), "versions": library_versions(), "device": device}

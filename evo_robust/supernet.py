@@ -138,7 +138,8 @@ class SupernetTraining(Part):
                     with fixed_threads(self.threads):
                         _build(self, space, data, folder, device, say)
         read_tensors(file)
-        (folder / _CHECKPOINT).unlink(missing_ok=True)  # of a process that was killed between the last two steps
+        if (folder / _CHECKPOINT).exists():  # of a process that was killed between the last two steps
+            (folder / _CHECKPOINT).unlink(missing_ok=True)
         return file
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from evo_robust.attacks.checks import check_trainable, checked_images, highest_label, known_good
 from evo_robust.attacks.inference import clean_error
 from evo_robust.data import Images, batches
-from evo_robust.files import read_tensors, write_tensors
+from evo_robust.files import DamagedFile, read_tensors, write_tensors
 from evo_robust.parts import UserError, digest, seed_from
 from evo_robust.recipes import Recipe
 from evo_robust.spaces.base import Architecture
@@ -262,6 +262,13 @@ class _Run:
                 f"{path} belongs to another training (network, recipe, epochs, seed or images differ): "
                 "delete it or name another file"
             )
+        try:
+            self._take(tensors, info, companion)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DamagedFile(path, f"it is no whole state of a training: {error}") from error
+
+    def _take(self, tensors: dict[str, Tensor], info: dict[str, Any], companion: Companion | None) -> None:
+        """Take a checkpoint's state."""
         self.logs = [EpochLog(**log) for log in info["logs"]]
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         self.model.load_state_dict(weights)
@@ -280,8 +287,12 @@ class _Run:
 
 
 def read_logs(checkpoint: Path) -> list[EpochLog]:
-    """Figures of the epochs that a checkpoint has behind it; ``UserError`` where it is damaged."""
-    return [EpochLog(**log) for log in read_tensors(checkpoint)[1]["logs"]]
+    """Figures of the epochs that a checkpoint has behind it; ``DamagedFile`` where it is no checkpoint."""
+    info = read_tensors(checkpoint)[1]
+    try:
+        return [EpochLog(**log) for log in info["logs"]]
+    except (KeyError, TypeError) as error:
+        raise DamagedFile(checkpoint, f"it is no state of a training: {error}") from error
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:

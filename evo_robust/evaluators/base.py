@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import chz
@@ -100,6 +101,10 @@ class Evaluator(Part, abc.ABC):
 
     def check(self, space: SearchSpace, data: DataSet) -> None:  # noqa: B027 (most evaluators take any)
         """Raise ``ValueError`` where the evaluator cannot work on ``space`` or ``data``; before anything is written."""
+
+    def builds(self, context: Context) -> Sequence[Path]:
+        """Files of the cache that ``start`` makes where they are not there yet."""
+        return ()
 
     @abc.abstractmethod
     def start(self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Session:

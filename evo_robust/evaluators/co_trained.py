@@ -19,15 +19,16 @@ from torch import Tensor
 
 from evo_robust.data import DataSet
 from evo_robust.device import fixed_threads
+from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.candidates import splits_on
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.evaluators.pool import PoolSession
-from evo_robust.files import read_tensors, stored_checksum, write_csv, write_tensors
+from evo_robust.files import DamagedFile, read_tensors, stored_checksum, write_csv, write_tensors
 from evo_robust.images import Images
 from evo_robust.learning_curve import LearningCurve
 from evo_robust.objectives.base import Constraint, Context, Objective
 from evo_robust.parts import UserError, digest, refuse_unless, seed_from
-from evo_robust.spaces.base import SearchSpace
+from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Path as NetworkPath
 from evo_robust.spaces.supernet import Supernet
 from evo_robust.supernet import initial_supernet
@@ -142,6 +143,10 @@ class CoTrained(OneShot):
         share = 1 - reserve if self.share is None else self.share
         return min(max(2, round(share * n)), n - 2)
 
+    def builds(self, context: Context) -> Sequence[Path]:
+        """See :meth:`Evaluator.builds`: all is in the run folder."""
+        return ()
+
     def prepare(self, context: Context) -> None:
         """Nothing: weights are trained when a generation asks for them."""
 
@@ -188,7 +193,12 @@ class CoTrainedSession(PoolSession):
     def _goes_on(self, context: Context, fingerprint: str) -> bool:
         """Whether the files of the run folder's first generation were made under this fingerprint."""
         first = None if context.folder is None else context.folder / FOLDER / "generation-0001.safetensors"
-        return first is not None and first.is_file() and read_tensors(first)[1].get("settings") == fingerprint
+        if first is None or not first.is_file():
+            return False
+        try:
+            return read_tensors(first)[1].get("settings") == fingerprint
+        except DamagedFile as damaged:
+            raise damaged.advising(_again(first.parent)) from None
 
     def close(self) -> None:
         """See :meth:`Session.close`."""
@@ -202,9 +212,16 @@ class CoTrainedSession(PoolSession):
         Raises:
             UserError: training diverged, or a file of the folder is damaged or belongs to another search.
         """
+        try:
+            self._advance(generation, learner)
+        except DamagedFile as damaged:
+            raise damaged.advising(_again(self.folder)) from None
+
+    def _advance(self, generation: int, learner: Learner) -> None:
         learned = self.folder / f"generation-{generation:04d}.safetensors"
         weights = self.folder / f"weights-{generation:04d}.safetensors"
-        if not learned.is_file():
+        earlier = learned.is_file()
+        if not earlier:
             self._train(generation, learner, weights)
             figures = {name: value if math.isfinite(value) else None for name, value in learner.figures().items()}
             about = {"settings": self._settings, "weights": stored_checksum(weights), "figures": figures}
@@ -213,10 +230,9 @@ class CoTrainedSession(PoolSession):
         state, info = read_tensors(learned)
         if info.get("settings") != self._settings:
             raise UserError(f"{learned} belongs to another search: choose another out=, or the same settings")
-        if info["whole"]:
-            learner.restore(state)  # a fresh search takes its own state from the file too: what resumes is what went on
-        else:
-            learner.replay(state)
+        if earlier and weights.is_file():
+            _verify(weights, info["weights"])
+        _restore(learner, learned, state, whole=info["whole"])
         self._tell(generation, info["figures"])
         self.fingerprint = digest(self._settings, info["weights"])
         context = dataclasses.replace(self.job.context, weights=weights)
@@ -224,6 +240,13 @@ class CoTrainedSession(PoolSession):
         for old in self.folder.glob("weights-*.safetensors"):
             if old.name < weights.name:
                 old.unlink()
+
+    def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
+        """See :meth:`Session.evaluate`."""
+        weights = self.job.context.weights
+        if architectures and weights is not None and not weights.is_file():
+            raise UserError(f"{weights} is missing; {_again(self.folder)}")
+        yield from super().evaluate(architectures)
 
     def _shrink(self, file: Path) -> None:
         """Leave of a past generation what its replay needs: optimisers and memories go on in the next one's file."""
@@ -263,7 +286,7 @@ class CoTrainedSession(PoolSession):
         if not first <= len(curve.logs) <= last:
             raise UserError(
                 f"{checkpoint}: expected training after {first} to {last} epochs for generation {generation}, got "
-                f"{len(curve.logs)}: a file of {self.folder} is missing or from another time; choose another out="
+                f"{len(curve.logs)}: a file of that folder is missing or from another time; {_again(self.folder)}"
             )
         try:
             with fixed_threads(evaluator.supernet.threads):
@@ -299,6 +322,30 @@ class CoTrainedSession(PoolSession):
         return self._supernet
 
 
+def _again(folder: Path) -> str:
+    """What to do where the past of a co-training is lost: all its files stand or fall together."""
+    return (
+        f"delete the folder {folder} and run the search again: the weights are trained again, and what was measured "
+        "with them stays in the record"
+    )
+
+
+def _verify(weights: Path, wanted: str) -> None:
+    """Raise ``DamagedFile`` where a file of weights is not the one that candidates were measured with."""
+    read_tensors(weights)
+    if stored_checksum(weights) != wanted:
+        raise DamagedFile(weights, "other weights than those of its generation")
+
+
+def _restore(learner: Learner, file: Path, state: dict[str, Tensor], *, whole: bool) -> None:
+    """Give a learner what a file holds of it: all, or of a past generation what its replay needs."""
+    try:
+        # a fresh search takes its own state from the file too: what resumes is what went on
+        (learner.restore if whole else learner.replay)(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise DamagedFile(file, f"it is no whole state of what was learned: {error}") from error
+
+
 def kept_weights(folder: Path, generation: int) -> Path:
     """The file of the weights that a generation of the run in ``folder`` was measured with.
 
@@ -309,11 +356,15 @@ def kept_weights(folder: Path, generation: int) -> Path:
     learned = own / f"generation-{generation:04d}.safetensors"
     if not learned.is_file():
         raise UserError(f"{own} holds nothing of generation {generation}: its weights cannot be made again")
-    wanted = read_tensors(learned)[1].get("weights")
-    kept = sorted(own.glob("weights-*.safetensors"))
-    for file in kept:
-        if stored_checksum(file) == wanted:
-            return file
+    try:
+        wanted = read_tensors(learned)[1].get("weights")
+        kept = sorted(own.glob("weights-*.safetensors"))
+        for file in kept:
+            if stored_checksum(file) == wanted:
+                read_tensors(file)
+                return file
+    except DamagedFile as damaged:
+        raise damaged.advising(_again(own)) from None
     raise UserError(
         f"the weights of generation {generation} are gone: of weights that are trained with the search only the last "
         f"generation's are kept ({', '.join(file.name for file in kept) or 'none'}): pick from the front, or say "

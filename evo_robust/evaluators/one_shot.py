@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -16,7 +15,7 @@ from evo_robust.data import DataSet
 from evo_robust.device import choose_device
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed, splits_on
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
-from evo_robust.files import mapped_tensors
+from evo_robust.files import copy_file, mapped_tensors
 from evo_robust.images import Augment
 from evo_robust.learning_curve import CURVE_FILES
 from evo_robust.objectives.base import Context
@@ -80,6 +79,10 @@ class OneShot(PooledEvaluator):
         """See :meth:`Evaluator.check`."""
         self.supernet.check(space, data)
 
+    def builds(self, context: Context) -> Sequence[Path]:
+        """See :meth:`Evaluator.builds`."""
+        return [self._folder(context) / FILE]
+
     def prepare(self, context: Context) -> None:
         """Train the supernet, or find it in the cache; how it learned lies in the run folder too.
 
@@ -94,7 +97,7 @@ class OneShot(PooledEvaluator):
         file = self.supernet.build_or_load(*where, context.say)
         if context.folder is not None:
             for name in CURVE_FILES:
-                shutil.copyfile(file.with_name(name), context.folder / f"supernet_{name}")
+                copy_file(file.with_name(name), context.folder / f"supernet_{name}")
 
     def _folder(self, context: Context) -> Path:
         """The supernet's folder."""

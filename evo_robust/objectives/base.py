@@ -167,6 +167,10 @@ class Objective(Part, abc.ABC):
     def prepare(self, context: Context) -> None:  # noqa: B027 (most objectives need nothing)
         """Build, once and in the main process, what all candidates share (cached files)."""
 
+    def builds(self, context: Context) -> Sequence[Path]:
+        """Files of the cache that ``prepare`` makes where they are not there yet."""
+        return ()
+
     def check(self, data: DataSet) -> None:  # noqa: B027
         """Raise ``ValueError`` where the objective cannot be measured on ``data``; before anything is written."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import chz
@@ -48,6 +49,10 @@ class WeightedSum(Objective):
         """See :meth:`Objective.prepare`."""
         for objective in self.of:
             objective.prepare(context)
+
+    def builds(self, context: Context) -> Sequence[Path]:
+        """See :meth:`Objective.builds`."""
+        return [file for objective in self.of for file in objective.builds(context)]
 
     def check(self, data: DataSet) -> None:
         """See :meth:`Objective.check`."""

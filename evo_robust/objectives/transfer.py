@@ -9,7 +9,7 @@ from pathlib import Path
 import chz
 
 from evo_robust.adversarial_images import Samples
-from evo_robust.adversarial_set import AdversarialSet, load
+from evo_robust.adversarial_set import FILES, AdversarialSet, load
 from evo_robust.attacks.inference import predictions
 from evo_robust.data import DataSet
 from evo_robust.objectives.base import Candidate, Context, Objective
@@ -34,6 +34,11 @@ class TransferError(Objective):
     def prepare(self, context: Context) -> None:
         """Build the adversarial set, or find it in the cache."""
         self.adversarial_set.build_or_load(context.data, context.cache, context.device, context.workers, context.say)
+
+    def builds(self, context: Context) -> Sequence[Path]:
+        """See :meth:`Objective.builds`."""
+        folder = self.adversarial_set.folder(context.data, context.cache)
+        return [folder / name for name in FILES]
 
     def check(self, data: DataSet) -> None:
         """See :meth:`Objective.check`."""

@@ -16,6 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from evo_robust.files import whole_file
+
 # Okabe and Ito's palette: told apart by colour-blind readers; one colour per role in every picture
 INK = "#222222"
 EVALUATED = "#9aa5ad"
@@ -52,7 +54,8 @@ def picture(path: Path, width: float = 8.0, height: float = 5.5) -> Iterator[Fig
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
         yield figure
-        figure.savefig(path)
+        with whole_file(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:])
 
 
 @dataclasses.dataclass(frozen=True)
