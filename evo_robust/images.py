@@ -30,6 +30,8 @@ class Images:
     y: Tensor
 
     def __post_init__(self) -> None:
+        if not isinstance(self.x, Tensor) or not isinstance(self.y, Tensor):
+            raise ValueError(f"expected two tensors, got {type(self.x).__name__} and {type(self.y).__name__}")
         if self.x.dtype != torch.uint8 or self.x.ndim != 4:
             raise ValueError(f"expected uint8 images (n, c, h, w), got {self.x.dtype} {tuple(self.x.shape)}")
         if self.y.dtype != torch.int64 or self.y.shape != self.x.shape[:1]:

@@ -124,6 +124,8 @@ def train(
         raise ValueError(f"expected a recipe, such as PGDTraining(), got {recipe!r}")
     device = check_trainable(model)
     highest_label(images)
+    if not isinstance(epochs, int) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"expected whole numbers, epochs and seed in [0, 2**63), got {epochs!r} and {seed!r}")
     if len(images) < 2 or epochs < 0:
         raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
     if paths is not None and not isinstance(model, Supernet):

@@ -14,7 +14,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from evo_robust import DARTS, NSGA2, CleanError, Digits, FromScratch, OneShot, Problem, RobustError, SupernetLoss, zoo
+from evo_robust import (
+    DARTS,
+    NSGA2,
+    CleanError,
+    Digits,
+    FromScratch,
+    OneShot,
+    Problem,
+    RobNet,
+    RobustError,
+    SupernetLoss,
+    zoo,
+)
 from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.attacks import checks
 from evo_robust.attacks.ball import project, steepest, unit_noise
@@ -32,13 +44,14 @@ from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.estimators.memory import NoiseLearner, NoiseMemory
 from evo_robust.estimators.noises import real_noises
 from evo_robust.images import Images
+from evo_robust.lipschitz.operations import lipschitz_constant
 from evo_robust.objectives.cost import count_flops
 from evo_robust.objectives.fsp import FSPDistance
 from evo_robust.parts import Fraction
 from evo_robust.recalibration import recalibrate
 from evo_robust.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Standard
 from evo_robust.retraining import Retraining
-from evo_robust.spaces.ops import fit_normalization
+from evo_robust.spaces.ops import Normalize, fit_normalization
 from evo_robust.train import train
 
 # ---- one rule for ε
@@ -462,9 +475,33 @@ def test_other_arguments_that_are_none_are_refused(net: nn.Module, images: Image
         (lambda: zoo.build("lenet", 7.5, SHAPE), "expected n_classes"),  # type: ignore[arg-type]
         (lambda: zoo.build("lenet", 10, SHAPE, width=math.inf), "width > 0 and finite"),
         (lambda: fit_normalization(net, x), "expected uint8 images"),
+        (lambda: PGD().perturb(net, x, y, Threat(), None), "torch.Generator for random starts"),  # type: ignore[arg-type]
+        (lambda: PGD().perturb(net, x.repeat(1, 3, 1, 1), y, Threat(), draw()), "images of 1 channels.*got 3"),
+        (lambda: PGD().perturb(colour(), x, y, Threat(), draw()), "images of 3 channels.*got 1"),
+        (lambda: clean_error(colour(), images), "images of 3 channels.*got 1"),
+        (lambda: clean_error(net, images, 2.5), "batch size >= 1, got 2.5"),  # type: ignore[arg-type]
+        (lambda: train(net, images, Standard(), 1.5, seed=0), "whole numbers.*got 1.5"),  # type: ignore[arg-type]
+        (lambda: train(net, images, Standard(), 1, seed=-1), "whole numbers.*and -1"),
+        (lambda: Images([1], [2]), "expected two tensors, got list"),  # type: ignore[arg-type]
+        (lambda: lipschitz_constant(nn.Conv2d(1, 2, 3), (8, 8)), "expected in_shape"),  # type: ignore[arg-type]
+        (lambda: lipschitz_constant(broken(), SHAPE), "expected finite weights"),
+        (lambda: RobNet(channels=4, layers=3).supernet(10, SHAPE).choose("0"), "architecture of RobNet, got '0'"),
+        (lambda: DARTS(channels=4, layers=3).supernet(10, SHAPE).choose(None), "architecture of DARTS or a mixture"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with torch.random.fork_rng(), pytest.raises(ValueError, match=message):
             make()
+
+
+def colour() -> nn.Module:
+    return nn.Sequential(
+        Normalize(3), nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+    ).eval()
+
+
+def broken() -> nn.Module:
+    layer = nn.Conv2d(1, 2, 3)
+    nn.init.constant_(layer.weight, math.nan)
+    return layer
 
 
 @pytest.mark.parametrize("rule", ["thop", "macs", "nsga"])

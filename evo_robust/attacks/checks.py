@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.base import Threat, check_eps
 from evo_robust.images import Images
+from evo_robust.spaces.ops import Normalize
 
 _SLACK = 1e-5
 """How far float images may lie outside [0,1]: more than rounding adds to the sum of an image and a perturbation."""
@@ -72,6 +73,7 @@ def checked(
     highest = check_values(x, y)
     if threat is not None:
         check_threat(threat, x)
+    _check_channels(model, x.shape[1])
     with ordinary_mode(), watched(model, highest, x.dtype, x.device):
         x, y = ordinary(x), ordinary(y)
         with known_good(x, y):
@@ -95,6 +97,7 @@ def checked_images(
     """
     check_network(model, gradient=gradient)
     highest = highest_label(images)
+    _check_channels(model, images.x.shape[1])
     with ordinary_mode(), watched(model, highest, torch.float32, device or images.x.device):
         yield Images(ordinary(images.x), ordinary(images.y))
 
@@ -108,6 +111,13 @@ def check_network(model: object, *, gradient: bool = False) -> None:
             "expected a network that gradients can flow through, got weights made inside torch.inference_mode(): "
             "build or load it outside"
         )
+
+
+def _check_channels(model: nn.Module, channels: int) -> None:
+    """Raise ``ValueError`` where the network normalises another number of channels: one would be taken for all."""
+    first = getattr(model, "normalize", next(model.children(), None))
+    if isinstance(first, Normalize) and first.mean.shape[1] != channels:
+        raise ValueError(f"expected images of {first.mean.shape[1]} channels, as the network's, got {channels}")
 
 
 def check_trainable(model: nn.Module) -> torch.device:

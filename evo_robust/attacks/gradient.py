@@ -118,6 +118,8 @@ class GradientAttack(Attack, abc.ABC):
             if start is not None and not (keep_going and start.shape == x.shape):
                 wanted = f"keep_going=True and start {tuple(x.shape)}"
                 raise ValueError(f"expected {wanted}, got keep_going={keep_going} and {tuple(start.shape)}")
+            if generator is None and self.budget(threat.eps).random_start:
+                raise ValueError("expected a torch.Generator for random starts, got None")
             with undisturbed(model):
                 if keep_going:
                     start = None if start is None else ordinary(start)

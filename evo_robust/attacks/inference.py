@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from evo_robust.attacks.checks import check_logits, check_network, highest_label, watched
+from evo_robust.attacks.checks import checked_images
 from evo_robust.images import Images
 
 NOT_A_NUMBER = -1
@@ -73,14 +73,11 @@ def predictions(model: nn.Module, images: Images, batch_size: int = 1000) -> Ten
         ValueError: there are no images, the batch size is below 1, the network gives no logits ``(n, classes)`` for
             images like these, or has fewer classes than the images.
     """
-    check_network(model)
-    highest = highest_label(images)
-    if batch_size < 1:
+    if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"expected a batch size >= 1, got {batch_size}")
-    order = torch.arange(len(images), device=images.y.device)
-    with eval_mode(model), watched(model, highest, torch.float32, images.x.device):
-        parts = ((part, model(images.floats(part))) for part in order.split(batch_size))
-        return torch.cat([classes(check_logits(logits, len(part), highest)) for part, logits in parts])
+    with checked_images(model, images) as images, eval_mode(model):
+        order = torch.arange(len(images), device=images.y.device)
+        return torch.cat([classes(model(images.floats(part))) for part in order.split(batch_size)])
 
 
 def correct_mask(model: nn.Module, images: Images, batch_size: int = 1000) -> Tensor:

@@ -123,7 +123,10 @@ def log_constants(operations: Sequence[Operation], norms: SpectralNorms) -> list
     All linear maps of all operations are handed over together, so that those of one kind share their computation.
     """
     maps = [one for operation in operations for group in operation.maps for one in group]
-    found = iter(norms(maps))
+    try:
+        found = iter(norms(maps))
+    except (torch.linalg.LinAlgError, ValueError) as error:
+        raise ValueError(f"expected finite weights, of which singular values can be found: {error}") from error
     return [
         _log(operation.known) + sum(_log(max(next(found) for _ in group)) for group in operation.maps)
         for operation in operations
@@ -147,6 +150,8 @@ def operation_of(
     """
     if rule not in get_args(Rule):
         raise ValueError(f"expected rule joint, layers or paper of Lipschitz constants, got {rule!r}")
+    if len(in_shape) != 3 or min(in_shape) < 1:
+        raise ValueError(f"expected in_shape (channels, height, width), each >= 1, got {tuple(in_shape)}")
     steps, shape = _chain(modules, in_shape)
     known, groups, run = 1.0, [], []
     for step in steps:

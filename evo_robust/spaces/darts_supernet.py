@@ -61,13 +61,15 @@ class DARTSSupernet(DARTSNetwork, Supernet):
             path: an architecture, with its ``normal`` and its ``reduction`` cell, or a mixture.
 
         Raises:
-            ValueError: a mixture of another shape, or with weights that are negative or no numbers.
+            ValueError: a mixture of another shape, or with weights that are negative or no numbers; or neither.
         """
         chosen: list[tuple[Plan, _Weights | None]]
         if isinstance(path, Mixture):
             chosen = [(self._plan(w), _Weights(w, self.operations)) for w in (path.normal, path.reduction)]
+        elif not (hasattr(path, "normal") and hasattr(path, "reduction")):
+            raise ValueError(f"expected an architecture of DARTS or a mixture, got {path!r}")
         else:
-            cells = path.normal, path.reduction  # type: ignore[attr-defined]
+            cells = path.normal, path.reduction
             chosen = [([names or None for names in edge_operations(cell)], None) for cell in cells]
         for cell in self.cells:
             cell.active, cell.weights = chosen[cell.stride - 1]  # type: ignore[operator, assignment]

@@ -63,8 +63,13 @@ class RobNetSupernet(RobNetNetwork, Supernet):
 
         Args:
             path: an architecture, whose ``cells`` are one α for all cells or one for each.
+
+        Raises:
+            ValueError: no such architecture.
         """
-        given: Sequence[Alpha] = path.cells  # type: ignore[attr-defined]
+        if not hasattr(path, "cells"):
+            raise ValueError(f"expected an architecture of RobNet, got {path!r}")
+        given: Sequence[Alpha] = path.cells
         alphas = list(given) * (len(self.cells) if len(given) == 1 else 1)
         for cell, alpha in zip(self.cells, live_cells(alphas, self.nodes), strict=True):
             cell.active = alpha  # type: ignore[assignment]
