@@ -67,7 +67,10 @@ class AdversarialSet(Part):
     optimiser: LevelAttack = chz.field(
         default_factory=CMAES, blueprint_unspecified=CMAES, doc="the attack; its own norm and level are not used"
     )
-    sources: int = chz.field(default=600, doc="images of each split that are attacked (its first ones), >= 1")
+    sources: int = chz.field(
+        default=600,
+        doc="images of each split (its first ones), >= 1; of them every victim is attacked on those that it gets right",
+    )
     seed: int = chz.field(default=0, doc="seed of victims and attacks, >= 0")
 
     @chz.validate
