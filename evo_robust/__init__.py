@@ -33,7 +33,7 @@ from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.gradients import ArchitectureGradient, Confidence, EstimatedLoss, SupernetLoss
-from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, LogConstraint, Objective
+from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, LogConstraint, LogGate, Objective
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.confidence import LipschitzConfidence
 from evo_robust.objectives.cost import Flops, Params
@@ -86,6 +86,7 @@ __all__ = [
     "LipschitzBound",
     "LipschitzConfidence",
     "LogConstraint",
+    "LogGate",
     "LogNormal",
     "LossTraining",
     "MIFGSM",

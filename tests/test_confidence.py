@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 import chz
+import numpy as np
 import pytest
 import torch
 from small import small_supernet
@@ -22,11 +24,13 @@ from evo_robust import (
     Constraint,
     Digits,
     FromScratch,
+    Gate,
     GradientHybrid,
     GumbelSoftmax,
     LipschitzBound,
     LipschitzConfidence,
     LogConstraint,
+    LogGate,
     LogNormal,
     Problem,
     Standard,
@@ -40,8 +44,9 @@ from evo_robust.ledger import Run
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import network_moments
 from evo_robust.lipschitz.network import network_constants
-from evo_robust.parts import UserError, seed_from
+from evo_robust.parts import UserError, digest, seed_from
 from evo_robust.problem import override
+from evo_robust.progress import Reporter
 from evo_robust.rebuild import rebuild
 
 PROBLEM = Problem(
@@ -129,12 +134,130 @@ def test_the_moments_are_those_of_what_the_search_samples() -> None:
     multiplier.look(training, sampler)
     with torch.no_grad():
         logs = torch.stack([multiplier._log_product(sampler.sample()).double() for _ in range(4000)])
-        mu, var = (moment.item() for moment in multiplier._moments(sampler.parameters))
+        mu, var = (moment.item() for moment in multiplier._kept(sampler.parameters)[1:])
     assert logs.mean().item() == pytest.approx(mu, abs=4 * (var / 4000) ** 0.5)
     assert logs.var().item() == pytest.approx(var, rel=0.1)  # 4.5 standard errors of a sample's variance
     alone = Multiplier(Confidence(cells="independent"), sampler)
     alone.look(training, sampler)
-    assert alone._moments(sampler.parameters)[1].item() < 0.8 * var, "independent cells vary less, and wrongly so"
+    assert alone._kept(sampler.parameters).var.item() < 0.8 * var, "independent cells vary less, and wrongly so"
+
+
+def quiet(**settings: Any) -> Problem:
+    """A search for clean error alone whose distribution hardly moves; ``settings`` are the constraint's."""
+    gradient = SupernetLoss(lr=1e-4, batch_size=100, confidence=Confidence(**settings))
+    algorithm = chz.replace(PROBLEM.algorithm, gradient=gradient)
+    return chz.replace(PROBLEM, objectives=(CleanError(),), algorithm=algorithm)
+
+
+def wide(problem: Problem, sigma: float) -> Problem:
+    return chz.replace(problem, algorithm=chz.replace(problem.algorithm, distribution=LogNormal(sigma=sigma)))
+
+
+class Kept(Reporter):
+    """Keeps what a search says."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def learned(folder: Path) -> list[dict[str, float]]:
+    with (folder / "co_training.csv").open() as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def test_sigma_is_told_in_every_generation_and_beyond_what_was_checked_once(tmp_path: Path) -> None:
+    said: dict[float, list[str]] = {}
+    gates = (LipschitzConfidence(), LipschitzConfidence(cells="independent", label="apart"))
+    for sigma in (0.3, 0.6, 1.2):
+        said[sigma] = []
+        problem = chz.replace(wide(quiet(), sigma), recorded=gates)
+        search(problem, tmp_path / str(sigma), workers=1, reporter=Kept(said[sigma]))
+        told = learned(tmp_path / str(sigma))
+        assert len(told) == 2
+        for row in told:
+            assert row["sigma_mean"] == pytest.approx(sigma, abs=0.02) and row["sigma_max"] >= row["sigma_mean"]
+    words = {s: [line.split(":")[0] for line in lines if "quantile=sampled" in line] for s, lines in said.items()}
+    assert words == {0.3: [], 0.6: ["apart"], 1.2: ["algorithm.gradient.confidence", "lipschitz_confidence", "apart"]}
+    lines: list[str] = []
+    search(wide(quiet(quantile="sampled", draws=500), 1.2), tmp_path / "drawn", workers=1, reporter=Kept(lines))
+    assert not any("quantile=sampled" in line for line in lines), "draws need no small σ"
+
+
+def test_a_search_may_be_held_to_a_quantile_that_is_drawn(tmp_path: Path) -> None:
+    """λ* and the constraint are both drawn; where σ is large they say more than the moments, as they should."""
+    found = {}
+    for quantile in ("moments", "sampled"):
+        search(wide(quiet(quantile=quantile, draws=2000), 2.0), tmp_path / quantile, workers=1)
+        found[quantile] = learned(tmp_path / quantile)
+        for row in found[quantile]:
+            assert abs(row["constraint"]) < 0.5, "the distribution has hardly moved, so that λ* is what it keeps"
+    assert found["sampled"][0]["ln_limit"] > found["moments"][0]["ln_limit"] + 0.3
+    # the same draws whenever a search runs: one that was interrupted finds the same
+    search(wide(quiet(quantile="sampled", draws=2000), 2.0), tmp_path / "again", workers=1)
+    assert learned(tmp_path / "again") == found["sampled"]
+
+
+def test_a_drawn_quantile_moves_the_distribution_as_moments_do() -> None:
+    images = PROBLEM.data.load().train.take(slice(20))
+    training = CoTraining(PROBLEM.space, PROBLEM.space.supernet(10, (1, 8, 8)), images, 0, 0)
+    slopes = {}
+    for quantile in ("moments", "sampled"):
+        sampler = LogNormal(spread=0.3).start(PROBLEM.space, seed=0)
+        multiplier = Multiplier(Confidence(quantile=quantile, factor=0.5, rho=1.0), sampler)
+        multiplier.look(training, sampler)
+        term = multiplier.term(sampler, sampler.sample())
+        assert multiplier.last == pytest.approx(math.log(2), abs=1e-4)
+        slopes[quantile] = torch.autograd.grad(term, list(sampler.parameters.values()))
+    for one, other in zip(slopes["moments"], slopes["sampled"], strict=True):
+        assert torch.nn.functional.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.95
+
+
+def test_random_architectures_with_the_present_weights_give_single_ones_their_limit(tmp_path: Path) -> None:
+    gate = LogGate(of=LipschitzConfidence(), quantile=0.5, sample=8)
+    problem = chz.replace(quiet(), constraints=(gate,), recorded=(LipschitzConfidence(),))
+    problem = chz.replace(problem, algorithm=chz.replace(problem.algorithm, pop_size=6, share=0.0))
+    run = search(problem, tmp_path / "run", workers=1)
+    kept = json.loads((tmp_path / "run" / "gates.json").read_text())["lipschitz_confidence_gate"]
+    (before,) = kept["earlier"]
+    fingerprints = list(dict.fromkeys(row["fingerprint"] for row in run.evaluations))
+    assert fingerprints == [before["fingerprint"], kept["fingerprint"]], "a limit for the weights of each generation"
+    limits = dict(zip(fingerprints, (before["limit"], kept["limit"]), strict=True))
+    assert before["limit"] != kept["limit"]
+    assert kept["limit"] == pytest.approx(np.median(list(kept["found"].values()))) and len(kept["found"]) == 8
+    for row in run.evaluations:
+        g = row["constraints"]["lipschitz_confidence_gate"]
+        assert (row["status"] == "rejected") == (g > 0)
+        if row["status"] == "ok":
+            assert g == pytest.approx(row["recorded"]["lipschitz_confidence"] - limits[row["fingerprint"]], abs=1e-6)
+    assert {row["status"] for row in run.evaluations} == {"ok", "rejected"}, "zero, a quantile, rejects a share"
+    # an interrupted search finds the same limits, though the first weights are gone
+    lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "evaluations.jsonl").write_text("".join(lines[:-2]))
+    (tmp_path / "run" / "gates.json").unlink()
+    again = search(problem, tmp_path / "run", workers=1)
+    assert [r["constraints"] for r in again.evaluations] == [r["constraints"] for r in run.evaluations]
+
+
+def test_a_gate_on_a_logarithm_takes_a_limit_of_any_sign() -> None:
+    of = LipschitzConfidence()
+    assert LogGate(of=of, at_most=-3.0).violation(-2.0) == 1.0 == LogConstraint(of=of, at_most=-3.0).violation(-2.0)
+    assert Gate(of=of, at_most=2.0).violation(3.0) == 0.5
+    with pytest.raises(ValueError, match="expected constraint at_most finite, got inf"):
+        LogGate(of=of, at_most=math.inf)
+    with pytest.raises(ValueError, match="expected constraint at_most > 0, got -3"):
+        Gate(of=of, at_most=-3.0)
+    with pytest.raises(ValueError, match=r"expected quantile in \(0,1\), got 1"):
+        LogGate(of=of, quantile=1)
+
+
+def test_settings_that_came_later_leave_old_records_as_they_were() -> None:
+    assert digest(SupernetLoss(confidence=Confidence())) == "478adf5420afd4a4"
+    assert digest(LipschitzConfidence(relative=True)) == "abdda0cd5cc0760c"
+    assert digest(SupernetLoss(confidence=Confidence(quantile="sampled"))) != "478adf5420afd4a4"
+    assert digest(LipschitzConfidence(relative=True, draws=999)) != "abdda0cd5cc0760c"
 
 
 def test_what_is_relative_to_no_limit_is_refused() -> None:

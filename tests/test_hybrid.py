@@ -40,6 +40,7 @@ from evo_robust.gradients.supernet_loss import SupernetLearner
 from evo_robust.learning_curve import LearningCurve
 from evo_robust.parts import UserError, seed_from
 from evo_robust.rebuild import rebuild
+from evo_robust.spaces.supernet import Mixture
 from evo_robust.train import EpochLog, evaluate_error, train
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
@@ -238,6 +239,24 @@ def test_paths_are_drawn_anew_as_asked_in_the_warm_up_too(redraw: Any) -> None:
     epochs = [[SPACE.to_text(path) for (path,) in itertools.islice(learner.paths(training, e), 6)] for e in (0, 1)]
     assert [len(set(texts)) for texts in epochs] == ([6, 6] if redraw == "step" else [1, 1])
     assert not set(epochs[0]) & set(epochs[1])
+
+
+def test_a_warm_up_on_mixtures_leaves_the_distribution_alone() -> None:
+    """PC-DARTS's first epochs: paths are those of the search, and nothing moves between them."""
+    images = DATA.load().train.take(slice(40))
+    training = CoTraining(SPACE, SPACE.supernet(10, (1, 8, 8)), images, 2, 0)
+    for warmup, kind in (("mixtures", Mixture), ("architectures", type(SPACE.draw_path(np.random.default_rng(0))))):
+        sampler = LogNormal().start(SPACE, seed=0)
+        learner = SupernetLoss(batch_size=20, warmup=warmup).start(sampler, seed=0)  # type: ignore[arg-type]
+        before = {name: value.detach().clone() for name, value in sampler.parameters.items()}
+        for epoch in (0, 1):
+            paths = [path for (path,) in itertools.islice(learner.paths(training, epoch), 4)]
+            assert {type(path) for path in paths} == {kind}
+        assert all(torch.equal(before[name], value) for name, value in sampler.parameters.items())
+        list(itertools.islice(learner.paths(training, 2), 2))
+        assert not any(torch.equal(before[name], value) for name, value in sampler.parameters.items())
+    with pytest.raises(ValueError, match="expected algorithm.gradient.warmup architectures or mixtures, got 'none'"):
+        SupernetLoss(warmup="none")  # type: ignore[arg-type]
 
 
 def test_nothing_is_learned_from_the_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

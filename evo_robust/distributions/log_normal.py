@@ -23,9 +23,10 @@ class LogNormal(Distribution):
     cells, or one where they are shared.
 
     The paper gives no initial µ and σ. Here medians are 1/operations and 1/inputs, as if all were averaged, and σ is
-    small enough for the moment matching of sums (which breaks for σ ≳ 1.5). It leaves the scale free as well: batch
-    normalisation makes a network deaf to it while the Lipschitz bound is not, so that a constraint would be met by
-    weights that all shrink, until nothing but rounding is left of the signal. Hence ``scale="fixed"``.
+    small enough for the moments of sums (:mod:`evo_robust.lipschitz.moments`); ``sigma_max`` among the figures of a
+    generation tells whether it stays so. The paper leaves the scale free as well: batch normalisation makes a network
+    deaf to it while the Lipschitz bound is not, so that a constraint would be met by weights that all shrink, until
+    nothing but rounding is left of the signal. Hence ``scale="fixed"``.
     """
 
     sigma: float = chz.field(default=0.3, doc="initial σ of all α and β, > 0")
@@ -88,6 +89,12 @@ class LogNormalSampler(Sampler):
         """See :meth:`Sampler.center_logs`: those of the medians."""
         p = self.parameters
         return p["mu_alpha"] + p["mu_beta"].unsqueeze(-1)
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, float]:
+        """See :meth:`Sampler.figures`: mean and largest σ of all α and β too."""
+        sigmas = torch.cat([self.parameters[name].flatten() for name in ("sigma_alpha", "sigma_beta")])
+        return super().figures() | {"sigma_mean": float(sigmas.mean()), "sigma_max": float(sigmas.max())}
 
     @torch.no_grad()
     def keep_valid(self) -> None:

@@ -91,6 +91,9 @@ class Learner(Protocol):
     def figures(self) -> dict[str, float]:
         """What a reader wants to see of a generation; always the same names."""
 
+    def caution(self) -> str | None:
+        """One line that a reader of a generation's figures must know; None as a rule."""
+
 
 @chz.chz
 class CoTrained(OneShot):
@@ -101,7 +104,6 @@ class CoTrained(OneShot):
     figures of a generation are measured with that generation's weights. Of these only the last are kept.
     """
 
-    inherits: ClassVar[bool] = False  # a gate's limit is taken before there are weights to inherit
     co_trains: ClassVar[bool] = True
     version: ClassVar[int] = 4
 
@@ -189,6 +191,8 @@ class CoTrainedSession(PoolSession):
         self._settings = self.fingerprint
         self._supernet: Supernet | None = None
         self._told: dict[int, Mapping[str, float | None]] = {}
+        self._constraints = constraints
+        self._cautions: set[str] = set()
 
     def _goes_on(self, context: Context, fingerprint: str) -> bool:
         """Whether the files of the run folder's first generation were made under this fingerprint."""
@@ -236,17 +240,35 @@ class CoTrainedSession(PoolSession):
         self._tell(generation, info["figures"])
         self.fingerprint = digest(self._settings, info["weights"])
         context = dataclasses.replace(self.job.context, weights=weights)
-        self.job = dataclasses.replace(self.job, context=context)
+        # gates have the limits of other weights no longer
+        self.job = dataclasses.replace(self.job, context=context, constraints=self._constraints)
+        self._warn(learner)
         for old in self.folder.glob("weights-*.safetensors"):
             if old.name < weights.name:
                 old.unlink()
 
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
-        """See :meth:`Session.evaluate`."""
+        """See :meth:`Session.evaluate`; gates find their limits with the present weights first."""
         weights = self.job.context.weights
         if architectures and weights is not None and not weights.is_file():
             raise UserError(f"{weights} is missing; {_again(self.folder)}")
+        if architectures and any(gate.at_most is None for gate in self.job.gates):
+            self._find_limits(dataclasses.replace(self.job.context, say=self.say))
         yield from super().evaluate(architectures)
+
+    def _find_limits(self, context: Context) -> None:
+        """Give every gate its limit, once there are weights to inherit."""
+        if context.weights is not None:
+            super()._find_limits(context)
+
+    def _warn(self, learner: Learner) -> None:
+        """Say, once each, what a reader of a generation's figures must know."""
+        shared = learner.shared()
+        measured = (*self.job.objectives, *(c.of for c in self.job.constraints), *self.job.context.recorded)
+        for line in (learner.caution(), *(objective.caution(shared) for objective in measured)):
+            if line is not None and line not in self._cautions:
+                self._cautions.add(line)
+                self.say(line)
 
     def _shrink(self, file: Path) -> None:
         """Leave of a past generation what its replay needs: optimisers and memories go on in the next one's file."""

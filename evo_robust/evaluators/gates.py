@@ -1,4 +1,7 @@
-"""Limits of gates: what random architectures reach with inherited weights, measured when a search starts."""
+"""Limits of gates: what random architectures reach with inherited weights.
+
+They are measured when a search starts, or where weights are trained with it, whenever these are others.
+"""
 
 from __future__ import annotations
 
@@ -67,9 +70,10 @@ def _limit(gate: Gate, context: Context, fingerprint: str, measure: Measure) -> 
             f"{gate.name}: expected 2 random architectures or more to take a quantile over, got {len(values)}; {reason}"
         )
     limit = float(np.quantile(values, gate.quantile))
-    if not limit > 0:
+    if not gate.allows(limit):
         raise UserError(
-            f"{gate.name}: expected a quantile > 0 as limit, got {limit:g}; another quantile or at_most gives one"
+            f"{gate.name}: expected a quantile > 0 as limit, got {limit:g}; another quantile or at_most gives one, and "
+            "of a logarithm LogGate takes any"
         )
     kept.write(limit)
     context.say(
@@ -99,6 +103,7 @@ class _Kept:
 
     Attributes:
         found: value, or the reason why there is none, by architecture.
+        earlier: limits under earlier fingerprints, as weights that are trained with the search have them, in order.
     """
 
     def __init__(self, folder: Path | None, gate: Gate, fingerprint: str) -> None:
@@ -108,6 +113,7 @@ class _Kept:
         found = entry.get("found") if isinstance(entry, dict) and entry.get("fingerprint") == fingerprint else None
         sound = isinstance(found, dict) and all(map(_sound, found.values()))
         self.found: dict[str, float | str] = dict(found) if isinstance(found, dict) and sound else {}
+        self.earlier = _earlier(entry, fingerprint)
 
     def _read(self) -> dict[str, Any]:
         """The file's gates; none where it is absent or damaged: all of it can be measured again."""
@@ -127,8 +133,21 @@ class _Kept:
             "limit": limit,
             "found": dict(sorted(self.found.items())),
         }
+        if self.earlier:
+            entry["earlier"] = self.earlier
         write_json(self.path, self._read() | {self.gate.name: entry})
 
 
 def _sound(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _earlier(entry: object, fingerprint: str) -> list[dict[str, Any]]:
+    """Limits of a gate's entry that are not those of a fingerprint; none of a damaged one."""
+    if not isinstance(entry, dict):
+        return []
+    told = entry.get("earlier")
+    known = [item for item in told if isinstance(item, dict)] if isinstance(told, list) else []
+    if entry.get("limit") is not None:
+        known.append({"fingerprint": entry.get("fingerprint"), "limit": entry["limit"]})
+    return [item for item in known if item.get("fingerprint") != fingerprint]

@@ -173,3 +173,7 @@ class DistributionLearner:
     def figures(self) -> dict[str, float]:
         """See :class:`evo_robust.evaluators.Learner`."""
         return self.sampler.figures()
+
+    def caution(self) -> str | None:
+        """See :class:`evo_robust.evaluators.Learner`."""
+        return None

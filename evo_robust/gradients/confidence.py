@@ -15,17 +15,19 @@ from evo_robust.lipschitz import confidence, moments
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.network import descriptions, network_constants
 from evo_robust.lipschitz.operations import Rule
-from evo_robust.objectives.confidence import LOG_LIMIT
-from evo_robust.parts import Part, refuse_unless
+from evo_robust.lipschitz.sampled import DRAWS
+from evo_robust.objectives.confidence import LOG_LIMIT, PARAMETERS, SIGMAS
+from evo_robust.parts import LATER, Part, refuse_unless
 
 
 @chz.chz
 class Confidence(Part):
     """Pr[λ_F ≤ λ*] ≥ η by an augmented Lagrangian θc + (ρ/2)c² beside the loss (Dong et al., 2020, eqs 13 to 16).
 
-    λ_F is the paper's product form, whose moments are known (:func:`evo_robust.lipschitz.moments.network_moments`); the
-    constants of operations are taken from the supernet anew in every epoch. The paper tells neither λ* nor the first
-    θ: λ* is calibrated on what the search begins with, θ begins at 0.
+    λ_F is the paper's product form. What it keeps with confidence follows from its moments, as in the paper, which are
+    good while σ is small (:mod:`evo_robust.lipschitz.moments`; a search says so where σ is not); or from draws, with
+    ``quantile="sampled"``. The constants of operations are taken from the supernet anew in every epoch. The paper tells
+    neither λ* nor the first θ: λ* is calibrated on what the search begins with, θ begins at 0.
 
     Weights grow while they are trained, and λ_F with them, far beyond what a choice of operations can make up for (on
     digits by e^27 in 24 epochs): held to a λ* of the first weights, a search ends with whatever has the smallest
@@ -33,8 +35,8 @@ class Confidence(Part):
     it began would keep with the weights of that epoch, and the constraint speaks of operations alone.
 
     What is calibrated is λ* of mixtures of all operations on all edges. Architectures have two inputs per node, and
-    sums of fewer terms: theirs lies below, and a constraint on them needs a smaller λ* to say as much
-    (:class:`evo_robust.objectives.confidence.LipschitzConfidence`, ``relative``).
+    sums of fewer terms: theirs lies below, and a constraint on them needs a λ* of their own
+    (:class:`evo_robust.objectives.base.LogGate` of ``LipschitzConfidence``).
     """
 
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
@@ -59,6 +61,10 @@ class Confidence(Part):
         default="layers", doc="of operations: layers or joint (corrected), or paper; see LipschitzBound"
     )
     steps: int = chz.field(default=20, doc="steps of the power iteration for each spectral norm, >= 1")
+    quantile: confidence.Quantile = chz.field(
+        default="moments", metadata=LATER, doc="what λ_F keeps with confidence: from moments (paper) or sampled"
+    )
+    draws: int = chz.field(default=DRAWS, metadata=LATER, doc="draws of a sampled quantile, in 100..10000000")
 
     @chz.validate
     def _ranges(self) -> None:
@@ -120,15 +126,13 @@ class Multiplier:
         s = self.settings
         if self.log_limit is not None and not (s.limit is None and s.follow):
             return self.log_limit
-        return confidence.calibrated_limit(*self._moments(self._first), eta=s.eta, factor=s.factor, form=s.form)
+        return self._kept(self._first).log.item() + math.log(s.factor)
 
     def term(self, sampler: LogNormalSampler, weights: Tensor) -> Tensor:
         """θc + (ρ/2)c² for a sample ``(cells, edges, operations)``, differentiable in the sampler's parameters."""
         assert self.log_limit is not None, "look comes first"
         if self.settings.learning:
-            mu, var = self._moments(sampler.parameters)
-            s = self.settings
-            c = confidence.confidence_constraint(mu, var, eta=s.eta, log_limit=self.log_limit, form=s.form)
+            c = self._kept(sampler.parameters).log - self.log_limit
         else:
             c = self._log_product(weights) - self.log_limit
         self.last = float(c.detach())
@@ -138,12 +142,18 @@ class Multiplier:
         """The dual step, θ ← max(0, θ + ρc), with the c that the last step of µ and σ began with."""
         self.theta = confidence.dual_update(self.theta, self.last, self.settings.rho)
 
-    def _moments(self, p: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        given = (p["mu_alpha"], p["sigma_alpha"].square(), p["mu_beta"], p["sigma_beta"].square())
+    def _kept(self, p: Mapping[str, Tensor]) -> confidence.Kept:
+        """What λ_F keeps with confidence η under a distribution, with the constants that were taken last."""
         assert self._constants is not None
-        return moments.network_moments(
-            *given, self._constants, self._described, log_c=self._log_c, cells=self.settings.cells
-        )
+        given = [p[name] for name in PARAMETERS]
+        return confidence.kept(given, self._constants, self._described, log_c=self._log_c, settings=self.settings)
+
+    def caution(self, sampler: LogNormalSampler) -> str | None:
+        """One line where σ is beyond what the moments were checked for; None else."""
+        if not self.settings.learning:
+            return None
+        sigmas = [sampler.parameters[name] for name in SIGMAS]
+        return confidence.caution(sigmas, self.settings, "algorithm.gradient.confidence")
 
     def _log_product(self, weights: Tensor) -> Tensor:
         """Ln λ_F of given weights β·α: ln C + ΣΣ ln Σ_i Σ_o w λ over cells and nodes (eq. 10)."""

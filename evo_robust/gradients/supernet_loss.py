@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import chz
 import torch
@@ -21,7 +22,7 @@ from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.gradients.base import ArchitectureGradient, DistributionLearner
 from evo_robust.gradients.confidence import Confidence, Multiplier
 from evo_robust.objectives.base import Objective
-from evo_robust.parts import refuse_unless, seed_from
+from evo_robust.parts import LATER, refuse_unless, seed_from
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.supernet import Path
 
@@ -41,13 +42,24 @@ class SupernetLoss(ArchitectureGradient):
     attack: GradientAttack | None = chz.field(default=None, doc="attack on the images; clean ones when not given")
     threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball the attack moves in")
     batch_size: int = chz.field(default=64, doc="images per step of the distribution, >= 2")
+    warmup: Literal["architectures", "mixtures"] = chz.field(
+        default="architectures",
+        metadata=LATER,
+        doc="what the supernet runs in the evaluator's warm-up: random architectures, or mixtures of the distribution "
+        "as it begins (PC-DARTS)",
+    )
     confidence: Confidence | None = chz.field(
         default=None, blueprint_unspecified=Confidence, doc="RACL's constraint on a LogNormal distribution"
     )
 
     @chz.validate
     def _size(self) -> None:
-        refuse_unless(self, ("batch_size", self.batch_size >= 2, ">= 2"), prefix="algorithm.gradient.")
+        refuse_unless(
+            self,
+            ("batch_size", self.batch_size >= 2, ">= 2"),
+            ("warmup", self.warmup in ("architectures", "mixtures"), "architectures or mixtures"),
+            prefix="algorithm.gradient.",
+        )
 
     def check(self, distribution: Distribution, space: SearchSpace) -> None:
         """See :meth:`ArchitectureGradient.check`: confidence is known of log-normal weights of whole operations."""
@@ -82,6 +94,9 @@ class SupernetLearner(DistributionLearner):
 
     def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[Path]]:
         """See :meth:`DistributionLearner.paths`; between the steps the distribution moves."""
+        if epoch < training.warmup and self.settings.warmup == "mixtures":
+            # paths as after the warm-up, and no steps of the distribution between them
+            yield from super().paths(dataclasses.replace(training, warmup=0), epoch)
         given = super().paths(training, epoch)
         if epoch < training.warmup:
             yield from given
@@ -137,3 +152,7 @@ class SupernetLearner(DistributionLearner):
     def figures(self) -> dict[str, float]:
         """See :meth:`DistributionLearner.figures`."""
         return super().figures() | ({} if self.multiplier is None else self.multiplier.figures())
+
+    def caution(self) -> str | None:
+        """See :meth:`DistributionLearner.caution`: where the constraint's moments are in doubt."""
+        return None if self.multiplier is None else self.multiplier.caution(self.sampler)  # type: ignore[arg-type]

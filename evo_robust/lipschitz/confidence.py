@@ -3,6 +3,8 @@
 With ln λ_F ~ N(µ, σ²) the constraint holds where (ln λ* − µ)/σ ≥ Φ⁻¹(η), that is where c = µ + Φ⁻¹(η)·σ − ln λ* ≤ 0.
 The paper prints c = µ + Φ⁻¹(η)·σ² − ln λ*, without the square root; both are here.
 
+What λ_F keeps with confidence can also be drawn, where σ is too large for its moments (:func:`kept`).
+
 The paper gives neither λ* nor where µ and σ begin: :func:`calibrated_limit` takes λ* from what a search begins with.
 
 λ_F of a deep network is beyond what a float holds: limits are given and taken as logarithms, ln λ*.
@@ -11,17 +13,23 @@ The paper gives neither λ* nor where µ and σ begin: :func:`calibrated_limit` 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
 
-from evo_robust.lipschitz.moments import Cells
+from evo_robust.lipschitz.moments import CHECKED, Cells, network_moments
 from evo_robust.lipschitz.operations import Rule
+from evo_robust.lipschitz.sampled import network_draws
 
 Form = Literal["corrected", "as_printed"]
 """``corrected`` has the standard deviation σ in the constraint, ``as_printed`` the paper's variance σ²."""
+
+
+Quantile = Literal["moments", "sampled"]
+"""How what λ_F keeps with confidence is found: from its moments, as in the paper, or from draws."""
 
 
 class Settings(Protocol):
@@ -35,6 +43,10 @@ class Settings(Protocol):
     def cells(self) -> Cells: ...  # noqa: D102
     @property
     def constants(self) -> Rule: ...  # noqa: D102
+    @property
+    def quantile(self) -> Quantile: ...  # noqa: D102
+    @property
+    def draws(self) -> int: ...  # noqa: D102
 
 
 def checks(settings: Settings) -> tuple[tuple[str, bool, str], ...]:
@@ -44,6 +56,81 @@ def checks(settings: Settings) -> tuple[tuple[str, bool, str], ...]:
         ("form", settings.form in get_args(Form), "corrected or as_printed"),
         ("cells", settings.cells in get_args(Cells), "shared or independent"),
         ("constants", settings.constants in get_args(Rule), "joint, layers or paper"),
+        ("quantile", settings.quantile in get_args(Quantile), "moments or sampled"),
+        ("draws", 100 <= settings.draws <= 10**7, "in 100..10000000"),
+        (
+            "form",
+            settings.form == "corrected" or settings.quantile == "moments",
+            "corrected with quantile=sampled, which asks for no σ",
+        ),
+    )
+
+
+class Kept(NamedTuple):
+    """What λ_F keeps with confidence η.
+
+    Attributes:
+        log: its logarithm; scalar, differentiable.
+        mu: mean of ln λ_F.
+        var: its variance; both as they were matched, or of the draws.
+    """
+
+    log: Tensor
+    mu: Tensor
+    var: Tensor
+
+
+def kept(
+    distribution: Sequence[Tensor],
+    constants: Tensor,
+    described: Sequence[int],
+    *,
+    log_c: Tensor | float,
+    settings: Settings,
+) -> Kept:
+    """What λ_F keeps with confidence where α and β are log-normal, by moments or by draws as the settings say.
+
+    Args:
+        distribution: µ and σ of ln α ``(descriptions, edges, operations)``, µ and σ of ln β ``(descriptions, edges)``.
+        constants: λ of the operations in every cell ``(cells, edges, operations)``, 0 where there is none.
+        described: for every cell which description it follows.
+        log_c: ln C, what multiplies the cells' part.
+        settings: η, form, what cells have in common, and how the quantile is found.
+    """
+    mu_alpha, sigma_alpha, mu_beta, sigma_beta = distribution
+    if settings.quantile == "sampled":
+        found = network_draws(
+            *(mu_alpha, sigma_alpha, mu_beta, sigma_beta),
+            *(constants, described),
+            log_c=log_c,
+            cells=settings.cells,
+            draws=settings.draws,
+        )
+        return Kept(found.quantile(settings.eta), found.logs.mean(), found.logs.var())
+    mu, var = network_moments(
+        *(mu_alpha, sigma_alpha.square(), mu_beta, sigma_beta.square()),
+        *(constants, described),
+        log_c=log_c,
+        cells=settings.cells,
+    )
+    return Kept(log_quantile(mu, var, eta=settings.eta, form=settings.form), mu, var)
+
+
+def caution(sigmas: Sequence[Tensor], settings: Settings, what: str) -> str | None:
+    """One line for whoever relies on moments of a σ that they were not checked for; None where all is well.
+
+    Args:
+        sigmas: σ of α and β.
+        settings: as :func:`kept` takes them.
+        what: whose they are, as a user knows it, such as ``algorithm.gradient.confidence``.
+    """
+    checked = CHECKED[settings.cells]
+    if settings.quantile == "sampled" or all(bool((sigma <= checked).all()) for sigma in sigmas):
+        return None
+    return (
+        f"{what}: σ of the distribution's weights is beyond {checked:g}, up to which the moments of λ_F were checked "
+        f"with cells={settings.cells} (co_training.csv, sigma_max): what they say is kept may be too small, and the "
+        "constraint be called met where it is not; quantile=sampled draws instead"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import chz
@@ -10,17 +11,20 @@ from torch import Tensor
 
 from evo_robust.lipschitz import confidence
 from evo_robust.lipschitz.linear import SpectralNorms
-from evo_robust.lipschitz.moments import Cells, network_moments
-from evo_robust.lipschitz.network import NetworkConstants, descriptions, network_constants
+from evo_robust.lipschitz.moments import Cells
+from evo_robust.lipschitz.network import descriptions, network_constants
 from evo_robust.lipschitz.operations import Rule
+from evo_robust.lipschitz.sampled import DRAWS
 from evo_robust.objectives.base import Candidate, Objective
-from evo_robust.parts import UserError, refuse_unless
+from evo_robust.parts import LATER, UserError, refuse_unless
 
 if TYPE_CHECKING:
     from evo_robust.algorithms.base import Algorithm
     from evo_robust.evaluators.base import Evaluator
 
-_NAMES = ("mu_alpha", "sigma_alpha", "mu_beta", "sigma_beta")
+SIGMAS = ("sigma_alpha", "sigma_beta")
+PARAMETERS = ("mu_alpha", "sigma_alpha", "mu_beta", "sigma_beta")
+"""Names of a log-normal distribution's parameters, in the order in which the constraint takes them."""
 
 LOG_LIMIT = "distribution.log_limit"
 """Name of ln λ* among the tensors that a search shares with its candidates."""
@@ -31,17 +35,19 @@ class LipschitzConfidence(Objective):
     """ln of the λ_F that an architecture keeps with confidence η, µ + Φ⁻¹(η)σ (Dong et al., 2020, eq. 15).
 
     µ and σ² are those of the product form over the chosen operations, whose weights are distributed as the search has
-    them at present (algorithm.distribution=LogNormal). Where no such distribution exists it is the deterministic bound
-    of ``LipschitzBound``, and the figures say so.
+    them at present (algorithm.distribution=LogNormal); with ``quantile="sampled"`` what is kept is drawn instead, which
+    large σ ask for (:mod:`evo_robust.lipschitz.moments`). Where no such distribution exists it is the deterministic
+    bound of ``LipschitzBound``, and the figures say so.
 
-    As a constraint, ``LogConstraint(of=LipschitzConfidence(), at_most=…)``, the limit is a fixed ln λ*, of any sign.
-    The λ* of a search's own constraint (algorithm.gradient.confidence) follows the weights, as λ_F does: with
-    ``relative`` the value is µ + Φ⁻¹(η)σ − ln λ*, and ``LogConstraint(of=LipschitzConfidence(relative=True),
-    at_most=0)`` holds an architecture to that λ*; choose η and the rest as there. A calibrated λ* is soon far
-    larger than what architectures have (in the demo of ``racl``, e^16 to e^36 times): it comes from sums over all
-    operations on all edges, theirs are over two operations per node, with a small part of the weights as long as the
-    distribution is undecided. ``at_most=0`` rejects few of them then; a limit that says more is negative, found among
-    recorded values.
+    As a constraint it wants a λ* of its own: ``LogGate(of=LipschitzConfidence(), quantile=0.5)`` takes a quantile over
+    random architectures with the present weights, in every generation anew, since λ_F follows the weights.
+    ``LogConstraint(of=LipschitzConfidence(), at_most=…)`` holds to a fixed ln λ*, of any sign.
+
+    With ``relative`` the value is µ + Φ⁻¹(η)σ − ln λ*, with the λ* of the search's own constraint
+    (algorithm.gradient.confidence), which follows the weights too; choose η and the rest as there. That λ* comes from
+    sums over all operations on all edges, while an architecture's are over two operations per node, with a small part
+    of the weights as long as the distribution is undecided: a calibrated one is soon far larger than what architectures
+    have (in the demo of ``racl``, e^16 to e^36 times), so that ``LogConstraint(of=…, at_most=0)`` rejects none.
     """
 
     reads_distribution: ClassVar[bool] = True
@@ -56,6 +62,10 @@ class LipschitzConfidence(Objective):
     constants: Rule = chz.field(default="layers", doc="of operations: layers or joint (corrected), or paper")
     slack: float = chz.field(default=0.01, doc="how far spectral norms may lie above the true ones, in (0,1)")
     relative: bool = chz.field(default=False, doc="take ln λ* of the search's own constraint off")
+    quantile: confidence.Quantile = chz.field(
+        default="moments", metadata=LATER, doc="what λ_F keeps with confidence: from moments (paper) or sampled"
+    )
+    draws: int = chz.field(default=DRAWS, metadata=LATER, doc="draws of a sampled quantile, in 100..10000000")
 
     @chz.validate
     def _sensible(self) -> None:
@@ -93,26 +103,24 @@ class LipschitzConfidence(Objective):
         network, in_shape = candidate.network(), candidate.context.data.in_shape
         found = network_constants(network, in_shape, self.constants, SpectralNorms(slack=self.slack))
         shared = candidate.shared()
-        given = [shared.get(f"distribution.{name}") for name in _NAMES]
+        given = [shared.get(f"distribution.{name}") for name in PARAMETERS]
         known = [tensor for tensor in given if tensor is not None]
-        if len(known) < len(_NAMES):
+        if len(known) < len(PARAMETERS):
             candidate.figures[self.name] = {"distribution": None}
             return found.log_bound("corrected").item()
-        moments = self._moments(candidate, network, found, known)
-        mu, var = (moment.item() for moment in moments)
-        candidate.figures[self.name] = {"distribution": "LogNormal", "mu": mu, "var": var}
-        return confidence.log_quantile(*moments, eta=self.eta, form=self.form).item()
-
-    def _moments(
-        self, candidate: Candidate, network: torch.nn.Module, found: NetworkConstants, given: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        mu_alpha, sigma_alpha, mu_beta, sigma_beta = (tensor.double() for tensor in given)
         # operations that were not chosen have λ = 0 there: they are no terms
         operations = candidate.context.space.operations  # type: ignore[attr-defined]
-        constants = found.of_operations(operations, mu_alpha.shape[1])
-        return network_moments(
-            *(mu_alpha, sigma_alpha.square(), mu_beta, sigma_beta.square()),
-            *(constants, descriptions(network, len(mu_alpha))),
+        constants = found.of_operations(operations, known[0].shape[1])
+        kept = confidence.kept(
+            [tensor.double() for tensor in known],
+            *(constants, descriptions(network, len(known[0]))),
             log_c=found.log_outside(),
-            cells=self.cells,
+            settings=self,
         )
+        candidate.figures[self.name] = {"distribution": "LogNormal", "mu": kept.mu.item(), "var": kept.var.item()}
+        return kept.log.item()
+
+    def caution(self, shared: Mapping[str, Tensor]) -> str | None:
+        """See :meth:`Objective.caution`: σ beyond what the moments were checked for."""
+        sigmas = [shared[f"distribution.{name}"] for name in SIGMAS if f"distribution.{name}" in shared]
+        return confidence.caution(sigmas, self, self.name)
