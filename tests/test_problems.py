@@ -151,6 +151,14 @@ def test_racl_from_search_to_export(
     assert "expected no budget" in capsys.readouterr().err
 
 
+def test_racl_at_the_paper_s_scale_moves_the_distribution_for_35_of_50_epochs() -> None:
+    """PC-DARTS's 15 epochs without architecture steps, and a schedule that ends with the last generation."""
+    paper = load("racl", "paper")
+    epochs = [paper.evaluator.epochs_at(g) for g in range(1, paper.algorithm.n_gen + 1)]  # type: ignore[attr-defined]
+    assert paper.evaluator.warmup == 15 and paper.algorithm.gradient.warmup == "mixtures"  # type: ignore[attr-defined]
+    assert epochs == [20, 25, 30, 35, 40, 45, 50]
+
+
 @pytest.mark.parametrize(("override", "column"), ABLATIONS.values(), ids=ABLATIONS)
 def test_ablations_of_racl_by_one_override(
     racl: tuple[Run, list[dict[str, str]]], tmp_path: Path, override: str, column: str | None
