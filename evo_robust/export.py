@@ -111,7 +111,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _next(exported: Exported) -> str:
     """The command that trains the network: at the paper's size after a paper's search, else as it was searched."""
-    line = f"next: python -m evo_robust.retrain genotype={exported.folder / FILE_NAME} recipe=pgd"
+    recipe = exported.genotype.space.final_recipe
+    line = f"next: python -m evo_robust.retrain genotype={exported.folder / FILE_NAME} recipe={recipe}"
     return line if exported.genotype.provenance.get("scale") == "paper" else f"{line} decoder=search epochs=24"
 
 

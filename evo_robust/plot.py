@@ -22,7 +22,7 @@ from evo_robust.progress import output
 
 USAGE = """usage: python -m evo_robust.plot run=DIR [out=DIR]                   all pictures of a run
        python -m evo_robust.plot run=DIR baseline=DIR [out=DIR]      beside a random search of equal budget
-       python -m evo_robust.plot run=DIR,DIR,… [tolerance=0.02] …    several runs over each other
+       python -m evo_robust.plot run=DIR,DIR,… [tolerance=0.02] …    several runs over each other, by search figures
        python -m evo_robust.plot --help                              every key with its type, default and meaning
 
 DIR is the run folder of a search."""
@@ -73,7 +73,9 @@ def draw_baseline(folder: str | Path, baseline: str | Path, out: str | Path | No
 def draw_comparison(
     folders: Sequence[str | Path], out: str | Path | None = None, tolerance: float = 0.02
 ) -> list[Path]:
-    """Lay two or more runs over each other: fronts, hypervolume, the paper's tables; the files written.
+    """Lay two or more runs over each other: fronts, hypervolume, tables in RoCo-NAS's form; the files written.
+
+    All figures are those of the searches (``tables.SEARCH_TIME``).
 
     Raises:
         UserError: a folder cannot be drawn, the runs have no objective in common, or one holds no FLOPs.
@@ -213,6 +215,7 @@ def _show_several(console: Console, command: PlotCommand) -> list[Path]:
     console.print(terminal.standings_table(found, compare.shown_columns(views, names)))
     if repeated:
         console.print("run by run: compare_top.csv (networks with the fewest FLOPs), compare_pairs.csv (equal FLOPs)")
+        console.print(f"note: {tables.SEARCH_TIME}", markup=False)
     elif not beside:
         columns = tables.common_columns(views)
         shown = _read_columns(views, names, columns)

@@ -42,6 +42,8 @@ from evo_robust.progress import duration, output
 from evo_robust.recipes import RECIPES, Recipe
 from evo_robust.record import FolderLock, library_versions
 from evo_robust.retraining import RESULT_FILE, SETTINGS_FILE, Result, Retraining, load_result, read_settings
+from evo_robust.spaces.base import SearchSpace
+from evo_robust.spaces.nsga_phases import NSGAPhases
 from evo_robust.train import EpochLog, TrainingDiverged, train
 
 WEIGHTS_FILE = "model.safetensors"
@@ -49,7 +51,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 Say = Callable[[str], None]
 
 USAGE = """usage: python -m evo_robust.retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10]
-                 [epochs=120] [decoder=final|search] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
+                 [epochs=120] [decoder=final|search|dense] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
        python -m evo_robust.retrain network=resnet-18 data=cifar10 …    a reference network instead
        python -m evo_robust.retrain [genotype=FILE] --help              every key with its type, default and meaning
 
@@ -62,9 +64,10 @@ class RetrainOptions(Part):
 
     genotype: str | None = chz.field(default=None, doc="genotype file, or a folder that holds a genotype.json")
     network: str | None = chz.field(default=None, doc="name of a reference network instead, such as resnet-18")
-    decoder: Literal["final", "search"] = chz.field(
+    decoder: Literal["final", "search", "dense"] = chz.field(
         default="final",
-        doc="final: the space's networks for training after the search (deeper, wider); search: as searched",
+        doc="final: the space's networks for training after the search (deeper, wider; RoCo-NAS's have 32 initial "
+        "channels); search: as searched; dense: NSGA-Net's final networks, of NSGAPhases alone",
     )
     out: str | None = chz.field(default=None, doc="folder to write; runs/retrain-RECIPE-DATA-KEY when not given")
     device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
@@ -86,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     def say(text: str) -> None:
         console.print(text, markup=False)
 
-    recipe = rest.get("recipe", "pgd").lower()
+    recipe = rest.get("recipe", _own_recipe(genotype)).lower()
     key = digest(settings.network or settings.architecture, length=6)
     folder = Path(options.out or f"runs/retrain-{recipe}-{settings.data.name}-{key}")
     line = "python -m evo_robust.retrain " + shlex.join(argv or [])
@@ -121,21 +124,53 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
     genotype = None
     if options.genotype is not None:
         genotype = load_genotype(options.genotype)
-        space = genotype.space if options.decoder == "search" else genotype.space.for_final_training()
-        base |= {**_under("space", space), "architecture": genotype.text}
+        base |= {**_under("space", _decoded(genotype.space, options.decoder)), "architecture": genotype.text}
         given.setdefault("data", genotype.data)
     else:
         base["network"] = options.network
-    given.setdefault("recipe", "pgd")
+    given.setdefault("recipe", _own_recipe(genotype))
     if given.get("adversarial_set") == "search":
         del given["adversarial_set"]
         base |= _under("adversarial_set", _searched_set(genotype))
     _name_to_class("data", DATA_SETS, DataSet, given, base)
     _name_to_preset("recipe", RECIPES, Recipe, given, base)
     try:
-        return make(Retraining, given, base, "retrain"), genotype
+        settings = make(Retraining, given, base, "retrain")
     except HelpRequested as text:
         raise HelpRequested(f"{USAGE}\n\n{_options_help()}\n{text}") from None
+    _refuse_without_effect(settings.space, given)
+    return settings, genotype
+
+
+def _own_recipe(genotype: Genotype | None) -> str:
+    """Name of the recipe where none is given: the one of the space's own paper."""
+    return "pgd" if genotype is None else genotype.space.final_recipe
+
+
+def _decoded(space: SearchSpace, decoder: str) -> SearchSpace:
+    """The space under which a found network is trained."""
+    if decoder == "search":
+        return space
+    if decoder == "final":
+        return space.for_final_training()
+    if not isinstance(space, NSGAPhases):
+        raise UserError(
+            f"decoder=dense: expected a genotype of NSGAPhases, got {type(space).__name__}: final or search"
+        )
+    return space.with_dense_decoder()
+
+
+def _refuse_without_effect(space: SearchSpace | None, given: Mapping[str, str]) -> None:
+    """Refuse the width of the decoder that is not used."""
+    if not isinstance(space, NSGAPhases):
+        return
+    if space.decoder == "residual" and (wide := given.get("space.dense_channels")) is not None:
+        raise UserError(
+            f"space.dense_channels={wide} is the width of the dense decoder: expected decoder=dense with it, or "
+            "space.channels of the searched network"
+        )
+    if space.decoder == "dense" and (wide := given.get("space.channels")) is not None:
+        raise UserError(f"space.channels={wide} does not touch the dense decoder: expected space.dense_channels={wide}")
 
 
 def _searched_set(genotype: Genotype | None) -> AdversarialSet:

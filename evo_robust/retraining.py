@@ -40,7 +40,8 @@ class Retraining(Part):
     recipe: Recipe = chz.field(
         default_factory=PGDTraining,
         blueprint_unspecified=PGDTraining,
-        doc="how it is trained; by name (pgd, standard, …) or class; RoCo-NAS's own is standard",
+        doc="how it is trained; by name (pgd, standard, …) or class; when not given, as the space's paper does: "
+        "standard on NSGAPhases (RoCo-NAS), else pgd",
     )
     epochs: int = chz.field(default=120, doc="passes over the training images; >= 1")
     train_on: Literal["all", "train"] = chz.field(

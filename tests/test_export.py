@@ -216,7 +216,7 @@ def test_exported_weights_are_those_of_the_search(run: Run, capsys: pytest.Captu
     said = capsys.readouterr().out
     assert "the search recorded" not in said  # the figures of weights trained again are those of the ledger
     lines = [line for line in said.splitlines() if line.startswith("next:")]
-    assert len(lines) == 3 and all(line.endswith(" recipe=pgd decoder=search epochs=24") for line in lines)
+    assert len(lines) == 3 and all(line.endswith(" recipe=standard decoder=search epochs=24") for line in lines)
     for label in ("knee", "best-flops", "front-0"):
         folder = run.folder / "export" / label
         g = load_genotype(folder)

@@ -99,7 +99,7 @@ def mixed(partial: int = 1) -> nn.Module:
 def phases(decoder: Any = "residual") -> nn.Module:
     space = NSGAPhases(phases=2, nodes=3, channels=4)
     if decoder == "dense":
-        space = space.for_final_training()  # type: ignore[assignment]
+        space = space.with_dense_decoder()
         space = chz.replace(space, channels=8)
     return space.build(space.from_text("[1][01][0] / [1][10][1]"), 10, SHAPE)
 

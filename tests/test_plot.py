@@ -345,7 +345,10 @@ def test_two_runs_over_each_other(pair, tmp_path, capsys):
     assert [(r["pair"], r["run"], float(r["clean_error"])) for r in pairs] == [("1", "a", 0.4), ("1", "b", 0.3)]
     text = capsys.readouterr().out
     assert "unequal budgets: a 4 evaluations, b 3 evaluations" in text
-    assert "Networks of nearly equal FLOPs" in text
+    assert "Networks of nearly equal FLOPs, as the search measured them" in text
+    # no table of the paper, which trains what it found before it measures
+    assert " ".join(text.split()).count(tables.SEARCH_TIME) == 2
+    assert {r["measured"] for r in (*top, *pairs)} == {"search"}
 
 
 def test_hypervolume_of_several_runs_shares_one_scale(pair, tmp_path):

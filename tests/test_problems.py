@@ -12,6 +12,7 @@ from evo_robust import analyze, export, run
 from evo_robust.estimators import STRENGTHS
 from evo_robust.genotype import load_genotype
 from evo_robust.ledger import Run, load_run
+from evo_robust.objectives.cost import Flops
 from evo_robust.parts import UserError
 from evo_robust.problem import load, problem_files, problem_from_dict, problem_to_dict, scales
 
@@ -48,6 +49,16 @@ def test_every_problem_has_a_demo_and_the_paper_s_scale() -> None:
     assert {"roco", "roco_baseline", "robnet", "robnet_free", "racl", "wsr"} <= {name for name, _ in SCALES}
     for name in {name for name, _ in SCALES}:
         assert {(name, "demo"), (name, "paper")} <= set(SCALES)
+
+
+@pytest.mark.parametrize("name", ["roco", "roco_baseline"])
+def test_roco_at_the_paper_s_scale_counts_and_attacks_as_the_paper(name: str) -> None:
+    paper, demo = load(name, "paper"), load(name, "demo")
+    measured = [{o.name: o for o in (*problem.objectives, *problem.recorded)} for problem in (paper, demo)]
+    assert measured[0]["flops"] == Flops(rule="nsga") and measured[1]["flops"] == Flops()
+    sets = [m["transfer_error"].adversarial_set for m in measured]  # type: ignore[attr-defined]
+    # Table I: 651 successes of one attack on one victim, which gets part of the images right at best
+    assert sets[0].sources * 0.55 > 651 and sets[1].sources == 50
 
 
 def test_robnet_from_search_to_study_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,10 +28,12 @@ from evo_robust.record import FolderLock
 from evo_robust.retrain import Retraining, RetrainOptions, main, retrain, settings_from
 from evo_robust.retraining import load_result
 from evo_robust.spaces import NSGAPhases
+from evo_robust.spaces.robnet import RobNet
 
 SPACE = NSGAPhases(phases=2, nodes=3, channels=4, dense_channels=8)
 TINY = {
     "recipe": "standard",
+    "space.channels": "4",
     "recipe.lr": "0.1",
     "recipe.batch_size": "32",
     "epochs": "3",
@@ -71,8 +73,13 @@ def figures(folder: Path) -> tuple[object, ...]:
 
 def test_the_command_line_goes_over_preset_genotype_and_defaults(file: Path) -> None:
     plain = settings(file)
-    assert isinstance(plain.recipe, PGDTraining) and plain.epochs == 120 and plain.recipe.batch_size == 128
-    assert isinstance(plain.data, Digits) and plain.space == chz.replace(SPACE, decoder="dense")
+    assert isinstance(plain.data, Digits) and plain.epochs == 120
+    # RoCo-NAS, section IV: 32 initial channels, batch 128, 120 epochs, no adversarial training
+    assert plain.space == chz.replace(SPACE, channels=32) and plain.space.decoder == "residual"
+    assert plain.recipe == Standard(lr=0.025, momentum=0.9, weight_decay=3e-4, batch_size=128, clip=5.0)
+    assert isinstance(settings(file, recipe="pgd").recipe, PGDTraining)
+    dense, _ = settings_from(RetrainOptions(genotype=str(file), decoder="dense"), {"space.dense_channels": "16"})
+    assert dense.space == chz.replace(SPACE, decoder="dense", dense_channels=16) and dense.recipe == plain.recipe
     searched, _ = settings_from(RetrainOptions(genotype=str(file), decoder="search"), {"space.channels": "32"})
     assert searched.space == chz.replace(SPACE, channels=32)
     other = settings(file, **{"recipe": "TRADES", "recipe.beta": "1", "data": "cifar10", "data.train_limit": "1000"})
@@ -110,7 +117,7 @@ def test_a_retraining_leaves_weights_tables_pictures_and_figures_that_agree(
     assert result.n_train == 300 and result.n_test == 80 and result.error[0] >= result.clean_error
     assert list(result.error) == sorted(result.error)
     found = load_genotype(out)
-    assert found.space == chz.replace(SPACE, decoder="dense") and found.provenance["problem"] == "roco"
+    assert found.space == SPACE and found.provenance["problem"] == "roco"
     model = found.build()
     model.load_state_dict(read_tensors(out / "model.safetensors")[0])
     assert clean_error(model, Digits(train_limit=300, test_limit=80).load().test) == result.clean_error
@@ -199,12 +206,17 @@ def test_a_folder_in_use_or_of_something_else_is_left_alone(
         ({"data": "cifar"}, "did you mean 'cifar10'"),
         ({"data": "mnist", "data.root": "/nowhere", "data.download": "false"}, "/nowhere"),
         ({"epochs": "0"}, "expected epochs >= 1"),
-        ({"eps": "0"}, "each > 0"),
+        ({"eps": "0"}, "expected eps in (0, 1]"),
         ({"eps": "0.2,0.1"}, "ascending order"),
         ({"space": "NSGAPhases"}, "space comes from the genotype"),
         ({"space.final_channels": "8"}, "space.final_channels belongs to a search: expected space.channels=8"),
         ({"adversarial_set": "search"}, "the genotype names none"),
         ({"decoder": "big"}, "decoder=big"),
+        (
+            {"space.dense_channels": "16"},
+            "width of the dense decoder: expected decoder=dense with it, or space.channels",
+        ),
+        ({"decoder": "dense", "space.channels": "16"}, "expected space.dense_channels=16"),
         ({"precision": "bf8"}, "precision=bf8"),
         ({"device": "tpu"}, "expected auto, cpu"),
         ({"network": "lenet"}, "got both"),
@@ -223,6 +235,26 @@ def test_bad_input_is_one_message(
     assert not (out / "result.json").exists()
     if "clip" not in str(given):  # a diverging training is known only once it has begun
         assert not out.exists()
+
+
+def test_other_spaces_are_trained_as_their_papers_do(tmp_path: Path) -> None:
+    space = RobNet(channels=4, layers=3, final_channels=6, final_layers=4)
+    architecture = space.decode(space.sample(np.random.default_rng(0)))
+    save_genotype(Genotype(space, architecture, "digits", 10, (1, 8, 8)), tmp_path / "genotype.json")
+    plain = settings(tmp_path / "genotype.json")
+    assert isinstance(plain.recipe, PGDTraining) and plain.space == space.for_final_training()
+    with pytest.raises(UserError, match="decoder=dense: expected a genotype of NSGAPhases, got RobNet"):
+        settings_from(RetrainOptions(genotype=str(tmp_path / "genotype.json"), decoder="dense"), {})
+
+
+def test_the_folder_is_named_by_the_recipe_that_was_taken(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = [f"{key}={value}" for key, value in {**TINY, "epochs": "1"}.items() if key != "recipe"]
+    assert main([f"genotype={file}", "device=cpu", *given]) == 0
+    assert "Standard, 1 epochs" in capsys.readouterr().out
+    assert [path.name.rpartition("-")[0] for path in (tmp_path / "runs").iterdir()] == ["retrain-standard-digits"]
 
 
 def test_a_reference_network_needs_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from collections.abc import Callable
 
 import chz
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from toys import Integers
 
+from evo_robust.objectives.cost import count_flops
 from evo_robust.spaces import InvalidArchitecture, NSGAPhases, RobNet, SearchSpace
 from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.nsga_codec import (
@@ -351,14 +353,26 @@ def test_architectures_too_large_for_a_space_are_refused() -> None:
 # --- NSGA phases: networks ----------------------------------------------------------------------------------------
 
 
-def test_table_v_network_has_its_parameters() -> None:
-    space = NSGAPhases()
+@pytest.mark.parametrize(
+    ("change", "flops", "params"),
+    [
+        (lambda space: space, 32_223_744, 338_394),  # as Table V prints it: 32.22M
+        (NSGAPhases.for_final_training, 127_373_312, 1_348_522),
+        (NSGAPhases.with_dense_decoder, 628_869_824, 2_637_706),
+    ],
+    ids=["searched", "final", "dense"],
+)
+def test_table_v_network_has_its_operations_and_parameters(
+    change: Callable[[NSGAPhases], NSGAPhases], flops: int, params: int
+) -> None:
+    space = change(NSGAPhases())
     model = space.build(space.from_text(TABLE_V), 10, (3, 32, 32))
-    assert sum(p.numel() for p in model.parameters()) == 338_394
+    assert count_flops(model, (3, 32, 32), "nsga") == flops
+    assert sum(p.numel() for p in model.parameters()) == params
 
 
-def test_dense_network_has_the_papers_channels() -> None:
-    space = NSGAPhases(phases=1, nodes=3).for_final_training()
+def test_dense_network_has_the_channels_of_nsga_net() -> None:
+    space = NSGAPhases(phases=1, nodes=3).with_dense_decoder()
     model = space.build(space.from_text("[1][11][1]"), 10, (3, 32, 32))
     shapes = [tuple(m.weight.shape[:2]) for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
     # stem; nodes 1, 2 (reads 1), 3 (reads 1 and 2); output of node 3 and the phase's input
@@ -464,7 +478,8 @@ def test_networks_can_be_traced_and_exported(decoder: str) -> None:
 
 def test_drawings_name_phases_channels_and_pools() -> None:
     space = NSGAPhases(channels=8)
-    for one, channels in ((space, (8, 16, 32)), (space.for_final_training(), (128, 128, 128))):
+    final, dense = space.for_final_training(), space.with_dense_decoder()
+    for one, channels in ((space, (8, 16, 32)), (final, (32, 64, 128)), (dense, (128, 128, 128))):
         figure = Figure(figsize=(10, 2.6))
         one.draw(one.from_text(TABLE_V), figure)
         texts = [text.get_text() for text in figure.axes[0].texts]

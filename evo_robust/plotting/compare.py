@@ -27,7 +27,7 @@ from evo_robust.plotting.progress import (
     zoom,
 )
 from evo_robust.plotting.style import INK, MARKERS, RUNS, Quantity, grid, heading, note, picture, quantity
-from evo_robust.plotting.tables import TOP, Top
+from evo_robust.plotting.tables import SEARCH_TIME, TOP, Top
 from evo_robust.plotting.view import COSTS, View
 
 
@@ -65,7 +65,8 @@ def draw_fronts(groups: Sequence[Group], names: Sequence[str], path: Path, title
         summaries = "; ".join(f"{group.name}: {_summary(group)}" for group in groups)
         repeated = any(group.repeated for group in groups)
         thick = " Thick: what at least half of a search's runs reached; thin: single runs." if repeated else ""
-        note(figure, f"{summaries}. Lines: what each search reached in the two objectives of a panel.{thick}")
+        lines = f"Lines: what each search reached in the two objectives of a panel, by its own figures.{thick}"
+        note(figure, f"{summaries}. {lines}")
 
 
 def _summary(group: Group) -> str:
@@ -194,7 +195,7 @@ def write_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) 
 
 
 def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path, groups: Sequence[Group]) -> None:
-    """Mean figures of the networks with the fewest FLOPs, a panel per figure: Figs. 3 and 4 of RoCo-NAS.
+    """Mean figures of the networks with the fewest FLOPs, a panel per figure, in the form of RoCo-NAS's Figs. 3 and 4.
 
     Of a group of runs the mean over the runs, with a whisker of one standard deviation to either side.
     """
@@ -211,7 +212,8 @@ def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path, group
         heading(figure, "The networks with the fewest FLOPs: means (lower is better)")
         short = [f"{t.run} has only {t.networks}" for t in tables if t.networks < t.n == max(TOP)]
         whiskers = "Whiskers: one standard deviation over runs. " if any(g.repeated for g in groups) else ""
-        note(figure, f"Top-N: the N networks of a front with the fewest FLOPs. {whiskers}" + "; ".join(short))
+        top = f"Top-N: the N networks of a front with the fewest FLOPs. {whiskers}"
+        note(figure, f"{top}{SEARCH_TIME} " + "; ".join(short))
 
 
 def _bars(axes: Axes, group: Group, tables: Sequence[Top], q: Quantity, r: int, n_groups: int) -> None:

@@ -1,4 +1,7 @@
-"""Numbers that compare the fronts of several runs: the paper's top-N tables and pairs of equal FLOPs."""
+"""Numbers that compare the fronts of several runs: top-N tables and pairs of equal FLOPs, from the search's figures.
+
+RoCo-NAS's Tables III to V have this form, but their figures are of networks that were trained after the search.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,13 @@ from evo_robust.plotting.view import View
 
 TOP = (1, 3, 5)
 """How many networks RoCo-NAS averages in Tables III and IV, Figs. 3 and 4."""
+
+
+SEARCH_TIME = (
+    "Figures of the search, on networks as it trained and measured them. RoCo-NAS's tables are of networks that were "
+    "trained after it and judged on test images (evo_robust.retrain)."
+)
+"""What a reader of these numbers must know."""
 
 
 def common_columns(views: Sequence[View]) -> list[str]:
@@ -64,7 +74,7 @@ class Top:
 
 
 def top_tables(views: Sequence[View], columns: Sequence[str]) -> list[Top]:
-    """Top-1, top-3 and top-5 of each run: Tables III and IV.
+    """Top-1, top-3 and top-5 of each run by the search's figures, in the form of Tables III and IV.
 
     Raises:
         UserError: a run holds no FLOPs.
@@ -95,7 +105,7 @@ class Pair:
 
 
 def equal_flops_pairs(views: Sequence[View], tolerance: float) -> list[Pair]:
-    """Pairs of Table V between the first run and each other, by FLOPs; the closest match first, each network once.
+    """Pairs in the form of Table V, of the first run and each other, by FLOPs; closest first, each network once.
 
     Args:
         views: two or more runs.
@@ -127,18 +137,18 @@ def pair_sides(pair: Pair, columns: Sequence[str]) -> list[tuple[str, int, str, 
 
 
 def write_top(tables: Sequence[Top], columns: Sequence[str], path: Path) -> None:
-    """Tables III and IV as CSV, values as recorded."""
-    rows = [[t.n, t.run, t.networks, *(t.means[name] for name in columns)] for t in tables]
-    write_csv(path, ["top", "run", "networks", *columns], rows)
+    """Top-N as CSV, values as recorded; ``measured`` says when."""
+    rows = [[t.n, t.run, t.networks, "search", *(t.means[name] for name in columns)] for t in tables]
+    write_csv(path, ["top", "run", "networks", "measured", *columns], rows)
 
 
 def write_pairs(pairs: Sequence[Pair], columns: Sequence[str], path: Path) -> None:
-    """Table V as CSV, two lines per pair, values as recorded."""
+    """Pairs as CSV, two lines each, values as recorded; ``measured`` says when."""
     rows = []
     for number, pair in enumerate(pairs, 1):
         for run, index, architecture, figures in pair_sides(pair, columns):
-            rows.append([number, run, index, f"{pair.difference:.6f}", *figures.values(), architecture])
-    write_csv(path, ["pair", "run", "index", "flops_difference", *columns, "architecture"], rows)
+            rows.append([number, run, index, f"{pair.difference:.6f}", "search", *figures.values(), architecture])
+    write_csv(path, ["pair", "run", "index", "flops_difference", "measured", *columns, "architecture"], rows)
 
 
 def _need_flops(views: Sequence[View], columns: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from evo_robust.plotting.compare import Standing
 from evo_robust.plotting.groups import LEAST, GroupStanding, best_of, p_value, smallest_p
 from evo_robust.plotting.size import Correlation
 from evo_robust.plotting.style import Quantity, quantity
-from evo_robust.plotting.tables import Pair, Top, pair_sides
+from evo_robust.plotting.tables import SEARCH_TIME, Pair, Top, pair_sides
 from evo_robust.plotting.view import COSTS, View
 
 
@@ -83,8 +83,10 @@ def groups_table(found: Sequence[GroupStanding], budget: int) -> Table:
 
 
 def top_table(tables: Sequence[Top], shown: Sequence[Quantity]) -> Table:
-    """Means of the networks with the fewest FLOPs (Tables III and IV)."""
-    table = _table("Means of the N networks of each front with the fewest FLOPs", ["top", "run", "networks"], shown)
+    """Means of the networks with the fewest FLOPs, by the search's figures."""
+    title = "Means of the N networks of each front with the fewest FLOPs, as the search measured them"
+    table = _table(title, ["top", "run", "networks"], shown)
+    _caption(table)
     for number, t in enumerate(tables):
         last = number + 1 == len(tables) or tables[number + 1].n != t.n
         table.add_row(str(t.n), t.run, str(t.networks), *(q.number(t.means[q.name]) for q in shown), end_section=last)
@@ -92,14 +94,19 @@ def top_table(tables: Sequence[Top], shown: Sequence[Quantity]) -> Table:
 
 
 def pairs_table(pairs: Sequence[Pair], shown: Sequence[Quantity]) -> Table:
-    """Networks of nearly equal FLOPs side by side (Table V)."""
+    """Networks of nearly equal FLOPs side by side, by the search's figures."""
     names = [q.name for q in shown]
-    table = _table("Networks of nearly equal FLOPs", ["pair", "run", "index"], shown)
+    table = _table("Networks of nearly equal FLOPs, as the search measured them", ["pair", "run", "index"], shown)
+    _caption(table)
     for number, pair in enumerate(pairs, 1):
         for k, (run, index, _, figures) in enumerate(pair_sides(pair, names)):
             values = [q.number(figures[q.name]) for q in shown]
             table.add_row(str(number) if k == 0 else "", run, str(index), *values, end_section=k == 1)
     return table
+
+
+def _caption(table: Table) -> None:
+    table.caption, table.caption_justify = SEARCH_TIME, "left"
 
 
 def _table(title: str, first: Sequence[str], shown: Sequence[Quantity]) -> Table:

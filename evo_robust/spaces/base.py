@@ -86,6 +86,9 @@ class SearchSpace(Part, abc.ABC):
         """Hand-made architectures that a population may start from."""
         return ()
 
+    final_recipe: ClassVar[str] = "pgd"
+    """Name of the recipe that found architectures are trained by after the search, where nothing else is said."""
+
     def for_final_training(self) -> SearchSpace:
         """The space under which found architectures are trained after the search (deeper, wider)."""
         return self

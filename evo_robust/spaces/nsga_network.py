@@ -1,4 +1,4 @@
-"""Networks of NSGA-Net phases, with the residual decoder (search) and the dense one (final training).
+"""Networks of NSGA-Net phases, with the residual decoder and the dense one (NSGA-Net's final networks).
 
 Keep this module to torch and the standard library: ``export`` copies its source, after that of ``ops``, into
 stand-alone files that rebuild a network without this package. All a network needs is the literal arguments of
@@ -120,7 +120,7 @@ def _mix(sources: Sequence[int], channels: int) -> list[nn.Module]:
 
 
 def dense_node(sources: Sequence[int], channels: int) -> nn.Sequential:
-    """BN – ReLU – 1×1 (→ 2·channels) – BN – ReLU – 3×3 (→ channels/2): 256 and 64 for the paper's 128."""
+    """BN – ReLU – 1×1 (→ 2·channels) – BN – ReLU – 3×3 (→ channels/2): 256 and 64 for NSGA-Net's 128."""
     width, bottleneck, growth = _dense_width(sources, channels), 2 * channels, channels // 2
     return nn.Sequential(
         nn.BatchNorm2d(width),

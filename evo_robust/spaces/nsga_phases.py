@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import chz
 import numpy as np
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+FINAL_CHANNELS = 32
+"""Initial channels of the networks that RoCo-NAS trains after its search (§IV)."""
+
+
 @chz.chz
 class NSGAPhases(SearchSpace):
     """Networks of phases, each a graph of computation nodes (NSGA-Net, GECCO 2019; RoCo-NAS, 2021).
@@ -39,11 +43,13 @@ class NSGAPhases(SearchSpace):
     nodes: int = chz.field(default=6, doc="largest number of nodes in a phase, >= 2")
     channels: int = chz.field(default=16, doc="channels of the first active phase; they double from phase to phase")
     decoder: Literal["residual", "dense"] = chz.field(
-        default="residual", doc="residual (search) or dense (final networks): what a node and a phase's output are"
+        default="residual",
+        doc="what a node and a phase's output are: residual (searched, and trained after it) or dense (NSGA-Net's "
+        "public code for final networks)",
     )
     dense_channels: int = chz.field(
         default=128,
-        doc="channels of every phase of the dense decoder (RoCo-NAS: 128); nodes squeeze to 2x and grow by half of it",
+        doc="channels of every phase of the dense decoder (NSGA-Net: 128); nodes squeeze to 2x and grow by half of it",
     )
     all_inactive: Literal["repair", "refuse"] = chz.field(
         default="repair", doc="a genome without any connection: repair (first phase becomes two nodes) or refuse"
@@ -192,8 +198,18 @@ class NSGAPhases(SearchSpace):
         possible = len(graphs) * self.nodes * (self.nodes - 1) // 2
         return Structure(tuple(operations), len(graphs), self.nodes, connections / possible)
 
+    final_recipe: ClassVar[str] = "standard"  # RoCo-NAS trains without attacks
+
     def for_final_training(self) -> NSGAPhases:
-        """The same space with the dense decoder (RoCo-NAS trains what it found with it)."""
+        """The same space with RoCo-NAS's 32 initial channels (§IV), which its search has 16 of.
+
+        The paper names no decoder there. That it is the searched one is an inference: the dense decoder, which
+        NSGA-Net's public code trains its final networks with, has no initial channels that could be 32.
+        """
+        return chz.replace(self, channels=FINAL_CHANNELS)
+
+    def with_dense_decoder(self) -> NSGAPhases:
+        """The same space with the dense decoder, of NSGA-Net's public code for final networks."""
         return chz.replace(self, decoder="dense")
 
     def _graphs(self, architecture: Architecture) -> tuple[PhaseGraph, ...]:
