@@ -28,6 +28,7 @@ from evo_robust.analysis.study import LeftOut, Study, study_of, write_architectu
 from evo_robust.files import make_folder
 from evo_robust.ledger import load_run
 from evo_robust.parts import UserError
+from evo_robust.paths import folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting.study_convolutions import draw_convolutions
 from evo_robust.plotting.study_density import draw_density
 from evo_robust.plotting.study_finetuning import draw_finetuning
@@ -76,8 +77,11 @@ class AnalyzeCommand:
             raise ValueError("expected run=DIR, or run=DIR,DIR truth=DIR to compare how runs rank")
         if not all(self.truth):
             raise ValueError("expected truth=DIR or truth=DIR,DIR")
-        if len(self.run) > 1 and not self.truth:
+        if len(folders_of(self.run)) > 1 and not self.truth:
             raise ValueError("expected truth=DIR beside several runs: without it, study one run at a time")
+        refuse_odd_paths("run", folders_of(self.run))
+        refuse_odd_paths("truth", folders_of(self.truth))
+        refuse_odd_path("out", self.out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +260,7 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     command = cli.parse(AnalyzeCommand, argv, "analyze")
-    found = analyze(command.run, command.truth, command.objective, command.out)
+    found = analyze(folders_of(command.run), folders_of(command.truth), command.objective, command.out)
     _show(output(), found)
     for path in found.files:
         print(path)

@@ -123,7 +123,20 @@ def parse(cls: Callable[..., T], argv: list[str], name: str) -> T:
         UserError: unknown key, unreadable or refused value, with the nearest right thing.
         HelpRequested: ``--help`` was given.
     """
-    return make(cls, split(argv), {}, name)
+    given = split(argv)
+    refuse_nothing(given)
+    return make(cls, given, {}, name)
+
+
+def refuse_nothing(given: Mapping[str, str]) -> None:
+    """Refuse ``key=`` without a value: it may be a variable of a script that was not set.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, value in given.items():
+        if not value.strip() and key != "--help":
+            raise UserError(f"{key}={value}: expected a value, got nothing; leave {key} out for what it is by default")
 
 
 def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any], name: str) -> T:

@@ -10,6 +10,9 @@ import torch
 
 from evo_robust.parts import UserError
 
+MOST_WORKERS = 1024
+"""Candidates that one machine can evaluate at a time: each has a process of its own, with torch in it."""
+
 
 def choose_device(name: str) -> str:
     """``auto`` is CUDA where there is one, else the CPU; other names are checked and returned.
@@ -21,10 +24,12 @@ def choose_device(name: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # numbers beyond an index too
         raise UserError(f"device={name}: expected auto, cpu, cuda or cuda:INDEX") from None
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device={name}: expected auto, cpu, cuda or cuda:INDEX")
+    if device.type == "cpu" and device.index is not None:
+        raise UserError(f"device={name}: the CPU is one device: expected device=cpu; workers=N uses N of its cores")
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
@@ -46,6 +51,10 @@ def choose_workers(workers: int | None, device: str) -> int:
         return 1 if device.startswith("cuda") else joblib.cpu_count()
     if workers < 1:
         raise UserError(f"expected workers >= 1, got {workers}")
+    if workers > MOST_WORKERS:
+        raise UserError(
+            f"expected workers <= {MOST_WORKERS}, got {workers}; this machine has {joblib.cpu_count()} cores"
+        )
     return workers
 
 

@@ -32,6 +32,7 @@ from evo_robust.indicators import pick
 from evo_robust.ledger import Run, comparable, derived_of, load_run
 from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.parts import Part, UserError, dotted
+from evo_robust.paths import refuse_odd_path
 from evo_robust.progress import output
 from evo_robust.rebuild import rebuild
 from evo_robust.retraining import SETTINGS_FILE, load_result, read_settings
@@ -70,6 +71,11 @@ class Export(Part):
     weights: bool = chz.field(default=True, doc="write weights and model card too; a search's are trained again")
     onnx: bool | None = chz.field(default=None, doc="write ONNX too; where its packages are installed, when not given")
     device: str = chz.field(default="auto", doc="where weights are trained again: auto (as the search), cpu, cuda …")
+
+    @chz.validate
+    def _sound(self) -> None:
+        refuse_odd_path("run", self.run)
+        refuse_odd_path("out", self.out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +173,7 @@ def _prepared(options: Export, console: Console) -> list[Exported]:
 
 
 def _folders(options: Export, specs: list[str], budget: WithinBudget | None) -> list[Path]:
-    labels = [re.sub(r"\W+", "-", spec) if not spec.isdecimal() else f"front-{spec}" for spec in specs]
+    labels = [re.sub(r"\W+", "-", spec) if not spec.isdecimal() else f"front-{spec.lstrip('0') or 0}" for spec in specs]
     if len(set(labels)) < len(labels):
         raise UserError(f"expected different picks, got pick={options.pick}")
     if budget:
@@ -184,6 +190,10 @@ def check_target(folder: Path) -> None:
     Raises:
         UserError: saying why, or naming what is there.
     """
+    try:
+        refuse_odd_path("out", str(folder))  # its name may come from a long budget
+    except ValueError as error:
+        raise UserError(str(error)) from None
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     make_folder(folder)
     foreign = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)

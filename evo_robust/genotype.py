@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 import evo_robust.spaces  # noqa: F401 (loads every space, so that genotype files can name it)
 from evo_robust.files import write_json
 from evo_robust.parts import UserError, dotted, from_dotted
+from evo_robust.reading import read_json, shown
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
 SCHEMA = 1
@@ -83,7 +83,7 @@ def load_genotype(path: Path | str) -> Genotype:
     file = _locate(Path(path))
     content = _read(file)
     if not isinstance(content["architecture"], str):
-        raise UserError(f"{file}: expected the architecture's notation as text, got {content['architecture']!r}")
+        raise UserError(f"{file}: expected the architecture's notation as text, got {shown(content['architecture'])}")
     try:
         space = _space(content["space"])
         architecture = space.from_text(content["architecture"])
@@ -97,7 +97,7 @@ def load_genotype(path: Path | str) -> Genotype:
     extra = {key: content.get(key, {}) for key in ("objectives", "units", "figures", "provenance")}
     for key, value in extra.items():
         if not isinstance(value, dict):
-            raise UserError(f"{file}: expected an object under {key!r}, got {value!r}")
+            raise UserError(f"{file}: expected an object under {key!r}, got {shown(value)}")
     return Genotype(space=space, architecture=architecture, **data, **extra)
 
 
@@ -119,14 +119,8 @@ def _locate(path: Path) -> Path:
 
 def _read(file: Path) -> dict[str, Any]:
     """The JSON object of a genotype file, its schema and keys checked."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is not JSON (line {error.lineno}: {error.msg}): expected a genotype file") from None
-    missing = [key for key in _KEYS if not isinstance(content, dict) or key not in content]
-    if missing:
+    content = read_json(file, "a genotype file")
+    if missing := [key for key in _KEYS if key not in content]:
         beside = file.with_name(FILE_NAME)
         hint = f"; did you mean {beside}?" if beside.is_file() and beside != file else ""
         raise UserError(f"{file} is no genotype file: it has no {', '.join(map(repr, missing))}{hint}")

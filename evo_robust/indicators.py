@@ -112,10 +112,12 @@ def pick(spec: str, run: HasFront) -> int:
         # among equally good ones, the best compromise of the rest
         best = np.flatnonzero(F[:, names.index(name)] == F[:, names.index(name)].min())
         return int(best[knee(F[best])])
-    if spec.isdecimal():
-        if int(spec) >= size:
-            raise UserError(f"pick={spec}: the front has {size} networks, 0 to {size - 1}")
-        return int(spec)
+    if spec.isascii() and spec.isdecimal():
+        digits = spec.lstrip("0")
+        # Python reads no numbers of thousands of digits
+        if len(digits) > len(str(size)) or int(digits or 0) >= size:
+            raise UserError(f"pick={spec[:24]}: the front has {size} networks, 0 to {size - 1}")
+        return int(digits or 0)
     expected = f"pick=knee, pick=INDEX (0 to {size - 1}), pick=best:OBJECTIVE or pick=derived"
     raise UserError(f"expected {expected}, got pick={spec}")
 

@@ -14,6 +14,7 @@ from evo_robust import cli
 from evo_robust.files import make_folder
 from evo_robust.ledger import load_run
 from evo_robust.parts import Part, changed, dotted
+from evo_robust.paths import folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
 from evo_robust.plotting.style import Quantity, words
@@ -47,8 +48,16 @@ class PlotCommand:
             raise ValueError("expected run=DIR, or run=DIR,DIR to lay runs over each other")
         if not 0 <= self.tolerance < 1:
             raise ValueError(f"expected tolerance in [0, 1), got {self.tolerance}")
-        if self.baseline is not None and len(self.run) > 1:
+        if self.baseline is not None and len(self.folders) > 1:
             raise ValueError("expected one run beside a baseline; lay several over each other without baseline=")
+        refuse_odd_paths("run", self.folders)
+        refuse_odd_path("baseline", self.baseline)
+        refuse_odd_path("out", self.out)
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The run folders, those whose own name has a comma among them."""
+        return folders_of(self.run)
 
 
 def draw_run(folder: str | Path, out: str | Path | None = None) -> list[Path]:
@@ -188,8 +197,8 @@ def _how_measured(view: View, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _show_run(console: Console, command: PlotCommand) -> list[Path]:
-    view = view_of(load_run(command.run[0]))
-    files = _draw_view(view, Path(command.out or command.run[0]))
+    view = view_of(load_run(command.folders[0]))
+    files = _draw_view(view, Path(command.out or command.folders[0]))
     console.print(terminal.front_table(view))
     if found := size.correlations(view):
         console.print(terminal.size_table(found))
@@ -200,7 +209,7 @@ def _show_run(console: Console, command: PlotCommand) -> list[Path]:
 
 def _show_several(console: Console, command: PlotCommand) -> list[Path]:
     beside = command.baseline is not None
-    folders = [*command.run, command.baseline] if command.baseline is not None else list(command.run)
+    folders = [*command.folders, command.baseline] if command.baseline is not None else list(command.folders)
     views = _views(folders)
     names = tables.common_objectives(views)
     out = Path(command.out or folders[0])
@@ -238,9 +247,9 @@ def main(argv: list[str] | None = None) -> int:
     # a pipe has no width: wide enough that no figure is folded
     console = output()
     files = []
-    if command.baseline is not None or len(command.run) > 1:
+    if command.baseline is not None or len(command.folders) > 1:
         files += _show_several(console, command)
-    if len(command.run) == 1:
+    if len(command.folders) == 1:
         files += _show_run(console, command)
     for path in files:
         print(path)

@@ -19,7 +19,7 @@ from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.attacks.base import Attack
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.inference import clean_error
-from evo_robust.cli import HelpRequested, command, make, split
+from evo_robust.cli import HelpRequested, command, make, refuse_nothing, split
 from evo_robust.data import DATA_SETS, DataSet, cache_folder
 from evo_robust.device import choose_device
 from evo_robust.files import make_folder, write_csv, write_json, write_tensors
@@ -37,6 +37,7 @@ from evo_robust.parts import (
     seed_from,
     subclasses,
 )
+from evo_robust.paths import refuse_odd_path
 from evo_robust.plotting.robustness import draw_curve, draw_training
 from evo_robust.progress import duration, output
 from evo_robust.recipes import RECIPES, Recipe
@@ -72,6 +73,11 @@ class RetrainOptions(Part):
     out: str | None = chz.field(default=None, doc="folder to write; runs/retrain-RECIPE-DATA-KEY when not given")
     device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
 
+    @chz.validate
+    def _sound(self) -> None:
+        refuse_odd_path("genotype", self.genotype)
+        refuse_odd_path("out", self.out)
+
 
 @command
 def main(argv: list[str] | None = None) -> int:
@@ -82,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     own = {k: v for k, v in given.items() if k in chz.chz_fields(RetrainOptions)}
     rest = {k: v for k, v in given.items() if k not in own}
+    refuse_nothing(own)
     options = make(RetrainOptions, own, {}, "retrain")
     settings, genotype = settings_from(options, rest)
     console = output()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.data import DataSet
 from evo_robust.images import Images
 from evo_robust.parts import Fraction, Part, UserError, seed_from
+from evo_robust.reading import are_numbers, fault, is_number, is_object, is_text, is_whole, read_json
 from evo_robust.recipes import PGDTraining, Recipe
 from evo_robust.spaces.base import Architecture, SearchSpace
 
@@ -198,7 +200,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: it is absent or damaged.
     """
-    return _read(folder / SETTINGS_FILE, "identity")
+    return _read(folder / SETTINGS_FILE, _SETTINGS)
 
 
 def load_result(folder: Path) -> Result:
@@ -209,20 +211,33 @@ def load_result(folder: Path) -> Result:
     """
     if not (folder / RESULT_FILE).is_file():
         raise UserError(f"the training in {folder} is not finished; the command that began it goes on where it stopped")
-    content = _read(folder / RESULT_FILE, "error")
-    try:
-        values = {field.name: content[field.name] for field in dataclasses.fields(Result)}
-        values["eps"], values["error"] = tuple(values["eps"]), tuple(values["error"])
-        return Result(**values)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / RESULT_FILE} is damaged: {error}") from None
+    content = _read(folder / RESULT_FILE, _RESULT)
+    values = {field.name: content[field.name] for field in dataclasses.fields(Result)}
+    values["eps"], values["error"] = tuple(values["eps"]), tuple(values["error"])
+    if len(values["eps"]) != len(values["error"]):
+        raise UserError(f"{folder / RESULT_FILE} is damaged: 'eps' and 'error' differ in length")
+    return Result(**values)
 
 
-def _read(path: Path, key: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA or key not in content:
-        raise UserError(f"{path}: expected a retraining of schema {SCHEMA}, got something else")
+_SETTINGS = {"identity": (is_object, "the values that decide the figures"), "versions": (is_object, "versions by name")}
+_COUNT = functools.partial(is_whole, smallest=0)
+_RESULT = {
+    **dict.fromkeys(("network", "data", "recipe", "attack", "norm"), (is_text, "text")),
+    **dict.fromkeys(("epochs", "n_train", "n_test", "n_classes", "params"), (_COUNT, "a whole number >= 0")),
+    **dict.fromkeys(("flops", "clean_error"), (is_number, "a finite number")),
+    **dict.fromkeys(("eps", "error"), (lambda v: isinstance(v, list) and all(map(is_number, v)), "finite numbers")),
+    "adversarial": (
+        lambda v: v is None or (are_numbers(v) and {"error", "n"} <= v.keys()),
+        "null or {'error': …, 'n': …}",
+    ),
+    "seconds": (are_numbers, "finite numbers by name"),
+}
+
+
+def _read(path: Path, expected: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
+    """The JSON object of a retraining's file."""
+    content = read_json(path, f"a retraining of schema {SCHEMA}")
+    schema = {"schema": (lambda schema: schema == SCHEMA, f"a retraining of schema {SCHEMA}")}
+    if wrong := fault(content, {**schema, **expected}, {"versions": {}}):
+        raise UserError(f"{path} is damaged: {wrong}")
     return content

@@ -9,10 +9,11 @@ from pathlib import Path
 import chz
 
 from evo_robust.adapter import SearchFailed
-from evo_robust.cli import HelpRequested, command, make, split
+from evo_robust.cli import HelpRequested, command, make, refuse_nothing, split
 from evo_robust.device import choose_device
 from evo_robust.ledger import Run
 from evo_robust.parts import Part, UserError, nearest
+from evo_robust.paths import refuse_odd_path
 from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
 from evo_robust.plotting.view import view_of
@@ -40,6 +41,11 @@ class RunOptions(Part):
     )
     plot: bool = chz.field(default=True, doc="draw the pictures at the end")
 
+    @chz.validate
+    def _sound(self) -> None:
+        refuse_odd_path("problem", self.problem)
+        refuse_odd_path("out", self.out)
+
 
 @command
 def main(argv: list[str] | None = None) -> int:
@@ -55,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"missing: problem=NAME\n{usage()}")
     if "--help" in rest:
         raise HelpRequested(help_text(own, rest))
+    refuse_nothing(own)
     options = make(RunOptions, own, {}, "run")
     try:
         problem = load(options.problem, options.scale, rest)

@@ -18,6 +18,7 @@ from evo_robust.data import Digits
 from evo_robust.ledger import load_run
 from evo_robust.objectives.base import Constraint
 from evo_robust.parts import UserError
+from evo_robust.paths import folders_of
 from evo_robust.problem import Problem
 from evo_robust.reading import DEEPEST, parse_json
 from evo_robust.search import search
@@ -238,3 +239,15 @@ def test_a_folder_in_a_file_s_place_is_refused(folder: Path, name: str, capsys: 
     assert plot.main([f"run={folder}"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and name in err and err.count("\n") == 1
+
+
+def test_a_run_folder_with_a_comma_in_its_name_is_read(whole: Path, tmp_path: Path) -> None:
+    odd = shutil.copytree(whole, tmp_path / "a,b")
+    assert plot.main([f"run={odd}", f"out={tmp_path / 'out'}"]) == 0
+    assert (tmp_path / "out" / "front.png").is_file() and not list(odd.glob("*.png"))
+    plain = tmp_path / "c"
+    plain.mkdir()
+    (tmp_path / "a").mkdir()
+    assert folders_of(f"{odd},{plain}".split(",")) == (str(odd), str(plain))  # though there is a folder a
+    assert folders_of(f"{plain},{odd},{plain}".split(",")) == (str(plain), str(odd), str(plain))
+    assert folders_of(["no", "where"]) == ("no", "where") and folders_of(["", str(plain), ""]) == ("", str(plain), "")

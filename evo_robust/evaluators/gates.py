@@ -5,7 +5,6 @@ They are measured when a search starts, or where weights are trained with it, wh
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from evo_robust.files import write_json
 from evo_robust.objectives.base import Constraint, Context, Gate, Objective
 from evo_robust.parts import UserError, seed_from
+from evo_robust.reading import parse_json
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
 GATES_FILE = "gates.json"
@@ -118,7 +118,7 @@ class _Kept:
     def _read(self) -> dict[str, Any]:
         """The file's gates; none where it is absent or damaged: all of it can be measured again."""
         try:
-            gates = json.loads(self.path.read_text(encoding="utf-8")) if self.path else {}
+            gates = parse_json(self.path.read_bytes()) if self.path else {}
         except (OSError, ValueError):
             return {}
         return gates if isinstance(gates, dict) else {}
