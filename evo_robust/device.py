@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 from collections.abc import Iterator
 
 import joblib
@@ -20,6 +21,8 @@ def choose_device(name: str) -> str:
     Raises:
         UserError: no such device here.
     """
+    if not isinstance(name, str):
+        raise UserError(f"device={name!r}: expected text, such as auto, cpu, cuda or cuda:INDEX")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -49,13 +52,15 @@ def choose_workers(workers: int | None, device: str) -> int:
         if device == "cuda":
             return torch.cuda.device_count()
         return 1 if device.startswith("cuda") else joblib.cpu_count()
+    if not isinstance(workers, numbers.Integral) or isinstance(workers, bool):
+        raise UserError(f"expected workers to be a whole number, got {workers!r}")
     if workers < 1:
         raise UserError(f"expected workers >= 1, got {workers}")
     if workers > MOST_WORKERS:
         raise UserError(
             f"expected workers <= {MOST_WORKERS}, got {workers}; this machine has {joblib.cpu_count()} cores"
         )
-    return workers
+    return int(workers)
 
 
 @contextlib.contextmanager

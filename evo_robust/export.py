@@ -29,7 +29,7 @@ from evo_robust.figures import figures_of
 from evo_robust.files import make_folder, read_tensors, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.indicators import pick
-from evo_robust.ledger import Run, comparable, derived_of, load_run
+from evo_robust.ledger import Run, comparable, derived_of, load_run, unfinished
 from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.parts import Part, UserError, dotted
 from evo_robust.paths import refuse_odd_path
@@ -163,6 +163,8 @@ def _prepared(options: Export, console: Console) -> list[Exported]:
             markup=False,
         )
     console.print(_table(run, specs, rows, budget))
+    if note := unfinished(whole):
+        console.print(f"note: {note}", markup=False)
     found = [
         Exported(genotype_of(run, row, spec, budget), folder)
         for spec, row, folder in zip(specs, rows, folders, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from evo_robust.spaces.base import SearchSpace
 SCHEMA = 1
 PROBLEM_FILE = "problem.json"
 LEDGER_FILE = "evaluations.jsonl"
+PROGRESS_FILE = "progress.csv"
 DERIVED_FILE = "distribution.csv"
 
 LARGEST = 10_000_000
@@ -97,6 +99,29 @@ class Run:
     def ok(self) -> list[dict[str, Any]]:
         """Rows with figures that meet the constraints."""
         return [row for row in self.evaluations if usable(row)]
+
+
+def unfinished(run: Run) -> str | None:
+    """A sentence where a search has generations left; None where it has none, or its folder does not tell."""
+    done, total = max(past_seconds(run.folder / PROGRESS_FILE), default=None), run.problem.algorithm.n_gen
+    if done is None or done >= total:
+        return None
+    return (
+        f"{run.folder} has {done} of {total} generations: these are its figures so far. The command that began it goes "
+        "on, unless nothing new is left to propose"
+    )
+
+
+def past_seconds(path: Path) -> dict[int, float]:
+    """Seconds by generation of an earlier progress.csv; empty where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            found = {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
+    except (KeyError, TypeError, ValueError, csv.Error):
+        return {}  # the ledger is the truth; this file is written anew
+    return {generation: seconds for generation, seconds in found.items() if math.isfinite(seconds)}
 
 
 def usable(row: Mapping[str, Any]) -> bool:

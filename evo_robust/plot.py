@@ -12,7 +12,7 @@ from rich.console import Console
 
 from evo_robust import cli
 from evo_robust.files import make_folder
-from evo_robust.ledger import load_run
+from evo_robust.ledger import load_run, unfinished
 from evo_robust.parts import Part, changed, dotted
 from evo_robust.paths import folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
@@ -200,6 +200,8 @@ def _show_run(console: Console, command: PlotCommand) -> list[Path]:
     view = view_of(load_run(command.folders[0]))
     files = _draw_view(view, Path(command.out or command.folders[0]))
     console.print(terminal.front_table(view))
+    if note := unfinished(view.run):
+        console.print(f"note: {note}", markup=False)
     if found := size.correlations(view):
         console.print(terminal.size_table(found))
     else:
@@ -215,7 +217,7 @@ def _show_several(console: Console, command: PlotCommand) -> list[Path]:
     out = Path(command.out or folders[0])
     files = _draw_baseline(views, names, out) if beside else _draw_comparison(views, names, out, command.tolerance)
     groups, found = alone(views) if beside else groups_of(views), compare.standings(views, names)
-    for text in _notes(groups, names, baseline=beside):
+    for text in (*filter(None, (unfinished(view.run) for view in views)), *_notes(groups, names, baseline=beside)):
         console.print(f"note: {text}", markup=False)
     repeated = len(groups) < len(views)
     if repeated:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import json
-import math
 import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,9 +22,11 @@ from evo_robust.ledger import (
     DERIVED_FILE,
     LEDGER_FILE,
     PROBLEM_FILE,
+    PROGRESS_FILE,
     SCHEMA,
     check_identity,
     front_of,
+    past_seconds,
     read_ledger,
     read_problem,
     usable,
@@ -52,7 +52,7 @@ class FolderLock:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             holder = self._name_file()
-            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
+            who = holder.read_text(encoding="utf-8", errors="replace").strip() if holder.exists() else "another process"
             raise UserError(f"{self.folder} is in use by {who}; wait for it or choose another out=") from None
         try:
             name = self._name_file()
@@ -158,7 +158,7 @@ class Record:
         rows, good = read_ledger(ledger, self._space)
         self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
         self._ids = {row["id"]: row["architecture"] for row in rows}
-        self._past = _past_seconds(self.folder / "progress.csv")
+        self._past = past_seconds(self.folder / PROGRESS_FILE)
         write_json(path, self._info)
         # nothing waits in a buffer: what cannot be written is told at once, and closing has nothing left to fail on
         self._ledger = open(ledger, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
@@ -298,7 +298,7 @@ class Record:
         volume = self._hypervolume(objective_matrix(front, self.names))
         self._progress.append([generation, len(self.rows), f"{volume:.6g}", len(front), round(seconds, 2)])
         header = ["generation", "evaluations", "hypervolume", "front", "seconds"]
-        write_csv(self.folder / "progress.csv", header, self._progress)
+        write_csv(self.folder / PROGRESS_FILE, header, self._progress)
         self._write_front(front)
         if derived is not None:
             figures = dict(settled or {})
@@ -355,18 +355,6 @@ class Record:
 def _visible(folder: Path) -> Iterable[Path]:
     # a process killed before its first write leaves nothing but its locks
     return (p for p in folder.iterdir() if not p.name.startswith(".") and p.name != "lock")
-
-
-def _past_seconds(path: Path) -> dict[int, float]:
-    """Seconds by generation of an earlier progress.csv; empty where there is none."""
-    if not path.exists():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            found = {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
-    except (KeyError, TypeError, ValueError, csv.Error):
-        return {}  # the ledger is the truth; this file is written anew
-    return {generation: seconds for generation, seconds in found.items() if math.isfinite(seconds)}
 
 
 def library_versions() -> dict[str, str]:

@@ -12,10 +12,10 @@ import chz
 import pytest
 from toys import Distance, Integers, Total, Toy
 
-from evo_robust import plot
+from evo_robust import export, plot
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data import Digits
-from evo_robust.ledger import load_run
+from evo_robust.ledger import load_run, unfinished
 from evo_robust.objectives.base import Constraint
 from evo_robust.parts import UserError
 from evo_robust.paths import folders_of
@@ -251,3 +251,14 @@ def test_a_run_folder_with_a_comma_in_its_name_is_read(whole: Path, tmp_path: Pa
     assert folders_of(f"{odd},{plain}".split(",")) == (str(odd), str(plain))  # though there is a folder a
     assert folders_of(f"{plain},{odd},{plain}".split(",")) == (str(plain), str(odd), str(plain))
     assert folders_of(["no", "where"]) == ("no", "where") and folders_of(["", str(plain), ""]) == ("", str(plain), "")
+
+
+def test_generations_that_are_left_are_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert unfinished(load_run(folder)) is None
+    assert plot.main([f"run={folder}", f"out={tmp_path / 'out'}"]) == 0
+    assert "note:" not in capsys.readouterr().out
+    lines = (folder / "progress.csv").read_text().splitlines(keepends=True)
+    (folder / "progress.csv").write_text("".join(lines[:-1]))
+    for command, more in ((plot, ()), (export, ("weights=false",))):
+        assert command.main([f"run={folder}", f"out={tmp_path / command.__name__}", *more]) in (0, 2)
+        assert "has 1 of 2 generations" in " ".join(capsys.readouterr().out.split())

@@ -108,10 +108,10 @@ def legends(monkeypatch):
     kept = []
     save = Figure.savefig
 
-    def keep(figure, path):
+    def keep(figure, path, **options):
         shown = figure.legends or [figure.axes[0].get_legend()]
         kept.append([text.get_text() for text in shown[0].get_texts()])
-        save(figure, path)
+        save(figure, path, **options)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return kept
