@@ -19,14 +19,16 @@ from evo_robust.adapter import Ledger, SearchProblem
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.attacks.base import check_balls
 from evo_robust.cli import make
+from evo_robust.clusters import choose_staff, hire
 from evo_robust.data import DataSet, cache_folder
-from evo_robust.device import choose_device, choose_workers
+from evo_robust.device import choose_device
 from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.files import check_cache
 from evo_robust.objectives.base import Constraint, Context, Gate, Objective, Say, silent
 from evo_robust.parts import Fraction, Part, UserError, dotted, from_dotted, nearest, subclasses
 from evo_robust.spaces.base import SearchSpace
+from evo_robust.workers import Staff
 
 _HERE = Path(__file__).resolve().parent
 
@@ -98,16 +100,19 @@ class Problem(Part):
                     f"({_difference(first, objective)}): give one of them a label"
                 )
 
-    def to_pymoo(self, *, device: str = "auto", workers: int | None = None) -> SearchProblem:
+    def to_pymoo(
+        self, *, device: str = "auto", workers: int | None = None, cluster: str | None = None
+    ) -> SearchProblem:
         """This problem for any pymoo algorithm, without a record; ``algorithm`` is not used.
 
         Args:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
             workers: candidates evaluated at a time; all cores, or one per CUDA device, when not given.
+            cluster: whose workers evaluate candidates; see :func:`evo_robust.search`.
         """
         device = choose_device(device)
-        session = self.start(device, choose_workers(workers, device))
-        return self.adapt(session)
+        here, staff = choose_staff(self.evaluator, cluster, workers, device)
+        return self.adapt(self.start(device, here, staff=staff))
 
     def start(
         self,
@@ -116,13 +121,19 @@ class Problem(Part):
         folder: Path | None = None,
         say: Say = silent,
         measured_under: frozenset[str] = frozenset(),
+        staff: Staff | None = None,
     ) -> Session:
         """The evaluator at work; what candidates share (adversarial sets, supernets) is built now.
 
-        ``measured_under`` are the fingerprints of rows that the run folder holds already.
+        ``measured_under`` are the fingerprints of rows that the run folder holds already. ``staff`` are the workers of
+        a cluster; the session sends them home.
         """
         context = dataclasses.replace(
-            self._context(device, workers), folder=folder, say=say, measured_under=measured_under
+            self._context(device, workers),
+            folder=folder,
+            say=say,
+            measured_under=measured_under,
+            staff=staff or hire(self.evaluator, None, workers, device, say),
         )
         return self.evaluator.start(context, self.objectives, self.constraints)
 

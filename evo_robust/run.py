@@ -22,7 +22,7 @@ from evo_robust.progress import Printed, output
 from evo_robust.search import search
 
 USAGE = """usage: python -m evo_robust.run problem=NAME [scale=demo|paper] [out=DIR] [device=auto|cpu|cuda] [workers=N]
-                                [plot=false] [key.path=value …]
+                                [cluster=dask://HOST:PORT] [plot=false] [key.path=value …]
        python -m evo_robust.run problem=NAME --help      every key with its type, default and meaning
 
 problems:"""
@@ -38,6 +38,11 @@ class RunOptions(Part):
     device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
     workers: int | None = chz.field(
         default=None, doc="candidates evaluated at a time; all cores, or one per CUDA device, when not given"
+    )
+    cluster: str | None = chz.field(
+        default=None,
+        doc="whose workers evaluate candidates, workers= of them at most: dask://HOST:PORT or ray://HOST:PORT "
+        "(docs/clusters.md)",
     )
     plot: bool = chz.field(default=True, doc="draw the pictures at the end")
 
@@ -63,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
         raise HelpRequested(help_text(own, rest))
     refuse_nothing(own)
     options = make(RunOptions, own, {}, "run")
+    if options.cluster is not None and rest.get("evaluator.backend") == "loky":
+        raise UserError(f"evaluator.backend=loky contradicts cluster={options.cluster}: leave one of them out")
     try:
         problem = load(options.problem, options.scale, rest)
     except UserError as error:
@@ -94,7 +101,15 @@ def _search(options: RunOptions, problem: Problem, argv: list[str]) -> Run:
     reporter = Printed()
     reporter.say(f"searching {path.stem} ({options.scale}) into {out}")
     try:
-        return search(problem, out, device=options.device, workers=options.workers, info=info, reporter=reporter)
+        return search(
+            problem,
+            out,
+            device=options.device,
+            workers=options.workers,
+            cluster=options.cluster,
+            info=info,
+            reporter=reporter,
+        )
     except SearchFailed as error:
         reporter.stop()
         print(f"error: {error}", file=sys.stderr)

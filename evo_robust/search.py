@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from evo_robust.adapter import SearchProblem
+from evo_robust.clusters import choose_staff
 from evo_robust.device import choose_device, choose_workers
 from evo_robust.ledger import Run, load_run
 from evo_robust.parts import UserError
@@ -23,6 +25,7 @@ def search(
     *,
     device: str = "auto",
     workers: int | None = None,
+    cluster: str | None = None,
     info: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
     on_generation: Callable[[SearchProblem], None] | None = None,
@@ -33,7 +36,9 @@ def search(
         problem: what to search.
         out: run folder; made when absent, continued when it holds the same search.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
-        workers: candidates evaluated at a time; all cores, or one per CUDA device, when not given.
+        workers: candidates evaluated at a time; all cores, or one per CUDA device, when not given. With a cluster: at
+            most; as many as it has workers when not given.
+        cluster: whose workers evaluate candidates, ``dask://HOST:PORT`` or ``ray://HOST:PORT``.
         info: entries for ``problem.json`` beside the problem itself (its name, scale, the command).
         reporter: shows progress; silent when not given.
         on_generation: called after each generation is on disk.
@@ -42,14 +47,14 @@ def search(
         The run folder, read.
 
     Raises:
-        UserError: a device, data or folder that cannot be used, or a file that searches while it is read for its
-            parts; nothing is written then.
+        UserError: a device, data, cluster or folder that cannot be used, or a file that searches while it is read
+            for its parts; nothing is written then.
         SearchFailed: every candidate of the first generation failed.
     """
     refuse_while_reading()
     reporter = reporter or Silent()
     device = choose_device(device)
-    workers = choose_workers(workers, device)
+    choose_workers(workers, device)  # said before anything is loaded
     splits = problem.data.load()  # missing data is said before a folder is made
     if len(splits.val) == 0 or len(splits.train) < 2:
         raise UserError(
@@ -64,8 +69,9 @@ def search(
     # the last bits of figures differ between kinds of device: one folder, one kind
     entries["identity"]["device"] = device.partition(":")[0]
     folder = Path(out)
-    with Record(folder, problem, entries) as record:
-        session = problem.start(device, workers, folder, reporter.say, record.fingerprints)
+    here, staff = choose_staff(problem.evaluator, cluster, workers, device, reporter.say)
+    with contextlib.closing(staff) if staff else contextlib.nullcontext(), Record(folder, problem, entries) as record:
+        session = problem.start(device, here, folder, reporter.say, record.fingerprints, staff)
         try:
             if not problem.evaluator.co_trains:  # whose files of each generation say whose they are
                 record.check_goes_on(session)

@@ -60,6 +60,11 @@ class Staff(abc.ABC):
     retried_together: int = 1
     """Tasks that are under way at most, while one is tried again whose worker died."""
 
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """How many there are."""
+
     @abc.abstractmethod
     def idle(self, busy: Collection[Hashable]) -> Sequence[Hashable]:
         """Workers that can take a task now: those that are here, without ``busy`` ones."""
@@ -93,6 +98,11 @@ class Pool:
     def __init__(self, workers: int, staff: Staff | None = None, say: Callable[[str], None] = lambda _: None) -> None:
         self.staff = LocalStaff(workers) if staff is None and workers > 1 else staff
         self.say = say
+
+    @property
+    def size(self) -> int:
+        """Tasks that can be under way at present."""
+        return 1 if self.staff is None else self.staff.size
 
     def run(self, tasks: Iterable[tuple[K, Callable[[], T]]]) -> Iterator[tuple[K, T | Died]]:
         """Results of all tasks with their keys, as they arrive.
@@ -288,6 +298,11 @@ class LocalStaff(Staff):
         self.processes: dict[int, _Process] = {}
         # where nobody closes it: before the interpreter waits for its child processes
         multiprocessing_util.Finalize(self, _send_home, args=(self.processes,), exitpriority=10)
+
+    @property
+    def size(self) -> int:
+        """See :attr:`Staff.size`."""
+        return self.count
 
     def idle(self, busy: Collection[Hashable]) -> Sequence[Hashable]:
         """See :meth:`Staff.idle`."""

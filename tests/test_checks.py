@@ -30,7 +30,7 @@ from evo_robust import (
 from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.attacks import checks
 from evo_robust.attacks.ball import project, steepest, unit_noise
-from evo_robust.attacks.base import Threat, check_balls, check_eps, check_norm
+from evo_robust.attacks.base import Attack, Threat, check_balls, check_eps, check_norm
 from evo_robust.attacks.checks import is_known, known_good
 from evo_robust.attacks.curve import check_strengths, robust_curve
 from evo_robust.attacks.fast import for_attack
@@ -530,6 +530,40 @@ def test_what_has_been_looked_at_is_not_looked_at_again(
         with pytest.raises(ValueError, match="divide by 255"):
             PGD().perturb(net, x, y, Threat(), draw())
     assert not is_known(x, y)
+
+
+@chz.chz
+class Straying(Attack):
+    """An attack of somebody's own, which leaves what it should stay in."""
+
+    how: str = chz.field(doc="what it does")
+
+    def perturb(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+        if self.how == "far":
+            return (x + 2 * threat.eps).clamp(0, 1)
+        if self.how == "outside":
+            return x + threat.eps
+        if self.how == "nothing":
+            return x.log() - x.log()
+        return x[:1] if self.how == "one" else x.double()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("far", r"Straying to stay in \[0,1\] and within 0.1 \(linf\) of the images, .* up to 0.2 away"),
+        ("outside", "from 0.1 to 1.1, up to 0.1 away"),
+        ("nothing", "from nan to nan"),
+        ("one", r"to give torch.float32 images \(\d+, 1, 8, 8\), got torch.float32 \(1, 1, 8, 8\)"),
+        ("double", "got torch.float64"),
+    ],
+)
+def test_an_attack_that_leaves_the_ball_gives_no_figures(
+    how: str, message: str, net: nn.Module, images: Images
+) -> None:
+    known = Images(images.x, predictions(net, images))
+    with pytest.raises(ValueError, match=message):
+        robust_curve(net, known, Straying(how=how), [0.1], generator=draw())
 
 
 @chz.chz

@@ -177,6 +177,28 @@ def check_threat(threat: object, x: Tensor) -> None:
     check_eps(threat.eps, threat.norm, x.shape[1:])
 
 
+def check_inside(found: object, x: Tensor, threat: Threat, who: str) -> Tensor:
+    """What an attack found for images ``x``, where it lies in the ball around them and in [0,1].
+
+    Raises:
+        ValueError: it does not: figures of it would be of another threat.
+    """
+    if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
+        got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"expected {who} to give {x.dtype} images {tuple(x.shape)}, got {got}")
+    if x.numel() == 0:
+        return found
+    away = (found - x).flatten(1).norm(p=torch.inf if threat.norm == "linf" else 2, dim=1).max()
+    low, high, farthest = torch.stack((*found.aminmax(), away)).tolist()
+    # written so that NaN is refused too
+    if not (low >= -_SLACK and high <= 1 + _SLACK and farthest <= threat.eps * 1.001 + _SLACK):
+        raise ValueError(
+            f"expected {who} to stay in [0,1] and within {threat.eps:g} ({threat.norm}) of the images, "
+            f"got values from {low:g} to {high:g}, up to {farthest:g} away"
+        )
+    return found
+
+
 def check_generator(generator: object) -> None:
     """Raise ``ValueError`` for what is no torch generator; None passes."""
     if generator is not None and not isinstance(generator, torch.Generator):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.base import Attack, Norm, Threat, check_eps
 from evo_robust.attacks.cascade import Cascade, Found
-from evo_robust.attacks.checks import check_generator, checked_images, known_good
+from evo_robust.attacks.checks import check_generator, check_inside, checked_images, known_good
 from evo_robust.attacks.fast import Precision, for_attack
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.attacks.inference import classes, correct_mask, eval_mode, undisturbed
@@ -123,7 +123,7 @@ def robust_curve(
         ValueError: strengths that are not positive, distinct and ascending; no images; a batch size below 1;
             ``keep_going`` for an attack that is no gradient attack; ``correct`` of another length or type; a network
             that gives no logits ``(n, classes)``, has fewer classes than the images, or no gradient where the attack
-            needs one (attack it at a level, by CMAES or DE).
+            needs one (attack it at a level, by CMAES or DE); an attack of one's own that leaves the ball or [0,1].
     """
     if not isinstance(attack, Attack):
         raise ValueError(f"expected an attack, such as PGD(), got {attack!r}")
@@ -215,6 +215,7 @@ def _strength_by_strength(
             x, y = images.floats(part), images.y[part]
             with known_good(x, y):
                 adversarial = attack.perturb(model, x, y, threat, generator)
+            check_inside(adversarial, x, threat, type(attack).__name__)
             found[part] = adversarial
             level[part[classes(model(adversarial)) != y]] = k
         indices = indices[level[indices] > k]

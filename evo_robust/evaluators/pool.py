@@ -74,7 +74,10 @@ class PooledEvaluator(Evaluator, abc.ABC):
         "objective alone)",
     )
     backend: Literal["loky", "dask", "ray"] = chz.field(
-        default="loky", doc="joblib backend: processes here, or a dask or ray cluster", metadata=WHERE
+        default="loky",
+        doc="loky: processes of this machine; dask, ray: the cluster that this process is connected with, which "
+        "cluster= of the run command does by itself",
+        metadata=WHERE,
     )
 
     @chz.validate
@@ -169,10 +172,10 @@ class PoolSession(Session):
         measured = (*objectives, *(c.of for c in constraints), *context.recorded)
         for objective in measured:
             objective.prepare(context)
-        self.workers, self.in_shape = context.workers, context.data.in_shape
+        self.in_shape = context.data.in_shape
         self.device = context.device
-        self.pool = workers.Pool(context.workers, say=context.say)
-        self.job = Job(evaluator, dataclasses.replace(context, say=silent), objectives, constraints)
+        self.pool = workers.Pool(context.workers, context.staff, context.say)
+        self.job = Job(evaluator, dataclasses.replace(context, say=silent, staff=None), objectives, constraints)
         states = [o.state(context) for o in measured]
         self.built = [o.name for o, state in zip(measured, states, strict=True) if state]
         if evaluator.state(context):
@@ -241,7 +244,7 @@ class PoolSession(Session):
 
     def _dearest_first(self, architectures: Sequence[Architecture]) -> Iterator[int]:
         """Indices so that no worker waits long for the last candidate of another."""
-        first = min(self.workers, len(architectures))
+        first = min(self.pool.size, len(architectures))
         yield from range(first)  # at once, so that nobody waits for the guesses
         rest = {i: self._cost(architectures[i]) for i in range(first, len(architectures))}
         yield from sorted(rest, key=lambda i: (-rest[i], i))

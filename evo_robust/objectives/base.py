@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evo_robust.estimators.base import NoiseEstimator
     from evo_robust.estimators.measure import Source
     from evo_robust.evaluators.base import Evaluator
+    from evo_robust.workers import Staff
 
 Say = Callable[[str], None]
 """Takes one line of progress text."""
@@ -45,7 +46,8 @@ class Context:
         seed: the seed from which every candidate's randomness comes: the problem's, or one that follows from it and the
             evaluator's.
         device: torch device name, ``cpu``, ``cuda`` or ``cuda:1``.
-        workers: how many candidates are evaluated at a time.
+        workers: how many candidates are evaluated at a time on this machine.
+        staff: workers of a cluster that evaluate candidates instead; None where this machine does.
         cache: folder for things that later runs reuse (adversarial sets, resized images).
         recorded: what is measured beside the objectives and kept in the record alone.
         folder: the run folder, for state that a resume needs; None when a search keeps no record.
@@ -68,6 +70,7 @@ class Context:
     shared_from: str | None = None
     weights: Path | None = None
     measured_under: frozenset[str] = frozenset()
+    staff: Staff | None = None
 
 
 @dataclasses.dataclass
