@@ -70,6 +70,7 @@ class AnalyzeCommand:
         doc="the error that the study is about, searched for or recorded; or one of its strengths, robust_error.0.03",
     )
     out: str | None = chz.field(default=None, doc="folder for pictures and tables; the (first) run folder by default")
+    trust: bool = chz.field(default=False, doc=cli.TRUST)
 
     @chz.validate
     def _sound(self) -> None:
@@ -110,6 +111,7 @@ def analyze(
     truths: Sequence[str | Path] = (),
     objective: str = "robust_error",
     out: str | Path | None = None,
+    trust: bool = False,
 ) -> Analysis:
     """Draw and tabulate the study of a run, and how well runs rank beside truths.
 
@@ -118,15 +120,16 @@ def analyze(
         truths: run folders that evaluated the same architectures with more care.
         objective: name of the robust error in the records.
         out: folder for pictures and tables; the first run folder when not given.
+        trust: run the Python files that the runs' problems came from; see ``load_run``.
 
     Raises:
         UserError: a folder that cannot be read, an unknown objective, no architecture in common with the truths, or
             nothing in the record that can be drawn.
     """
     paths = [Path(folder) for folder in (*folders, *truths)]
-    found = [
-        study_of(view_of(load_run(path), name), objective) for path, name in zip(paths, names_of(paths), strict=True)
-    ]
+    names = names_of(paths)
+    views = [view_of(load_run(path, trust=trust), name) for path, name in zip(paths, names, strict=True)]
+    found = [study_of(view, objective) for view in views]
     runs, truth_runs = found[: len(folders)], found[len(folders) :]
     work = _Work()
     if len(runs) == 1:
@@ -260,7 +263,7 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE)
         return 0
     command = cli.parse(AnalyzeCommand, argv, "analyze")
-    found = analyze(folders_of(command.run), folders_of(command.truth), command.objective, command.out)
+    found = analyze(folders_of(command.run), folders_of(command.truth), command.objective, command.out, command.trust)
     _show(output(), found)
     for path in found.files:
         print(path)

@@ -82,7 +82,7 @@ def parse_budget(text: str) -> WithinBudget:
 
 def _number(text: str, whole: str) -> float:
     try:
-        value = float(Fraction.__chz_cast__(text))
+        value = float(Fraction.read(text))
     except ValueError as error:
         raise UserError(f"budget={whole}: {error}") from None
     if not math.isfinite(value):

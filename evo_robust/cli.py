@@ -18,10 +18,17 @@ from chz.blueprint import _entrypoint
 
 from evo_robust import signals
 from evo_robust.data import cache_folder
-from evo_robust.parts import Part, UserError, nearest, subclasses
+from evo_robust.parts import Part, Unfit, UserError, nearest, resolved, subclasses
+from evo_robust.plain import read
 
 T = TypeVar("T")
 Main = Callable[[list[str] | None], int]
+
+TRUST = (
+    "yes runs the Python file that defines the run's own parts, wherever it lies; without it only one that is shipped, "
+    "or that lies in the present folder's problems/, is run"
+)
+"""What the key ``trust`` of commands that read runs means."""
 
 
 class HelpRequested(Exception):
@@ -144,8 +151,11 @@ def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any
     given = dict(given)
     asked_help = given.pop("--help", None) is not None
     blueprint = chz.Blueprint(cls).apply(base, layer_name=name)
-    blueprint = blueprint.apply({k: chz.Castable(v) for k, v in given.items()}, layer_name="command line")
-    _refuse_bases(given)
+    try:
+        values = resolved(cls, given, base, read)  # type: ignore[arg-type] # mypy knows no classes that are callables
+    except Unfit as error:
+        raise UserError(str(error)) from None
+    blueprint = blueprint.apply(values, layer_name="command line")
     try:
         if asked_help:
             raise HelpRequested(blueprint.get_help())
@@ -169,14 +179,6 @@ def _missing_part(message: str, given: Mapping[str, str], base: Mapping[str, Any
     return None
 
 
-def _refuse_bases(given: Mapping[str, str]) -> None:
-    """Say which parts a base stands for, before chz tries to make one of it."""
-    bases = {cls.__name__: cls for cls in _all_parts() if getattr(cls, "__abstractmethods__", None)}
-    for key, text in given.items():
-        if text in bases:
-            raise UserError(f"{key}={text}: {text} is a base, expected one of: {', '.join(subclasses(bases[text]))}")
-
-
 def _known_keys(blueprint: chz.Blueprint[Any]) -> list[str]:
     """Keys that the blueprint takes, read off its help (the one public place that lists them)."""
     try:
@@ -193,17 +195,6 @@ def _readable(message: str, given: Mapping[str, str], known: list[str]) -> str:
         return f"unknown key {match[1]!r}: {_nearest_key(match[1], known)}"
     if match := re.match(r"Missing required arguments? for parameter\(s\): (.*)", first):
         return f"missing: {match[1]} (give it as KEY=VALUE)"
-    if match := re.match(r"Could not interpret argument '(.*)' provided for param '([^']+)'", first):
-        value, key = match[1], match[2]
-        if wanted := re.search(r"No subclass of (\S+) named", message):
-            base = re.split(r"[.:]", wanted[1])[-1]
-            bases = {c.__name__: c for c in _all_parts()}
-            if base in bases:
-                return f"{key}={value}: unknown {base}: {nearest(value, subclasses(bases[base]))}"
-        if wanted := re.search(r"Could not cast '.*' to (.*)", message):
-            expected = _expected(wanted[1])
-            return f"{key}={value}: expected {expected}"
-        return f"{key}={value} cannot be read"
     return message.strip()
 
 
@@ -221,17 +212,6 @@ def _nearest_key(key: str, known: list[str]) -> str:
     if found:
         return f"did you mean {' or '.join(map(repr, found))}?"
     return f"{part} takes {', '.join(sorted(names[k] for k in beside))}" if part else nearest(key, beside)
-
-
-def _expected(type_text: str) -> str:
-    if type_text.startswith("Literal"):
-        return "one of " + type_text[len("Literal") :].strip("[]")
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-    names["Fraction"] = "a number such as 8/255"
-    short = type_text.rpartition(".")[2].strip("]")
-    # a class and what may stand in its place, without the modules that they come from
-    plain = re.sub(r"\w+\.", "", type_text).replace(" | ", " or ")
-    return names.get(type_text) or names.get(short) or plain
 
 
 def _all_parts() -> list[type[Part]]:

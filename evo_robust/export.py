@@ -23,7 +23,7 @@ from torch import nn
 
 from evo_robust.adversarial_set import AdversarialSet
 from evo_robust.budget import WithinBudget, parse_budget, structure_of, within
-from evo_robust.cli import command, parse
+from evo_robust.cli import TRUST, command, parse
 from evo_robust.device import choose_device
 from evo_robust.figures import figures_of
 from evo_robust.files import make_folder, read_tensors, write_tensors
@@ -71,6 +71,7 @@ class Export(Part):
     weights: bool = chz.field(default=True, doc="write weights and model card too; a search's are trained again")
     onnx: bool | None = chz.field(default=None, doc="write ONNX too; where its packages are installed, when not given")
     device: str = chz.field(default="auto", doc="where weights are trained again: auto (as the search), cpu, cuda …")
+    trust: bool = chz.field(default=False, doc=TRUST)
 
     @chz.validate
     def _sound(self) -> None:
@@ -147,7 +148,9 @@ def _prepared(options: Export, console: Console) -> list[Exported]:
         check_target(folder)
         return [retrained(source, folder, weights=options.weights)]
     budget = parse_budget(options.budget) if options.budget is not None else None
-    whole = load_run(source)
+    whole = load_run(source, trust=options.trust)
+    if whole.missing:
+        raise UserError(whole.missing)
     run = within(whole, budget) if budget else whole
     specs = [text.strip() for text in (options.pick or "knee").split(",")]
     if budget and "derived" in specs:

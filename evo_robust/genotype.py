@@ -7,16 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 import evo_robust.spaces  # noqa: F401 (loads every space, so that genotype files can name it)
 from evo_robust.files import write_json
-from evo_robust.parts import UserError, dotted, from_dotted
+from evo_robust.parts import Unfit, UserError, dotted, from_dotted
 from evo_robust.reading import read_json, shown
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
 SCHEMA = 1
 FILE_NAME = "genotype.json"
+
+LARGEST_NETWORK = 1_000_000_000
+"""Parameters that a network of a genotype file may have: 4 GB of weights, thirty times the papers' largest."""
+
+LARGEST_SIDE = 100_000
+"""Classes, channels, height and width that a genotype file may name."""
+
 _KEYS = ("schema", "space", "architecture", "data")
 
 
@@ -90,15 +98,26 @@ def load_genotype(path: Path | str) -> Genotype:
     except InvalidArchitecture as error:
         raise UserError(f"{file}: the architecture {content['architecture']!r} cannot be read: {error}") from None
     except ValueError as error:
-        # chz explains at length; the first lines say what is wrong and what would be right
-        lines = [line for line in str(error).splitlines() if line and not line.startswith(("-", "Append"))]
-        raise UserError(f"{file}: {'; '.join(lines[:2])}") from None
+        raise UserError(f"{file}: space.{error}" if isinstance(error, Unfit) else f"{file}: {error}") from None
     data = _data(file, content["data"])
     extra = {key: content.get(key, {}) for key in ("objectives", "units", "figures", "provenance")}
     for key, value in extra.items():
         if not isinstance(value, dict):
             raise UserError(f"{file}: expected an object under {key!r}, got {shown(value)}")
-    return Genotype(space=space, architecture=architecture, **data, **extra)
+    genotype = Genotype(space=space, architecture=architecture, **data, **extra)
+    _check_size(file, genotype)
+    return genotype
+
+
+def _check_size(file: Path, genotype: Genotype) -> None:
+    """Refuse a network that no machine could hold, before any of it is made."""
+    try:
+        with torch.device("meta"):  # shapes alone: no memory is taken
+            n = sum(parameter.numel() for parameter in genotype.build().parameters())
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{file}: its network cannot be built: {str(error).splitlines()[0]}") from None
+    if n > LARGEST_NETWORK:
+        raise UserError(f"{file}: expected a network of at most {LARGEST_NETWORK:,} parameters, got {n:,}")
 
 
 def _locate(path: Path) -> Path:
@@ -147,11 +166,11 @@ def _data(file: Path, values: object) -> dict[str, Any]:
     try:
         name, n_classes, shape = (values[k] for k in ("name", "n_classes", "in_shape"))  # type: ignore[index]
         c, h, w = (int(n) for n in shape)
-        if min(int(n_classes), c, h, w) < 1:
+        if not (1 <= int(n_classes) <= LARGEST_SIDE and all(1 <= n <= LARGEST_SIDE for n in (c, h, w))):
             raise ValueError
     except (TypeError, KeyError, ValueError):
         raise UserError(
             f"{file}: expected data such as {{'name': 'digits', 'n_classes': 10, 'in_shape': [1, 8, 8]}}, "
-            f"got {values!r}"
+            f"numbers up to {LARGEST_SIDE}, got {values!r}"
         ) from None
     return {"data": str(name), "n_classes": int(n_classes), "in_shape": (c, h, w)}

@@ -13,7 +13,7 @@ from typing import Any
 
 from evo_robust.indicators import nondominated, objective_matrix
 from evo_robust.parts import UserError, changed, dotted
-from evo_robust.problem import Problem, problem_from_dict
+from evo_robust.problem import Problem, missing_of, problem_from_dict
 from evo_robust.reading import (
     are_numbers,
     fault,
@@ -87,6 +87,8 @@ class Run:
         evaluations: the ledger's rows, by id.
         front: the non-dominated feasible rows among those with status ``ok``, in order of the first objective.
         objectives: their names, in declared order.
+        missing: what of the problem could not be read, in words: parts of the user's own whose file was not run. Such
+            a run can be listed and drawn, and not exported. None where it is whole.
     """
 
     folder: Path
@@ -95,6 +97,7 @@ class Run:
     evaluations: list[dict[str, Any]]
     front: list[dict[str, Any]]
     objectives: list[str]
+    missing: str | None = None
 
     def ok(self) -> list[dict[str, Any]]:
         """Rows with figures that meet the constraints."""
@@ -182,8 +185,12 @@ def _last_derived(path: Path) -> str:
         ) from None
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, *, trust: bool = False) -> Run:
     """Read a run folder; a torn last line of the ledger is left out.
+
+    Args:
+        folder: the run folder.
+        trust: run the Python file that the problem came from, wherever it lies; see ``problem_from_dict``.
 
     Raises:
         UserError: no run folder, or a damaged file in it.
@@ -194,14 +201,16 @@ def load_run(folder: str | Path) -> Run:
         raise UserError(f"{folder} is no run folder: expected {PROBLEM_FILE} in it (made by evo_robust.run)")
     info = read_problem(path)
     try:
-        problem = problem_from_dict(info)
+        problem = problem_from_dict(info, trust=trust, stand_ins=True)
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    check_identity(info, problem, path)
-    rows, _ = read_ledger(folder / LEDGER_FILE, problem.space)
+    missing = missing_of(problem)
+    if missing is None:  # a stand-in has not all of the values, and knows nothing of genomes
+        check_identity(info, problem, path)
+    rows, _ = read_ledger(folder / LEDGER_FILE, None if problem.space.stand_in else problem.space)
     names = [o.name for o in problem.objectives]
     _check_rows(rows, problem, folder / LEDGER_FILE)
-    return Run(folder, info, problem, rows, front_of(rows, names), names)
+    return Run(folder, info, problem, rows, front_of(rows, names), names, missing)
 
 
 def _check_rows(rows: Sequence[Mapping[str, Any]], problem: Problem, path: Path) -> None:
@@ -214,7 +223,9 @@ def _check_rows(rows: Sequence[Mapping[str, Any]], problem: Problem, path: Path)
         for key, wanted in names.items():
             if missing := [name for name in wanted if name not in row.get(key, {})]:
                 raise UserError(f"{path}: evaluation {row['id']} lacks {missing[0]!r} under {key!r}")
-        if (text := row["architecture"]) in read:  # where weights change, one architecture has many rows
+        if (
+            text := row["architecture"]
+        ) in read or problem.space.stand_in:  # where weights change, one architecture has many rows
             continue
         read.add(text)
         try:

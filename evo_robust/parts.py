@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
+import abc
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+import numbers
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import chz
 from chz.field import Field
+
+from evo_robust.plain import Fraction, alternatives, checker, fault, from_json, item_type, nearest, wanted
+
+__all__ = ["Fraction", "nearest"]
 
 P = TypeVar("P", bound="Part")
 
@@ -25,20 +31,24 @@ While it has its default it is no part of a digest, so that fingerprints and nam
 
 @chz.chz
 class Part:
-    """Base of everything that a problem is made of: immutable, typed, keyword-only."""
+    """Base of everything that a problem is made of: immutable, typed, keyword-only.
 
+    Every field is checked against its type where a part is made: numbers must be finite, words one of those that are
+    allowed.
 
-class Fraction(float):
-    """A float that may be written as a quotient: ``8/255`` on the command line is 0.0314."""
+    Raises:
+        ValueError: naming the field, what was expected and what it is.
+    """
 
-    @classmethod
-    def __chz_cast__(cls, text: str) -> Fraction:
-        numerator, slash, denominator = text.partition("/")
-        try:
-            return cls(float(numerator) / float(denominator) if slash else float(numerator))
-        except (ValueError, ZeroDivisionError):
-            # chz swallows this type and falls back to its own message, so the text says it all
-            raise ValueError(f"expected a number such as 0.03 or 8/255, got {text!r}") from None
+    stand_in: ClassVar[str | None] = None
+    """Of a part that stands for one whose class is not at hand: why it is not."""
+
+    @chz.validate
+    def _typed(self) -> None:
+        for name, field in chz.chz_fields(self).items():
+            value = getattr(self, name)
+            if not checker(field.x_type)(value):
+                raise ValueError(f"expected {type(self).__name__}.{name} to be {fault(value, field.x_type)}")
 
 
 class UserError(Exception):
@@ -59,13 +69,6 @@ def refuse_unless(part: object, *checks: tuple[str, bool, str], prefix: str = ""
     for name, good, expected in checks:
         if not good:
             raise ValueError(f"expected {prefix}{name} {expected}, got {getattr(part, name)!r}")
-
-
-def nearest(word: str, options: Iterable[str]) -> str:
-    """Sentence that names the options closest to ``word``, or all of them when none is close."""
-    known = sorted(options)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(known)}"
 
 
 def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
@@ -105,48 +108,203 @@ def _fields_that(holds: Callable[[Field, object], bool], part: object, prefix: s
                     yield from _fields_that(holds, item, f"{prefix}{name}.{i}.")
 
 
-def from_dotted(base: type[P], values: Mapping[str, Any], class_name: str | None = None) -> P:
+class Substitutes(Protocol):
+    """What takes the place of classes that are not known."""
+
+    def means(self, cls: type[Part]) -> bool:
+        """Whether a class of a name that the values have may be the one that they mean."""
+
+    def make(self, base: type[Part], name: str, key: str) -> type[Part]:
+        """A class in the place of ``name``, derived from ``base``, for the part under a dotted key."""
+
+    def without_inner(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``resolved`` found, without values that no field takes."""
+
+
+def from_dotted(
+    base: type[P], values: Mapping[str, Any], class_name: str | None = None, substitutes: Substitutes | None = None
+) -> P:
     """The part whose ``dotted`` values these are: an instance of ``base``, or of its subclass ``class_name``.
 
+    Values may come from a file of a stranger: parts are made of classes that are known already, everything else is a
+    plain value.
+
+    Args:
+        base: what kind of part it is.
+        values: by dotted key.
+        class_name: the subclass; ``base`` itself when not given.
+        substitutes: makes classes in the place of unknown ones; without it they are refused.
+
     Raises:
-        ValueError: an unknown class or key, or a value that cannot be read.
+        ValueError: an unknown class or key, or a value that does not fit.
     """
     cls = subclass_named(base, class_name) if class_name else base
-    blueprint = chz.Blueprint(cls).apply({k: chz.Castable(_typed(v)) for k, v in values.items()})
+    found = resolved(cls, values, {}, from_json, substitutes)
+    blueprint = chz.Blueprint(cls).apply(substitutes.without_inner(found) if substitutes else found)
     try:
         return blueprint.make()
     except chz.blueprint._entrypoint.EntrypointException as error:
         # the first paragraph says what is wrong, with the nearest name; the rest is about command lines
         raise ValueError(str(error).strip().partition("\n\n")[0].replace("\n", " ")) from error
+    except TypeError as error:  # an abstract class is wanted of which no part was named
+        raise ValueError(str(error)) from error
 
 
-def _typed(value: Any) -> str:
-    """A JSON value as a user would type it."""
-    return ",".join(map(_typed, value)) if isinstance(value, (list, tuple)) else str(value)
+class Unfit(ValueError):
+    """A value that a key cannot take; the message is ``KEY=VALUE: expected …``."""
+
+
+def resolved(
+    cls: type,
+    given: Mapping[str, Any],
+    base: Mapping[str, Any],
+    read: Callable[[Any, Any], Any],
+    substitutes: Substitutes | None = None,
+) -> dict[str, Any]:
+    """What the values of dotted keys stand for: known classes where parts are wanted, plain values elsewhere.
+
+    Nothing is imported or called. Keys that no part takes keep their value as it is: chz refuses them.
+
+    Args:
+        cls: the class whose fields the keys name.
+        given: values as text or as JSON has them.
+        base: values below ``given``, of which classes matter.
+        read: makes a plain value of a given one and a field's type; raises ``ValueError`` saying what was expected.
+        substitutes: see ``from_dotted``.
+
+    Raises:
+        Unfit: a value does not fit its key.
+    """
+    known = dict(base)
+    for key in sorted(given, key=lambda key: key.count(".")):  # a part's class before what is below it
+        if "" in key.split("."):  # chz would take "...lr" for every lr that there is
+            raise Unfit(f"unknown key {key!r}: expected names with one point between them, such as recipe.lr")
+        kind = _type_at(cls, key, known)
+        known[key] = given[key] if kind is None else _resolved(key, given[key], kind, read, substitutes)
+    return {key: known[key] for key in given}
+
+
+def _resolved(key: str, value: Any, kind: Any, read: Callable[[Any, Any], Any], substitutes: Substitutes | None) -> Any:
+    part, item = _part_type(kind), item_type(kind)
+    if part is not None:
+        return _class_of(key, value, kind, part, substitutes)
+    if item is not None and value in ("", []):
+        return ()
+    if item is not None and _part_type(item) is not None:
+        raise Unfit(f"{key}={_short(value)}: expected {key}.0=NAME, {key}.1=NAME and so on, {wanted(item)} each")
+    try:
+        return read(value, kind)
+    except ValueError as error:
+        raise Unfit(f"{key}={_short(value)}: expected {error}") from None
+
+
+def _class_of(key: str, value: Any, kind: Any, part: type[Part], substitutes: Substitutes | None) -> type[Part] | None:
+    """The class that a name stands for where a part is wanted."""
+    if value in (None, "None") and type(None) in alternatives(kind):
+        return None
+    if not isinstance(value, str):
+        raise Unfit(f"{key}={_short(value)}: expected the name of {wanted(part)}")
+    if substitutes is not None and value.isidentifier():
+        meant = [cls for cls in _named(part).get(value, []) if substitutes.means(cls)]
+        return meant[0] if len(meant) == 1 else substitutes.make(part, value, key)
+    try:
+        return subclass_named(part, value)
+    except ValueError as error:
+        raise Unfit(f"{key}={_short(value)}: {error}") from None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 120 else f"{text[:117]}…"
+
+
+def _part_type(kind: Any) -> type[Part] | None:
+    """The class of parts that a field takes, None where it takes plain values."""
+    parts = [one for one in alternatives(kind) if isinstance(one, type) and issubclass(one, Part)]
+    return parts[0] if parts else None
+
+
+def _type_at(cls: type, key: str, known: Mapping[str, Any]) -> Any | None:
+    """The type of the field that a dotted key names, None where there is none.
+
+    Classes of the parts on the way are those of ``known``, else those that chz would make.
+    """
+    kind: Any = cls
+    field: Field | None = None
+    path = ""
+    for name in key.split("."):
+        if name.isascii() and name.isdigit():
+            field, kind = None, item_type(kind)
+        else:
+            owner = _owner(known.get(path) if path else cls, field, kind)
+            field = chz.chz_fields(owner).get(name) if owner is not None else None
+            kind = field.x_type if field is not None else None
+        if kind is None:
+            return None
+        path = f"{path}.{name}" if path else name
+    return kind
+
+
+def _owner(chosen: Any, field: Field | None, kind: Any) -> type | None:
+    """The class whose fields stand below a key: the chosen one, else what chz makes of its field."""
+    if isinstance(chosen, Part):
+        return type(chosen)
+    if not isinstance(chosen, type):
+        made = field._blueprint_unspecified if field is not None else None
+        chosen = made if isinstance(made, type) else _part_type(kind)
+    return chosen if isinstance(chosen, type) and chz.is_chz(chosen) else None
+
+
+def is_base(cls: type) -> bool:
+    """Whether a class is there to be derived from: it has abstract methods, or names ``abc.ABC`` as a base itself."""
+    return bool(getattr(cls, "__abstractmethods__", None)) or abc.ABC in cls.__bases__
 
 
 def subclasses(base: type[P]) -> dict[str, type[P]]:
     """All concrete subclasses of ``base`` (itself included) by class name."""
-    found: dict[str, type[P]] = {}
-    queue = [base]
-    while queue:
-        cls = queue.pop()
-        if not getattr(cls, "__abstractmethods__", None):
-            found.setdefault(cls.__name__, cls)
-        queue += cls.__subclasses__()
+    return {name: found[0] for name, found in _named(base).items()}
+
+
+def _below(base: type[P]) -> list[type[P]]:
+    """``base`` and all classes derived from it, each once."""
+    found = [base]
+    for cls in found:
+        found += [below for below in cls.__subclasses__() if below not in found]
     return found
+
+
+def _named(base: type[P]) -> dict[str, list[type[P]]]:
+    """The concrete subclasses of ``base`` by class name, several where classes share it."""
+    found: dict[str, list[type[P]]] = {}
+    for cls in _below(base):
+        if not is_base(cls) and cls.stand_in is None:
+            found.setdefault(cls.__name__, []).append(cls)
+    # of a problem file that was read again only the newest classes count
+    return {name: [cls for cls in several if _is_current(cls)] or several for name, several in found.items()}
+
+
+def _is_current(cls: type) -> bool:
+    """Whether a class is what its module calls by its name today."""
+    return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
 
 
 def subclass_named(base: type[P], name: str) -> type[P]:
     """Subclass of ``base`` by class name.
 
     Raises:
-        ValueError: no such class, with the nearest name.
+        ValueError: no such class, with the nearest name; a class that is there to be derived from; several of the name.
     """
-    known = subclasses(base)
+    known = _named(base)
     if name not in known:
+        wider = {cls.__name__: cls for cls in _below(Part) if is_base(cls)}
+        if name in wider:
+            options = sorted(subclasses(wider[name] if issubclass(wider[name], base) else base))
+            raise ValueError(f"{name} is a base, expected one of: {', '.join(options)}")
         raise ValueError(f"unknown {base.__name__} {name!r}: {nearest(name, known)}")
-    return known[name]
+    if len(known[name]) > 1:
+        places = ", ".join(sorted(cls.__module__ for cls in known[name]))
+        raise ValueError(f"several classes are called {name}, in {places}: expected different names")
+    return known[name][0]
 
 
 def _plain(value: Any) -> Any:
@@ -156,10 +314,12 @@ def _plain(value: Any) -> Any:
         return {"class": type(value).__name__, **dotted(value)}
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return float(value)
-    if value is None or isinstance(value, (str, int, bool)):
+    if value is None or isinstance(value, (str, bool)):
         return value
+    if isinstance(value, numbers.Integral):  # numpy's too
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
     raise TypeError(f"expected a part, text, number or tuple of these, got {value!r}")
 
 

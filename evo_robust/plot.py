@@ -42,6 +42,8 @@ class PlotCommand:
         default=0.02, doc="largest relative difference of two networks' FLOPs to count as equal; in [0, 1)"
     )
 
+    trust: bool = chz.field(default=False, doc=cli.TRUST)
+
     @chz.validate
     def _sound(self) -> None:
         if not self.run or not all(self.run):
@@ -93,18 +95,20 @@ def draw_comparison(
     return _draw_comparison(views, tables.common_objectives(views), Path(out or folders[0]), tolerance)
 
 
-def _views(folders: Sequence[str | Path]) -> list[View]:
+def _views(folders: Sequence[str | Path], trust: bool = False) -> list[View]:
     paths = [Path(folder) for folder in folders]
-    runs = [load_run(path) for path in paths]
+    runs = [load_run(path, trust=trust) for path in paths]
     return [view_of(run, name) for run, name in zip(runs, names_of(paths), strict=True)]
 
 
 def _draw_view(view: View, out: Path) -> list[Path]:
     make_folder(out)
-    files = [out / "front.png", out / "hypervolume.png", out / "networks.png"]
+    files = [out / "front.png", out / "hypervolume.png"]
     fronts.draw_front(view, files[0])
     progress.draw_hypervolume(view, files[1])
-    networks.draw_networks(view, files[2])
+    if view.run.problem.space.stand_in is None:  # only the space itself can draw its networks
+        files.append(out / "networks.png")
+        networks.draw_networks(view, files[-1])
     parallel = out / "parallel.png"
     if view.F.shape[1] > 1 and len(view.front) > 1:
         files.append(parallel)
@@ -162,6 +166,7 @@ def _read_columns(views: list[View], names: list[str], columns: list[str]) -> li
 def _notes(groups: list[Group], names: list[str], *, baseline: bool) -> Iterator[str]:
     """What a reader of a comparison must know."""
     views = compare.runs_of(groups)
+    yield from dict.fromkeys(view.run.missing for view in views if view.run.missing)
     datas = {group.name: group.views[0].run.problem.data.name for group in groups}
     if len(set(datas.values())) > 1:
         yield "different data: " + ", ".join(f"{run} on {data}" for run, data in datas.items())
@@ -197,7 +202,9 @@ def _how_measured(view: View, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _show_run(console: Console, command: PlotCommand) -> list[Path]:
-    view = view_of(load_run(command.folders[0]))
+    view = view_of(load_run(command.folders[0], trust=command.trust))
+    if view.run.missing:
+        console.print(f"note: {view.run.missing}", markup=False, soft_wrap=True)
     files = _draw_view(view, Path(command.out or command.folders[0]))
     console.print(terminal.front_table(view))
     if note := unfinished(view.run):
@@ -212,7 +219,7 @@ def _show_run(console: Console, command: PlotCommand) -> list[Path]:
 def _show_several(console: Console, command: PlotCommand) -> list[Path]:
     beside = command.baseline is not None
     folders = [*command.folders, command.baseline] if command.baseline is not None else list(command.folders)
-    views = _views(folders)
+    views = _views(folders, command.trust)
     names = tables.common_objectives(views)
     out = Path(command.out or folders[0])
     files = _draw_baseline(views, names, out) if beside else _draw_comparison(views, names, out, command.tolerance)

@@ -28,6 +28,7 @@ from evo_robust.files import check_cache
 from evo_robust.objectives.base import Constraint, Context, Gate, Objective, Say, silent
 from evo_robust.parts import Fraction, Part, UserError, dotted, from_dotted, nearest, subclasses
 from evo_robust.spaces.base import SearchSpace
+from evo_robust.stand_ins import MODULE, StandIns, tell
 from evo_robust.workers import Staff
 
 _HERE = Path(__file__).resolve().parent
@@ -61,6 +62,11 @@ class Problem(Part):
         self._check_names()
         if self.seed < 0:
             raise ValueError(f"expected seed >= 0, got {self.seed}")
+        if missing_of(self) is None:  # what stands for a part knows nothing of the others
+            self._check_parts(measured)
+
+    def _check_parts(self, measured: tuple[Objective, ...]) -> None:
+        """Refuse parts that do not go together."""
         for objective in (*measured, *(c.of for c in self.constraints)):
             objective.check(self.data)
         check_balls(self, self.data.in_shape)
@@ -253,7 +259,7 @@ def _loaded(path: Path) -> ModuleType | None:
 
 def _load_module(path: Path) -> ModuleType:
     path = path.resolve()
-    name = f"evo_robust_problem_{path.stem}"
+    name = f"{MODULE}{path.stem}"
     loaded = _loaded(path)
     if loaded is not None:
         return loaded
@@ -382,15 +388,19 @@ def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, 
     return given
 
 
-def _objectives_in(value: object) -> Iterator[Objective]:
-    """All objectives in a part or tuple, outer ones first."""
-    if isinstance(value, Objective):
-        yield value
+def _parts_in(value: object) -> Iterator[Part]:
+    """All parts in a part or tuple, outer ones first."""
     if isinstance(value, Part):
+        yield value
         value = tuple(getattr(value, name) for name in chz.chz_fields(value))
     if isinstance(value, tuple):
         for item in value:
-            yield from _objectives_in(item)
+            yield from _parts_in(item)
+
+
+def _objectives_in(value: object) -> Iterator[Objective]:
+    """All objectives in a part or tuple, outer ones first."""
+    return (part for part in _parts_in(value) if isinstance(part, Objective))
 
 
 def _difference(first: Objective, second: Objective) -> str:
@@ -414,18 +424,47 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
     }
 
 
-def problem_from_dict(info: Mapping[str, Any]) -> Problem:
-    """The problem of a ``problem.json``.
+def problem_from_dict(info: Mapping[str, Any], *, trust: bool = False, stand_ins: bool = False) -> Problem:
+    """The problem of a ``problem.json``, which may come from a stranger.
+
+    The file that it names as its source is run only where that is safe: when it is loaded already, lies in the present
+    folder's ``problems/`` or is shipped; or when ``trust`` says so.
+
+    Args:
+        info: what the file holds.
+        trust: run the source wherever it lies.
+        stand_ins: let parts whose classes are not at hand be stood for by parts that do nothing; ``missing_of`` tells.
 
     Raises:
         ValueError: it names an unknown part, key or value.
-        UserError: its problem file defined parts of its own and is gone.
+        UserError: its parts are defined in a file that is gone or was not run.
     """
-    source = info.get("source")
-    if source:
-        if not Path(source).is_file():
-            raise UserError(f"the problem file {source} is gone: its parts are needed to read the run")
-        _load_module(Path(source))
-    elif info.get("problem") in problem_files():
-        _load_module(find(info["problem"]))
-    return from_dotted(Problem, info["values"])
+    source, why = _load_source(info, trust)
+    about = {f"objectives.{i}": told for i, told in enumerate(info.get("objectives", [])) if isinstance(told, dict)}
+    substitutes = StandIns(info["values"], why, source, about)
+    problem = from_dotted(Problem, info["values"], substitutes=substitutes)
+    if substitutes.missing and not stand_ins:
+        raise UserError(substitutes.missing)
+    return problem
+
+
+def missing_of(problem: Problem) -> str | None:
+    """What is missing of a problem some of whose parts are stand-ins, in words; None where it is whole."""
+    absent = [part for part in _parts_in(problem) if part.stand_in]
+    return tell((type(part).__name__ for part in absent), str(absent[0].stand_in)) if absent else None
+
+
+def _load_source(info: Mapping[str, Any], trust: bool) -> tuple[Path | None, str]:
+    """Run the file that defines a problem's own parts, where that is safe; the file, and what to say of its parts."""
+    named, name = info.get("source"), info.get("problem")
+    shipped = problem_files().get(name) if isinstance(name, str) else None
+    if not named and shipped is None:
+        return None, "no part of this version, and problem.json names no file that defines it"
+    path = Path(str(named or shipped)).resolve()
+    if not path.is_file():
+        return path, f"defined in {path}, which is gone: put the file back"
+    own = path.is_relative_to(Path("problems").resolve()) or own_source(path) is None
+    if own or trust or _loaded(path):
+        _load_module(path)
+        return path, f"not defined in {path} any more"
+    return path, f"defined in {path}, which is not run unasked: trust=yes runs it, if you know what it does"

@@ -44,7 +44,6 @@ class LogNormal(Distribution):
             self,
             ("sigma", 0 < self.sigma < math.inf, "> 0"),
             ("spread", 0 <= self.spread < math.inf, ">= 0"),
-            ("scale", self.scale in ("fixed", "free"), "fixed or free"),
             prefix="algorithm.distribution.",
         )
 

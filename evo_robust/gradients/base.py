@@ -57,7 +57,6 @@ class ArchitectureGradient(Part, abc.ABC):
             ("lr", 0 < self.lr <= _FASTEST, f"in (0,{_FASTEST}]"),
             ("betas", all(0 <= b < 1 for b in self.betas), "in [0,1)"),
             ("weight_decay", 0 <= self.weight_decay <= _FASTEST, f"in [0,{_FASTEST}]"),
-            ("redraw", self.redraw in ("step", "epoch"), "step or epoch"),
             prefix="algorithm.gradient.",
         )
 

@@ -10,7 +10,7 @@ import chz
 import numpy as np
 from torch import nn
 
-from evo_robust.parts import Part
+from evo_robust.parts import Part, refuse_unless
 from evo_robust.spaces.structure import Budget, Structure
 
 if TYPE_CHECKING:
@@ -21,12 +21,22 @@ if TYPE_CHECKING:
 # genomes drawn for one of a wanted budget before giving up
 _PATIENCE = 20_000
 
+LARGEST = {"channels": 4096, "layers": 200, "nodes": 20, "phases": 10}
+"""Upper bounds of a space's sizes: far beyond what the papers use, and small enough to be refused before they hurt."""
+
 Architecture = Hashable
 """A canonical network description: genomes of one and the same network decode to equal values."""
 
 
 class InvalidArchitecture(ValueError):
     """A genome or a notation that describes no network of this space."""
+
+
+def check_sizes(space: SearchSpace, **least: int) -> None:
+    """Raise ``ValueError`` where a size of ``space`` is below its least value or beyond the ``LARGEST`` of its kind."""
+    for name, at_least in least.items():
+        at_most = LARGEST[name.rpartition("_")[2]]
+        refuse_unless(space, (name, at_least <= getattr(space, name) <= at_most, f"in {at_least}..{at_most}"))
 
 
 @chz.chz

@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from evo_robust.parts import nearest, refuse_unless
-from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
+from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace, check_sizes
 from evo_robust.spaces.cell_network import frame_arguments
 from evo_robust.spaces.cells import edges_of, n_edges
 from evo_robust.spaces.darts_codec import (
@@ -91,11 +91,10 @@ class DARTS(SearchSpace):
 
     @chz.validate
     def _check_sizes(self) -> None:
-        sizes = ("channels", "layers", "nodes", "partial", "final_channels", "final_layers")
-        refuse_unless(self, *((name, getattr(self, name) >= 1, ">= 1") for name in sizes))
+        check_sizes(self, channels=1, layers=1, nodes=1, final_channels=1, final_layers=1)
         refuse_unless(
             self,
-            ("cells", self.cells in ("separate", "shared"), "separate or shared"),
+            ("partial", self.partial >= 1, ">= 1"),
             ("partial", self.channels % self.partial == 0, f"to divide channels={self.channels}"),
             ("partial", self.partial == 1 or not self.final, "= 1 in final networks"),
         )

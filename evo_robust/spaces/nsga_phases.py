@@ -8,7 +8,7 @@ import chz
 import numpy as np
 from torch import nn
 
-from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
+from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace, check_sizes
 from evo_robust.spaces.nsga_codec import (
     PhaseGraph,
     PhasesArchitecture,
@@ -57,17 +57,9 @@ class NSGAPhases(SearchSpace):
 
     @chz.validate
     def _check_sizes(self) -> None:
-        for name, least in (("phases", 1), ("nodes", 2), ("channels", 1), ("dense_channels", 2)):
-            if getattr(self, name) < least:
-                raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
+        check_sizes(self, phases=1, nodes=2, channels=1, dense_channels=2)
         if self.dense_channels % 2:
             raise ValueError(f"expected an even number of dense_channels, got {self.dense_channels}")
-
-    @chz.validate
-    def _check_choices(self) -> None:
-        for name, choices in (("decoder", ("residual", "dense")), ("all_inactive", ("repair", "refuse"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"expected {name} {' or '.join(choices)}, got {getattr(self, name)!r}")
 
     @property
     def n_choices(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import chz
 import numpy as np
 from torch import nn
 
-from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
+from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace, check_sizes
 from evo_robust.spaces.cell_network import frame_arguments
 from evo_robust.spaces.cells import edges_of, n_edges
 from evo_robust.spaces.robnet_codec import (
@@ -74,15 +74,7 @@ class RobNet(SearchSpace):
 
     @chz.validate
     def _check_sizes(self) -> None:
-        for name in ("channels", "layers", "nodes", "final_channels", "final_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
-
-    @chz.validate
-    def _check_choices(self) -> None:
-        for name, choices in (("cells", ("shared", "free")), ("no_path", ("repair", "refuse"))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"expected {name} {' or '.join(choices)}, got {getattr(self, name)!r}")
+        check_sizes(self, channels=1, layers=1, nodes=1, final_channels=1, final_layers=1)
 
     @property
     def n_described(self) -> int:

@@ -1,0 +1,243 @@
+"""Plain values of parts' fields: numbers, words, truth values and tuples of these, read from text and checked.
+
+Text and files come from strangers. What is read here is a literal, or it is refused: nothing is imported, looked up by
+name or called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import functools
+import math
+import numbers
+import types
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+_NOTHING = type(None)
+
+
+class Fraction(float):
+    """A float that may be written as a quotient: ``8/255`` on the command line is 0.0314."""
+
+    @classmethod
+    def read(cls, text: str) -> Fraction:
+        """The number that a text such as ``0.03`` or ``8/255`` stands for.
+
+        Raises:
+            ValueError: it is no number.
+        """
+        numerator, slash, denominator = text.partition("/")
+        try:
+            return cls(float(numerator) / float(denominator) if slash else float(numerator))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"expected a number such as 0.03 or 8/255, got {text!r}") from None
+
+    __chz_cast__ = read
+    """The name under which chz finds it, where a class is made by chz alone."""
+
+
+def nearest(word: str, options: Iterable[str]) -> str:
+    """Sentence that names the options closest to ``word``, or all of them when none is close."""
+    known = sorted(options)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(known)}"
+
+
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    """The types that a field's type allows: those of a union, or the type itself."""
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return tuple(a for arg in typing.get_args(kind) for a in alternatives(arg))
+    return (_NOTHING,) if kind is None else (kind,)
+
+
+def item_type(kind: Any) -> Any | None:
+    """``X`` of a field of the type ``tuple[X, ...]``; None for other types."""
+    for one in alternatives(kind):
+        args = typing.get_args(one)
+        if typing.get_origin(one) is tuple and len(args) == 2 and args[1] is ...:
+            return args[0]
+    return None
+
+
+@functools.cache
+def checker(kind: Any) -> Callable[[Any], bool]:
+    """A function that tells whether a value fits a field's type.
+
+    Numbers must be finite, a truth value is no number, and a whole number may stand for any number.
+    """
+    several = alternatives(kind)
+    if len(several) > 1:
+        checks = tuple(map(checker, several))
+        return lambda value: any(check(value) for check in checks)
+    kind, origin, args = several[0], typing.get_origin(several[0]), typing.get_args(several[0])
+    if origin is Literal:
+        return lambda value: any(type(value) is type(word) and value == word for word in args)
+    if origin is tuple and len(args) == 2 and args[1] is ...:
+        check = checker(args[0])
+        return lambda value: isinstance(value, tuple) and all(map(check, value))
+    if origin is tuple:
+        places = tuple(map(checker, args))
+        return lambda value: (
+            isinstance(value, tuple)
+            and len(value) == len(places)
+            and all(check(item) for check, item in zip(places, value, strict=True))
+        )
+    if kind is int:
+        return lambda value: isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if isinstance(kind, type) and issubclass(kind, float):
+        return _is_finite
+    if isinstance(kind, type) and kind is not Any:
+        return lambda value: isinstance(value, kind)
+    return lambda value: True  # a callable, a mapping …: whoever declares it checks it
+
+
+def _is_finite(value: Any) -> bool:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond floats
+        return False
+
+
+def wanted(kind: Any) -> str:
+    """What a field of a type takes, in words: ``a whole number``, ``'linf' or 'l2'``, ``a SearchSpace``."""
+    return " or ".join(dict.fromkeys(_wanted(one) for one in alternatives(kind)))
+
+
+def _wanted(kind: Any) -> str:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return ", ".join(map(repr, args[:-1])) + f" or {args[-1]!r}" if len(args) > 1 else repr(args[0])
+    if origin is tuple and len(args) == 2 and args[1] is ...:
+        return f"a tuple, each of it {wanted(args[0])}"
+    if origin is tuple:
+        return f"({', '.join(map(wanted, args))})"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", _NOTHING: "None"}
+    words[Fraction] = "a number such as 8/255"
+    if kind in words:
+        return words[kind]
+    return f"a {kind.__name__}" if isinstance(kind, type) else str(kind)
+
+
+def fault(value: Any, kind: Any) -> str | None:
+    """Why ``value`` does not fit a field's type, such as ``'linf' or 'l2', got 'Linf': did you mean 'linf'?``.
+
+    None where it does.
+    """
+    if checker(kind)(value):
+        return None
+    hint = ""
+    words = [word for one in alternatives(kind) if typing.get_origin(one) is Literal for word in typing.get_args(one)]
+    if isinstance(value, str) and words:
+        hint = _nearest_word(value, words)
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"{wanted(kind).replace('a number', 'a finite number')}, got {value}"
+    elif isinstance(value, str):
+        hint = ": without quotes in Python" if _reads(value, kind) else ""
+    elif isinstance(value, list) and checker(kind)(tuple(value)):
+        hint = f": a tuple, ({', '.join(map(repr, value))},)"
+    return f"{wanted(kind)}, got {_shown(value)}{hint}"
+
+
+def _nearest_word(value: str, words: list[str]) -> str:
+    """The word that a spelling such as ``Linf``, ``L_inf`` or ``bfloat16`` stands for."""
+    plain = {"".join(filter(str.isalnum, str(word).lower())): word for word in words}
+    plain |= {other: word for other, word in _SPELLINGS.items() if word in words}
+    close = difflib.get_close_matches("".join(filter(str.isalnum, value.lower())), plain, n=1, cutoff=0.6)
+    return f": did you mean {plain[close[0]]!r}?" if close else ""
+
+
+_SPELLINGS = {"inf": "linf", "infinity": "linf", "euclidean": "l2", "fp32": "float32", "bfloat16": "bf16"}
+"""Other libraries' words for ours."""
+
+
+def _reads(text: str, kind: Any) -> bool:
+    try:
+        read(text, kind)
+    except ValueError:
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def read(text: str, kind: Any) -> Any:
+    """The value that ``text`` stands for in a field of a type: a literal, never a name that is looked up.
+
+    Tuples are written with commas, truth values as true, false, yes, no, 1 or 0.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
+    several = sorted(alternatives(kind), key=lambda one: (one is not _NOTHING, one is str))  # text fits everything
+    for one in several:
+        try:
+            value = _read(text, one)
+        except (ValueError, OverflowError, KeyError):
+            continue
+        if checker(one)(value):
+            return value
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(wanted(kind).replace("a number", "a finite number"))
+    words = [word for one in several if typing.get_origin(one) is Literal for word in typing.get_args(one)]
+    raise ValueError(wanted(kind) + (_nearest_word(text, words) if words else ""))
+
+
+def _read(text: str, kind: Any) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is _NOTHING:
+        if text == "None":
+            return None
+    elif kind is str:
+        return text
+    elif origin is Literal:
+        for word in args:
+            if text == str(word):
+                return word
+    elif origin is tuple:
+        items = text.split(",") if text else []
+        kinds = [args[0]] * len(items) if len(args) == 2 and args[1] is ... else list(args)
+        return tuple(read(item, one) for item, one in zip(items, kinds, strict=True))
+    elif kind is bool:
+        return {"t": True, "true": True, "yes": True, "1": True, "f": False, "false": False, "no": False, "0": False}[
+            text.lower()
+        ]
+    elif kind in (int, float, Fraction) and text.isascii():
+        return Fraction.read(text) if kind is Fraction else kind(text)
+    elif kind is Path:
+        return Path(text)
+    elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return kind[text]
+    raise ValueError
+
+
+def from_json(value: Any, kind: Any) -> Any:
+    """The value that a JSON file holds for a field of a type.
+
+    Raises:
+        ValueError: saying what was expected.
+    """
+    if kind is Any and isinstance(value, list):
+        return tuple(from_json(item, Any) for item in value)
+    if isinstance(value, list):
+        for one in alternatives(kind):
+            args = typing.get_args(one)
+            if typing.get_origin(one) is tuple:
+                kinds = [args[0]] * len(value) if len(args) == 2 and args[1] is ... else list(args)
+                if len(kinds) == len(value):
+                    return tuple(from_json(item, k) for item, k in zip(value, kinds, strict=True))
+    if isinstance(value, str) and kind is not Any and str not in alternatives(kind):
+        return read(value, kind)  # 8/255 is a number in a file that people write
+    if isinstance(value, (dict, list)) or not checker(kind)(value):
+        raise ValueError(wanted(kind))
+    exact = [one for one in alternatives(kind) if not (isinstance(one, type) and issubclass(one, float))]
+    floats = [one for one in alternatives(kind) if one not in exact]
+    return value if not floats or any(checker(one)(value) for one in exact) else floats[0](value)

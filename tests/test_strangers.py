@@ -1,0 +1,232 @@
+"""Files of strangers: what they hold is read, and none of it is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evo_robust import analyze, export, plot, retrain, run
+from evo_robust.genotype import load_genotype
+from evo_robust.ledger import load_run
+from evo_robust.parts import UserError
+
+OWN = '''"""A problem with parts of its own."""
+
+from pathlib import Path
+
+import chz
+
+from evo_robust import NSGA2, Digits, FromScratch, NSGAPhases, Objective, Params, Problem, Standard
+
+(Path(__file__).parent / "RAN").touch()
+
+
+@chz.chz
+class Length(Objective):
+    """Letters of the notation."""
+
+    factor: float = 1.0
+    recipe: Standard = chz.field(default_factory=Standard)
+
+    needs_weights = False
+
+    @property
+    def unit(self):
+        return "letters"
+
+    def measure(self, candidate):
+        return self.factor * len(candidate.text)
+
+
+@chz.chz
+class OwnSpace(NSGAPhases):
+    """A space of one's own."""
+
+
+demo = Problem(
+    space=SPACE(phases=2, nodes=3, channels=2),
+    data=Digits(train_limit=40),
+    objectives=(Params(), Length(factor=2.0, recipe=Standard(lr=0.5))),
+    evaluator=FromScratch(epochs=1, recipe=Standard(lr=0.1, batch_size=16)),
+    algorithm=NSGA2(pop_size=4, n_gen=1),
+)
+'''
+
+
+def write_own(folder: Path, name: str, space: str = "NSGAPhases") -> Path:
+    """A run of a problem file in ``folder``, made in a process of its own so that this one knows no class of it."""
+    (folder / f"{name}.py").write_text(OWN.replace("SPACE(", f"{space}("))
+    command = [sys.executable, "-m", "evo_robust.run", f"problem=./{name}.py", f"out={name}", "workers=1", "plot=false"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (folder / "RAN").unlink()
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stranger")
+    write_own(folder, "theirs")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_of_somebodys_own_parts_is_drawn_without_running_their_file(
+    elsewhere: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(elsewhere / "theirs", "copy")
+    assert plot.main(["run=copy", "out=pictures"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"note: Length: defined in {elsewhere / 'theirs.py'}, which is not run unasked: trust=yes runs it" in printed
+    assert "length (letters)" in printed or "(letters)" in printed
+    assert (here / "pictures/front.png").is_file() and (here / "pictures/networks.png").is_file()
+    assert load_run("copy").problem.objectives[1].factor == 2.0  # its values are there, as data
+    assert not (elsewhere / "RAN").exists()
+
+
+def test_what_needs_their_file_says_so(elsewhere: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export.main([f"run={elsewhere / 'theirs'}", "weights=false", "out=taken"]) == 2
+    assert "trust=yes" in capsys.readouterr().err and not (here / "taken").exists()
+    assert not (elsewhere / "RAN").exists()
+
+
+def test_a_space_that_is_not_at_hand_draws_no_networks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_own(here, "spaced", space="OwnSpace")
+    assert plot.main([f"run={folder}", "out=pictures"]) == 0
+    assert "OwnSpace, Length: defined in" in " ".join(capsys.readouterr().out.split())
+    assert (here / "pictures/front.png").is_file() and not (here / "pictures/networks.png").exists()
+    assert analyze.main([f"run={folder}", "objective=params"]) == 2
+    assert not (here / "RAN").exists()
+
+
+def test_trust_runs_the_file(here: Path) -> None:
+    folder = write_own(here, "trusted")
+    done = subprocess.run(
+        [sys.executable, "-m", "evo_robust.export", f"run={folder}", "weights=false", "out=taken", "trust=yes"],
+        cwd=here,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (here / "RAN").exists() and load_genotype(here / "taken").units["length"] == "letters"
+
+
+def test_a_file_in_the_present_folders_problems_is_ones_own(here: Path) -> None:
+    (here / "problems").mkdir()
+    folder = write_own(here / "problems", "mine")
+    assert export.main([f"run={folder}", "weights=false", "out=taken"]) == 0
+    assert (here / "problems/RAN").exists()
+
+
+def test_a_file_that_is_gone_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_own(here, "gone")
+    (here / "gone.py").unlink()
+    for trust in ("trust=yes", "trust=no"):
+        assert export.main([f"run={folder}", "weights=false", trust]) == 2
+        assert f"Length: defined in {here / 'gone.py'}, which is gone" in capsys.readouterr().err
+    assert plot.main([f"run={folder}", "out=pictures"]) == 0
+
+
+def _edited(folder: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    path = folder / "problem.json"
+    info = json.loads(path.read_text())
+    edit(info)
+    path.write_text(json.dumps(info))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"seed": "os:system", "seed.command": "touch PWNED"},
+        {"algorithm.pop_size": "os:system", "algorithm.pop_size.command": "touch PWNED"},
+        {"data": "os:system", "data.command": "touch PWNED"},
+        {"evaluator": "subprocess:run", "evaluator.args": ["touch", "PWNED"]},
+        {"objectives.0": "antigravity:geohash"},
+        {"space": "lambda: __import__('os').system('touch PWNED')"},
+        {"seed.command": "touch PWNED"},
+    ],
+)
+def test_a_problem_json_runs_nothing(
+    elsewhere: Path, here: Path, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(elsewhere / "theirs", "copy")
+    _edited(here / "copy", lambda info: info["values"].update(values))
+    for main, *arguments in ((plot.main, "out=p"), (export.main, "out=e", "weights=false"), (analyze.main, "out=a")):
+        assert main(["run=copy", *arguments]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("error: ") and next(iter(values)) in message, message
+    assert sorted(os.listdir()) == ["copy"] and "antigravity" not in sys.modules
+
+
+GENOTYPE = {
+    "schema": 1,
+    "space": {"class": "NSGAPhases", "phases": 1, "nodes": 3, "channels": 2},
+    "architecture": "[1][11][0]",
+    "data": {"name": "digits", "n_classes": 10, "in_shape": [1, 8, 8]},
+}
+
+
+@pytest.mark.parametrize(
+    ("space", "named"),
+    [
+        ({"channels": "os:system", "channels.command": "touch PWNED"}, "channels=os:system"),
+        ({"channels.command": "touch PWNED"}, "channels.command"),
+        ({"class": "os:system", "command": "touch PWNED"}, "os:system"),
+        ({"class": "Digits"}, "unknown SearchSpace 'Digits'"),
+        ({"channels": 10**9}, "expected channels in 1..4096, got 1000000000"),
+        ({"nodes": 1000}, "expected nodes in 2..20"),
+        ({"phases": [1]}, "space.phases"),
+        ({"phases": {"class": "int"}}, "space.phases"),
+    ],
+)
+def test_a_genotype_runs_nothing(
+    here: Path, space: dict[str, Any], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "genotype.json").write_text(json.dumps(GENOTYPE | {"space": GENOTYPE["space"] | space}))  # type: ignore[operator]
+    assert retrain.main(["genotype=genotype.json", "out=trained", "epochs=1"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: genotype.json: ") and named in message, message
+    assert os.listdir() == ["genotype.json"]
+
+
+def test_a_network_that_no_machine_could_hold_is_refused_before_it_is_made(here: Path) -> None:
+    sizes = {"class": "NSGAPhases", "phases": 10, "nodes": 6, "channels": 4096}
+    large = GENOTYPE | {"space": sizes, "architecture": " / ".join(["[1][11][111][1111][11111][0]"] * 10)}
+    (here / "genotype.json").write_text(json.dumps(large))
+    with pytest.raises(UserError, match=r"at most 1,000,000,000 parameters, got [\d,]{13,}|cannot be built"):
+        load_genotype(here / "genotype.json")
+    for data in ({"n_classes": 10**12}, {"in_shape": [1, 10**9, 8]}):
+        (here / "genotype.json").write_text(json.dumps(GENOTYPE | {"data": GENOTYPE["data"] | data}))  # type: ignore[operator]
+        with pytest.raises(UserError, match="numbers up to 100000"):
+            load_genotype(here / "genotype.json")
+
+
+def test_the_command_line_takes_known_parts_and_plain_values(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, named in (
+        (["seed=os:system", "seed.command=touch PWNED"], "seed=os:system: expected a whole number"),
+        (["evaluator=os:getcwd"], "evaluator=os:getcwd: unknown Evaluator"),
+        (["objectives.0=Objective"], "Objective is a base, expected one of: CleanError"),
+        (
+            ["objectives=RobustError", "objectives.0.attack=IterativeAttack"],
+            "IterativeAttack is a base",
+        ),
+        (["objectives=RobustError", "objectives.0.attack=Sharp"], "expected one of: BIM, FGSM, MIFGSM, PGD"),
+        (["evaluator=PooledEvaluator"], "PooledEvaluator is a base, expected one of: CoTrained, FromScratch, OneShot"),
+        (["...epochs=3"], "unknown key '...epochs'"),
+    ):
+        assert run.main(["problem=roco_baseline", *arguments]) == 2
+        assert named in capsys.readouterr().err
+    assert not os.listdir()
