@@ -71,6 +71,16 @@ def refuse_unless(part: object, *checks: tuple[str, bool, str], prefix: str = ""
             raise ValueError(f"expected {prefix}{name} {expected}, got {getattr(part, name)!r}")
 
 
+def parts_in(value: object) -> Iterator[Part]:
+    """All parts in a part or tuple, however deep, outer ones first."""
+    if isinstance(value, Part):
+        yield value
+        value = tuple(getattr(value, name) for name in chz.chz_fields(value))
+    if isinstance(value, tuple):
+        for item in value:
+            yield from parts_in(item)
+
+
 def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
     """Flat values of ``part`` as a user types them: ``{"algorithm": "NSGA2", "algorithm.pop_size": 40, …}``.
 

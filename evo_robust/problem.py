@@ -26,7 +26,7 @@ from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.files import check_cache
 from evo_robust.objectives.base import Constraint, Context, Gate, Objective, Say, silent
-from evo_robust.parts import Fraction, Part, UserError, dotted, from_dotted, nearest, subclasses
+from evo_robust.parts import Fraction, Part, UserError, dotted, from_dotted, nearest, parts_in, subclasses
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.stand_ins import MODULE, StandIns, tell
 from evo_robust.workers import Staff
@@ -388,19 +388,9 @@ def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, 
     return given
 
 
-def _parts_in(value: object) -> Iterator[Part]:
-    """All parts in a part or tuple, outer ones first."""
-    if isinstance(value, Part):
-        yield value
-        value = tuple(getattr(value, name) for name in chz.chz_fields(value))
-    if isinstance(value, tuple):
-        for item in value:
-            yield from _parts_in(item)
-
-
 def _objectives_in(value: object) -> Iterator[Objective]:
     """All objectives in a part or tuple, outer ones first."""
-    return (part for part in _parts_in(value) if isinstance(part, Objective))
+    return (part for part in parts_in(value) if isinstance(part, Objective))
 
 
 def _difference(first: Objective, second: Objective) -> str:
@@ -450,7 +440,7 @@ def problem_from_dict(info: Mapping[str, Any], *, trust: bool = False, stand_ins
 
 def missing_of(problem: Problem) -> str | None:
     """What is missing of a problem some of whose parts are stand-ins, in words; None where it is whole."""
-    absent = [part for part in _parts_in(problem) if part.stand_in]
+    absent = [part for part in parts_in(problem) if part.stand_in]
     return tell((type(part).__name__ for part in absent), str(absent[0].stand_in)) if absent else None
 
 

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
-import chz
-
-from evo_robust.parts import Part
+from evo_robust.parts import parts_in
 from evo_robust.problem import Problem, own_source
 
 
@@ -21,7 +18,7 @@ def source_of(problem: Problem) -> str | None:
     """
     files: list[str] = []
     nowhere: list[str] = []
-    for cls in dict.fromkeys(map(type, _parts_in(problem))):
+    for cls in dict.fromkeys(map(type, parts_in(problem))):
         file = _file_of(cls)
         if file is None:
             nowhere.append(cls.__name__)
@@ -48,13 +45,3 @@ def _file_of(cls: type) -> Path | None:
     """The Python file that defines a class, None where there is none."""
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     return Path(file).resolve() if file is not None and Path(file).is_file() else None
-
-
-def _parts_in(value: object) -> Iterator[Part]:
-    """Every part in a part or tuple, however deep, outermost first."""
-    if isinstance(value, Part):
-        yield value
-        value = tuple(getattr(value, name) for name in chz.chz_fields(value))
-    if isinstance(value, tuple):
-        for item in value:
-            yield from _parts_in(item)
