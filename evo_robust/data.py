@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import abc
-import functools
-import os
+import hashlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,10 +11,12 @@ import chz
 import numpy as np
 import torch
 
-from evo_robust.idx import read_idx
-from evo_robust.image_folders import LAYOUT, class_names, decoded
+from evo_robust.data_checks import check_arrays
+from evo_robust.data_set import DataSet, _load, cache_folder, data_folder
+from evo_robust.idx import idx_bytes, read_idx
+from evo_robust.image_folders import LAYOUT, class_names, decoded, stamp_of
 from evo_robust.images import Augment, Images, Splits, batches, stratified_order
-from evo_robust.parts import WHERE, Part, UserError
+from evo_robust.parts import UserError
 
 __all__ = [
     "CIFAR10",
@@ -31,6 +32,7 @@ __all__ = [
     "Images",
     "Splits",
     "TinyImageNet",
+    "_load",
     "batches",
     "cache_folder",
     "data_folder",
@@ -41,80 +43,6 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 # What reading a missing or damaged file raises, in torchvision, scipy and here.
 _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError)
-
-
-def cache_folder() -> Path:
-    """Folder of what later runs reuse: ``EVO_ROBUST_CACHE`` or ``~/.cache/evo_robust``; it may not exist yet."""
-    return Path(os.environ.get("EVO_ROBUST_CACHE") or "~/.cache/evo_robust").expanduser().absolute()
-
-
-def data_folder(root: str | None = None) -> Path:
-    """Folder that data sets lie in: ``root``, else ``EVO_ROBUST_DATA``, else ``data`` in the cache folder."""
-    named = root or os.environ.get("EVO_ROBUST_DATA")
-    return Path(named).expanduser().absolute() if named else cache_folder() / "data"
-
-
-@chz.chz
-class DataSet(Part, abc.ABC):
-    """Images with classes, split by a seed into training and validation; the test images are the publisher's own."""
-
-    n_classes: ClassVar[int]
-    in_shape: ClassVar[tuple[int, int, int]]
-    default_augment: ClassVar[Augment]
-
-    root: str | None = chz.field(
-        default=None,
-        doc="folder that holds the data; EVO_ROBUST_DATA or the cache folder when not given",
-        metadata=WHERE,
-    )
-    download: bool = chz.field(default=True, doc="fetch what is missing, where torchvision can", metadata=WHERE)
-    val_share: float = chz.field(default=0.2, doc="share of the training images kept for validation, in [0,1)")
-    train_limit: int | None = chz.field(
-        default=None, doc="how many training and validation images to use, classes in proportion; all when not given"
-    )
-    test_limit: int | None = chz.field(default=None, doc="how many test images to use; all when not given")
-    split_seed: int = chz.field(default=0, doc="seed of the split and of the subset of training images")
-
-    @chz.validate
-    def _limits(self) -> None:
-        if not 0 <= self.val_share < 1:
-            raise ValueError(f"expected val_share in [0,1), got {self.val_share}")
-        for name in ("train_limit", "test_limit"):
-            limit = getattr(self, name)
-            if limit is not None and limit < 1:
-                raise ValueError(f"expected {name} >= 1, got {limit}")
-        if self.split_seed < 0:
-            raise ValueError(f"expected split_seed >= 0, got {self.split_seed}")
-
-    @property
-    def name(self) -> str:
-        """The data set's name in lower case, as in ``DATA_SETS``."""
-        return type(self).__name__.lower()
-
-    def load(self) -> Splits:
-        """The splits, in host memory; shared by all callers of one process, so never written to.
-
-        Raises:
-            UserError: the data is missing or damaged; says where it was looked for and what to put there.
-        """
-        return _load(self, data_folder(self.root))
-
-    @abc.abstractmethod
-    def _read(self, root: Path) -> tuple[Images, Images]:
-        """All training and all test images, each in ``stratified_order``."""
-
-
-@functools.lru_cache(maxsize=2)
-def _load(data: DataSet, root: Path) -> Splits:
-    pool, test = data._read(root)
-    size = len(pool) if data.train_limit is None else min(data.train_limit, len(pool))
-    cut = size - round(size * data.val_share)
-    # slices, not copies: images read from a memory-mapped file stay there
-    return Splits(
-        train=pool.take(slice(cut)),
-        val=pool.take(slice(cut, size)),
-        test=test.take(slice(data.test_limit)),
-    )
 
 
 def _torchvision(name: str) -> Any:
@@ -147,6 +75,12 @@ class Digits(DataSet):
         test, pool = everything[:360], everything[360:]
         return _ordered((x[pool], labels[pool]), self.split_seed), _ordered((x[test], labels[test]), 0)
 
+    def _stamp(self, root: Path) -> object:
+        return "embedded in scikit-learn"
+
+    def _content(self, root: Path, pool: Images, test: Images) -> str:
+        return ""
+
 
 @chz.chz
 class Published(DataSet):
@@ -163,12 +97,34 @@ class Published(DataSet):
 
     def _read(self, root: Path) -> tuple[Images, Images]:
         try:
-            train, test = self._arrays(root)
+            train, test = self._checked(root)
         except _UNREADABLE as error:
             if not self.download:
                 raise UserError(self._complaint(root, error)) from None
             train, test = self._fetched(root)
         return _ordered(train, self.split_seed), _ordered(test, 0)
+
+    def _stamp(self, root: Path) -> object:
+        found = []
+        for name, _ in self._files:
+            for path in (root / self.folder / name, root / self.folder / f"{name}.gz"):
+                if path.is_file():
+                    about = path.stat()
+                    found.append((path.name, about.st_size, about.st_mtime_ns))
+        return tuple(found)
+
+    def _content(self, root: Path, pool: Images, test: Images) -> str:
+        return "" if self._genuine(root) else super()._content(root, pool, test)
+
+    def _genuine(self, root: Path) -> bool:
+        """Whether the files that were read are the published ones; torchvision refuses others for most sets."""
+        return True
+
+    def _checked(self, root: Path) -> tuple[Arrays, Arrays]:
+        parts = self._arrays(root)
+        for what, (x, y) in zip(("training images", "test images"), parts, strict=True):
+            check_arrays(what, x, y, self.n_classes, self.in_shape)
+        return parts
 
     @abc.abstractmethod
     def _arrays(self, root: Path) -> tuple[Arrays, Arrays]:
@@ -182,7 +138,7 @@ class Published(DataSet):
         existing = {folder: folder.is_dir() for folder in (root / self.folder, *(root / self.folder).parents)}
         try:
             self._fetch(root)
-            return self._arrays(root)
+            return self._checked(root)
         except _UNREADABLE as error:
             for folder, was_there in existing.items():
                 if not was_there and folder.is_dir() and not any(folder.iterdir()):
@@ -286,6 +242,13 @@ class MNIST(Published):
     title = "MNIST"
     folder = "MNIST/raw"
     advice = "the four official idx files (train-images-idx3-ubyte and so on; plain or .gz)"
+    unpacked: ClassVar[tuple[str, ...]] = (
+        "6bbc9ace898e44ae57da46a324031adb",
+        "a25bea736e30d166cdddb491f175f624",
+        "2646ac647ad5339dbf082846283269ea",
+        "27ae3e4e09519cfbb04c329615203637",
+    )
+    """MD5 of the unpacked files: other images of this format are welcome, but are not MNIST to caches and records."""
 
     @property
     def _files(self) -> list[tuple[str, str | None]]:
@@ -295,6 +258,14 @@ class MNIST(Published):
         # torchvision only takes unpacked files; reading both kinds here leaves a read-only folder usable
         x, y, test_x, test_y = (read_idx(root / self.folder / name) for name, _ in self._files)
         return (x[:, None], y), (test_x[:, None], test_y)
+
+    def _genuine(self, root: Path) -> bool:
+        # torchvision's checksums are those of packed files, which people pack anew
+        folder = root / self.folder
+        return all(
+            hashlib.md5(idx_bytes(folder / name), usedforsecurity=False).hexdigest() == md5
+            for (name, _), md5 in zip(self._files, self.unpacked, strict=True)
+        )
 
     def _fetch(self, root: Path) -> None:
         _torchvision(type(self).__name__)(str(root), download=True)
@@ -307,6 +278,12 @@ class FashionMNIST(MNIST):
     default_augment = Augment(crop_padding=2)
     title = "Fashion-MNIST"
     folder = "FashionMNIST/raw"
+    unpacked = (
+        "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "9018921c3c673c538a1fc5bad174d6f9",
+        "8181f5470baa50b63fa0f6fddb340f0a",
+        "15d484375f8d13e6eb1aabb0c3f46965",
+    )
 
 
 @chz.chz
@@ -358,6 +335,9 @@ class ImageFolders(DataSet, abc.ABC):
                 f"or name the folder that holds {self.folder} with data.root=FOLDER or EVO_ROBUST_DATA."
             )
         return decoded(place, self.size, self.split_seed, cache_folder())
+
+    def _stamp(self, root: Path) -> object:
+        return stamp_of(self._place(root))
 
 
 @chz.chz

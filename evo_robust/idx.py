@@ -10,6 +10,22 @@ from pathlib import Path
 import numpy as np
 
 
+def idx_bytes(path: Path) -> bytes:
+    """Content of an idx file, or of the same file gzipped (``path`` with ``.gz``).
+
+    Raises:
+        OSError: there is neither file.
+        ValueError: the gzipped file is damaged.
+    """
+    if path.exists():
+        return path.read_bytes()
+    packed = path.with_name(path.name + ".gz")
+    try:
+        return gzip.decompress(packed.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{packed.name} is damaged: {error}") from None
+
+
 def read_idx(path: Path) -> np.ndarray:
     """Array of uint8 in an idx file, or in the same file gzipped (``path`` with ``.gz``).
 
@@ -17,14 +33,7 @@ def read_idx(path: Path) -> np.ndarray:
         OSError: there is neither file.
         ValueError: the file is no idx file of bytes, is torn, or its length is not what it says itself.
     """
-    if path.exists():
-        content = path.read_bytes()
-    else:
-        packed = path.with_name(path.name + ".gz")
-        try:
-            content = gzip.decompress(packed.read_bytes())
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise ValueError(f"{packed.name} is damaged: {error}") from None
+    content = idx_bytes(path)
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path.name} is damaged: expected an idx file of bytes")
     header = 4 + 4 * content[3]

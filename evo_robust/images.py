@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 
 import chz
@@ -15,6 +16,8 @@ from evo_robust.parts import Part
 
 # Images that one pass of augmentation handles: small steps on small images would cost more in calls than in work.
 _CHUNK_VALUES = 6_000_000
+# Bytes of images that are hashed at once: images in a mapped file need not fit into memory.
+_HASHED_AT_ONCE = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +27,12 @@ class Images:
     Attributes:
         x: uint8 ``(n, c, h, w)``.
         y: int64 ``(n,)``, class indices from 0.
+        digest: of what they are, where somebody has computed it already; see ``content``.
     """
 
     x: Tensor
     y: Tensor
+    digest: str | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.x, Tensor) or not isinstance(self.y, Tensor):
@@ -44,6 +49,17 @@ class Images:
         """The same images on a device (themselves where they are there already)."""
         return Images(self.x.to(device), self.y.to(device))
 
+    def content(self) -> str:
+        """Digest of pixels and labels in their order, whatever device they are on."""
+        if self.digest is not None:
+            return self.digest
+        total = hashlib.sha256(f"{tuple(self.x.shape)};".encode())
+        total.update(self.y.cpu().contiguous().numpy().tobytes())
+        step = max(1, _HASHED_AT_ONCE // max(1, self.x[:1].numel()))
+        for start in range(0, len(self), step):
+            total.update(self.x[start : start + step].cpu().contiguous().numpy().tobytes())
+        return total.hexdigest()
+
     def take(self, indices: Tensor | slice) -> Images:
         """The images at ``indices`` (int64 positions, a boolean mask or a slice), in that order."""
         return Images(self.x[indices], self.y[indices])
@@ -53,7 +69,7 @@ class Images:
         return _floats(self.x if indices is None else self.x[indices])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
     """Training and validation images for the search, test images for judgement alone.
 

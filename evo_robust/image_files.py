@@ -1,0 +1,97 @@
+"""Single image files: which are read, and how one becomes eight-bit pixels."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_NAMES = "apng avif bmp dib gif j2c j2k jfif jp2 jpe jpeg jpf jpg jpx pbm pgm png pnm ppm tga tif tiff webp"
+SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
+"""Pictures of one image each, as a rule. Documents and icons are not read; whoever lists a folder counts them."""
+
+# Formats in which Pillow's 32-bit mode stands for 16 bits.
+_SIXTEEN_BITS = ("PNG", "PPM")
+
+
+@dataclasses.dataclass
+class Notes:
+    """What is to be told of files: a list for each kind of thing, of ``(path, what)``.
+
+    Attributes:
+        faults: files that cannot be used.
+        warnings: files that were read, though the image library warned.
+        several: files that hold several pictures, of which the first was taken.
+    """
+
+    faults: list[tuple[Path, str]] = dataclasses.field(default_factory=list)
+    warnings: list[tuple[Path, str]] = dataclasses.field(default_factory=list)
+    several: list[tuple[Path, str]] = dataclasses.field(default_factory=list)
+
+
+_at_work = threading.local()
+
+
+@contextlib.contextmanager
+def warnings_by_file() -> Iterator[None]:
+    """While files are read in threads, warnings go to the notes of the file that they are about.
+
+    Python knows one way to show warnings for all threads, so whoever starts the threads enters this, once.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, *about: object, **more: object) -> None:
+            found = getattr(_at_work, "found", None)
+            if found is None:
+                show(message, *about, **more)  # type: ignore[arg-type]
+            else:
+                found.append(str(message))
+
+        warnings.showwarning = keep
+        yield
+
+
+def read_images(out: np.ndarray, files: Sequence[Path], size: int) -> tuple[Notes, list[bytes]]:
+    """Decode ``files`` into uint8 ``(n, 3, size, size)``; what is to be told, and a digest of each image.
+
+    Each is scaled so that its shorter side is ``size``, and cut to its middle.
+    """
+    notes, digests = Notes(), []
+    for row, path in zip(out, files, strict=True):
+        _at_work.found = []
+        try:
+            with Image.open(path) as image:
+                pictures = getattr(image, "n_frames", 1)
+                if pictures > 1:
+                    notes.several.append((path, f"{pictures} pictures"))
+                image.draft("RGB", (size, size))  # JPEG: skip the detail that scaling would throw away
+                fitted = ImageOps.fit(_eight_bits(image).convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+            row[:] = np.asarray(fitted).transpose(2, 0, 1)
+        except Exception as error:  # torn files make Pillow raise almost anything: whatever it is, the file is named
+            notes.faults.append((path, str(error) or type(error).__name__))
+        notes.warnings += [(path, text) for text in _at_work.found]
+        digests.append(hashlib.sha256(row).digest())
+    _at_work.found = None
+    return notes, digests
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The image itself, or a grey one of 16 bits scaled to 8: 65535 becomes 255, where Pillow would clip at 255.
+
+    Raises:
+        ValueError: more than 16 bits, or floats: nobody knows which value is white.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
+        return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"its values are of mode {image.mode}: expected 8 or 16 bits per channel")
+    return image
