@@ -25,7 +25,7 @@ from evo_robust import zoo
 from evo_robust.adversarial_images import AdversarialImages, Row, Samples
 from evo_robust.attacks.inference import clean_error, correct_mask
 from evo_robust.attacks.level import CMAES, LevelAttack, LevelNorm
-from evo_robust.data import DataSet, Images, Splits
+from evo_robust.data import DataSet, Images
 from evo_robust.device import fixed_threads
 from evo_robust.files import former_digests, only_one, read_tensors, stored_checksum, whole_file, write_tensors
 from evo_robust.objectives.base import Say, silent
@@ -105,9 +105,10 @@ class AdversarialSet(Part):
     def folder(self, data: DataSet, cache: Path) -> Path:
         """Folder of the set made of ``data``: its name depends on everything that the images depend on.
 
-        The device does not count: a set is material, like a data set, whichever machine made it.
+        That is what was read of ``data`` too, where its settings do not say it. The device does not count: a set is
+        material, like a data set, whichever machine made it.
         """
-        return cache / "adversarial" / digest(VERSION, self, data)
+        return cache / "adversarial" / digest(VERSION, self, data, *data.key())
 
     def fingerprint(self, data: DataSet, cache: Path) -> str:
         """Digest of the images that the search is measured on; the set must be there."""
@@ -146,6 +147,7 @@ class AdversarialSet(Part):
         Raises:
             UserError: the attacks fooled nobody, a file in the cache is damaged, or there are no source images.
         """
+        data = data.pinned()
         folder = self.folder(data, cache)
         if not _complete(folder):
             job = _Job(self, data, device, folder)
@@ -217,7 +219,7 @@ class _Job:
 
     def sources(self, split: str) -> Images:
         """Images to attack, on the device: validation images for the search, test images for judgement."""
-        splits = _splits(self.data, self.device)
+        splits = self.data.on(self.device)
         images = splits.val if split == "search" else splits.test
         return images.take(slice(self.settings.sources))
 
@@ -238,11 +240,6 @@ class _SetPart:
     victim: str
     norm: LevelNorm
     level: int
-
-
-@functools.lru_cache(maxsize=1)
-def _splits(data: DataSet, device: str) -> Splits:
-    return data.load().to(device)
 
 
 def _build(job: _Job, workers: int, say: Say) -> None:
@@ -329,7 +326,7 @@ def _victim_task(job: _Job, name: str) -> str:
             return f"victim {name}: trained already"
         model = job.network(name)
         checkpoint = path.with_suffix(".checkpoint")
-        splits = _splits(job.data, job.device)
+        splits = job.data.on(job.device)
         seed = seed_from(job.settings.seed, "training", name)
         recipe = job.settings.recipe.for_data(job.data)
         try:
@@ -394,7 +391,7 @@ def _write_settings(job: _Job, seconds: float) -> None:
     """Tell people what the folder holds; written last, it also says that the set is complete."""
     info = {
         "version": VERSION,
-        "data": {"class": job.data.name, **dotted(job.data, identity=True)},
+        "data": {"class": job.data.name, **dotted(job.data, identity=True), "content": job.data.digest()},
         "set": dotted(job.settings, identity=True),
         "device": job.device,
         "torch": torch.__version__,

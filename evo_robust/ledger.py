@@ -33,6 +33,8 @@ PROBLEM_FILE = "problem.json"
 LEDGER_FILE = "evaluations.jsonl"
 PROGRESS_FILE = "progress.csv"
 DERIVED_FILE = "distribution.csv"
+IMAGES = "data.content"
+"""Key of ``identity`` in problem.json: digest of the images; absent where the settings say which they are."""
 
 LARGEST = 10_000_000
 """Evaluations and generations of a search stay below it: nobody could read a ledger of so many lines."""
@@ -262,6 +264,8 @@ def check_identity(info: Mapping[str, Any], problem: Problem, path: Path) -> Non
     known, present = info["identity"], dotted(problem, identity=True)
     # fields that came after the file was written stand in neither account
     written = {key: value for key, value in present.items() if key in known or key in info["values"]}
+    if problem.data.content:
+        written[IMAGES] = problem.data.content
     if differences := changed({key: value for key, value in known.items() if key != "device"}, written):
         more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from evo_robust import cli
 from evo_robust.files import make_folder
-from evo_robust.ledger import load_run, unfinished
+from evo_robust.ledger import IMAGES, load_run, unfinished
 from evo_robust.parts import Part, changed, dotted
 from evo_robust.paths import folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
@@ -193,7 +193,7 @@ def _how_measured(view: View, names: Sequence[str]) -> dict[str, Any]:
     problem = view.run.problem
     parts: dict[str, Part] = {"data": problem.data, "evaluator": problem.evaluator}
     parts |= {o.name: o for o in (*problem.recorded, *problem.objectives) if o.name in names}
-    return {
+    return {IMAGES: problem.data.content} | {
         f"{name}.{key}" if key else name: value
         for name, part in parts.items()
         for key, value in {"": type(part).__name__, **dotted(part, identity=True)}.items()

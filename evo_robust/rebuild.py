@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import chz
 from torch import nn
 
 from evo_robust.data import cache_folder
@@ -43,7 +44,8 @@ def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = s
         raise UserError(f"{type(evaluator).__name__} gives no weights: expected weights=false")
     context = Context(
         space=problem.space,
-        data=problem.data,
+        # a record of before images were checked finds what was made for it
+        data=chz.replace(problem.data, content=problem.data.content or ""),
         seed=problem.seed,
         device=_device(searched_on or "auto", device),
         workers=1,

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import chz
 import filelock
 import numpy as np
 
@@ -20,6 +21,7 @@ from evo_robust.files import make_folder, naming, write_csv, write_json
 from evo_robust.indicators import hypervolume, ideal_and_nadir, objective_matrix
 from evo_robust.ledger import (
     DERIVED_FILE,
+    IMAGES,
     LEDGER_FILE,
     PROBLEM_FILE,
     PROGRESS_FILE,
@@ -172,7 +174,13 @@ class Record:
             as_written, reason = None, error
         later = {} if as_written is None else dotted(as_written, identity=True)
         # fields that came after the file was written have their defaults
-        differences = changed({**later, **old["identity"]}, self._info["identity"])
+        before, now = {**later, **old["identity"]}, self._info["identity"]
+        if before.get(IMAGES) != now.get(IMAGES) and before.get("data") == now.get("data"):
+            raise UserError(
+                f"{self.folder} was searched on other images than those that are there now ({path.name}: digest "
+                f"{before.get(IMAGES)}, now {now.get(IMAGES)}). Put the former ones back, or choose another out="
+            )
+        differences = changed(before, now)
         if differences:
             shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
             raise UserError(
@@ -350,6 +358,26 @@ class Record:
             for index, row in enumerate(front)
         ]
         write_json(self.folder / "front.json", {"schema": SCHEMA, "front": entries})
+
+
+def with_images(problem: Problem, folder: Path) -> tuple[Problem, list[str]]:
+    """The problem with the images that its data set reads now, and no others; and what a user must know of them.
+
+    A run folder of before images were checked goes on as it began: its rows, adversarial sets and supernets have
+    names that say nothing of images, so that nobody can tell whether the images are the same.
+
+    Raises:
+        UserError: the data is missing or damaged, or ``problem.json`` is.
+    """
+    data = problem.data.pinned()
+    path, lines = folder / PROBLEM_FILE, []
+    if data.content and path.is_file() and IMAGES not in read_problem(path).get("identity", {}):
+        data = chz.replace(data, content="")
+        lines = [
+            f"warning: {folder} was begun before images were checked: whether those of data={data.name} are the ones "
+            "it was searched on cannot be verified; it goes on as if they were"
+        ]
+    return chz.replace(problem, data=data), lines
 
 
 def _visible(folder: Path) -> Iterable[Path]:

@@ -21,10 +21,12 @@ from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.inference import clean_error
 from evo_robust.cli import HelpRequested, command, make, refuse_nothing, split
 from evo_robust.data import DATA_SETS, DataSet, cache_folder
+from evo_robust.data_checks import remarks
 from evo_robust.device import choose_device
 from evo_robust.files import make_folder, write_csv, write_json, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.images import Images
+from evo_robust.ledger import IMAGES
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts import (
     Part,
@@ -248,14 +250,21 @@ def retrain(
         UserError: a device, data or folder that cannot be used, or a damaged checkpoint.
     """
     device = choose_device(device)
-    settings.data.load()  # missing data and impossible networks are said before a folder is made
+    data = settings.data.pinned()  # missing data and impossible networks are said before a folder is made
     try:
         model = settings.build()
     except ValueError as error:
         raise UserError(str(error)) from None
     identity = {**dotted(settings, identity=True), "device": device.partition(":")[0]}
+    if data.digest():
+        identity[IMAGES] = data.digest()
     make_folder(folder)
-    _check_folder(folder, identity)
+    if not _check_folder(folder, identity):
+        data = chz.replace(data, content="")
+        say(f"warning: {folder} was begun before images were checked: whether they are the same cannot be verified")
+    settings = chz.replace(settings, data=data)
+    for line in remarks(data, data.load()):
+        say(line)
     with FolderLock(folder):
         if (folder / RESULT_FILE).exists():
             say(f"{folder} is finished already")
@@ -269,16 +278,19 @@ def retrain(
         return result
 
 
-def _check_folder(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a folder of something else."""
+def _check_folder(folder: Path, identity: Mapping[str, Any]) -> bool:
+    """Refuse a folder of something else; whether it tells of its images all that ``identity`` tells."""
     if not (folder / SETTINGS_FILE).exists():
         if any(path.name != "lock" and not path.name.startswith(".") for path in folder.iterdir()):
             raise UserError(f"{folder} holds other files: expected a new, empty or retraining folder as out=")
-        return
-    differences = changed(read_settings(folder)["identity"], identity)
+        return True
+    old = read_settings(folder)["identity"]
+    verified = IMAGES not in identity or IMAGES in old
+    differences = changed(old, identity if verified else {k: v for k, v in identity.items() if k != IMAGES})
     if differences:
         shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
         raise UserError(f"{folder} holds another retraining: {shown}. Choose another out=, or the same settings")
+    return verified
 
 
 def _final(settings: Retraining, genotype: Genotype) -> Genotype:

@@ -10,12 +10,13 @@ from typing import Any
 
 from evo_robust.adapter import SearchProblem
 from evo_robust.clusters import choose_staff
+from evo_robust.data_checks import remarks
 from evo_robust.device import choose_device, choose_workers
-from evo_robust.ledger import Run, load_run
+from evo_robust.ledger import IMAGES, Run, load_run
 from evo_robust.parts import UserError
 from evo_robust.problem import Problem, problem_to_dict, refuse_while_reading
 from evo_robust.progress import Reporter, Silent
-from evo_robust.record import Record, library_versions
+from evo_robust.record import Record, library_versions, with_images
 from evo_robust.sources import source_of
 
 
@@ -55,7 +56,8 @@ def search(
     reporter = reporter or Silent()
     device = choose_device(device)
     choose_workers(workers, device)  # said before anything is loaded
-    splits = problem.data.load()  # missing data is said before a folder is made
+    problem, caution = with_images(problem, Path(out))  # missing data is said before a folder is made
+    splits = problem.data.load()
     if len(splits.val) == 0 or len(splits.train) < 2:
         raise UserError(
             f"expected images to train on and to validate on, got {len(splits.train)} and {len(splits.val)} "
@@ -68,9 +70,13 @@ def search(
     entries["draws"] = problem.algorithm.draws
     # the last bits of figures differ between kinds of device: one folder, one kind
     entries["identity"]["device"] = device.partition(":")[0]
+    if problem.data.digest():
+        entries["identity"][IMAGES] = problem.data.digest()
     folder = Path(out)
     here, staff = choose_staff(problem.evaluator, cluster, workers, device, reporter.say)
     with contextlib.closing(staff) if staff else contextlib.nullcontext(), Record(folder, problem, entries) as record:
+        for line in (*caution, *remarks(problem.data, splits)):
+            reporter.say(line)
         session = problem.start(device, here, folder, reporter.say, record.fingerprints, staff)
         try:
             if not problem.evaluator.co_trains:  # whose files of each generation say whose they are

@@ -98,7 +98,7 @@ class SupernetTraining(Part):
         genomes are read or what is trained after the search.
         """
         kind = torch.device(device).type
-        return cache / "supernets" / digest(VERSION, self, _identity(space, data), data, kind)
+        return cache / "supernets" / digest(VERSION, self, _identity(space, data), data, kind, *data.key())
 
     def fingerprint(self, space: SearchSpace, data: DataSet, cache: Path, device: str) -> str:
         """Digest of the weights, which must be there (``build_or_load`` has verified them).
@@ -129,6 +129,7 @@ class SupernetTraining(Part):
             UserError: training diverged, or a file in the cache is damaged.
         """
         self.check(space, data)
+        data = data.pinned()
         folder = self.folder(space, data, cache, device)
         file = folder / FILE
         if not file.is_file():
@@ -166,7 +167,7 @@ def _build(settings: SupernetTraining, space: SearchSpace, data: DataSet, folder
         "version": VERSION,
         "supernet": dotted(settings, identity=True),
         "space": {"class": type(space).__name__, **dotted(space, identity=True)},
-        "data": {"class": data.name, **dotted(data, identity=True)},
+        "data": {"class": data.name, **dotted(data, identity=True), "content": data.digest()},
         "device": torch.device(device).type,
         "torch": torch.__version__,
     }

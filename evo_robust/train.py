@@ -194,6 +194,7 @@ class _Run:
         self.optimizer = _optimizer(self.parameters, recipe)
         self.logs: list[EpochLog] = []
         self.paths = paths
+        self._content: str | None = None
         if paths is not None and recipe.momentum > 0:
             # fused SGD cannot take weights with momentum and weights without any yet in one step
             for parameter in self.parameters:
@@ -240,6 +241,12 @@ class _Run:
         self.optimizer.step()
         return total / len(paths)
 
+    def _images(self) -> str:
+        """Digest of the training images, taken once and only where a checkpoint is written."""
+        if self._content is None:
+            self._content = self.images.content()
+        return self._content
+
     def save(self, path: Path, identity: str, companion: Companion | None) -> None:
         """Write everything that going on needs."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,12 +261,14 @@ class _Run:
             tensors["layers.cuda"] = torch.cuda.get_rng_state(self.device)
         if companion is not None:
             tensors |= {f"companion.{name}": value for name, value in companion.state().items()}
-        write_tensors(path, tensors, {"training": identity, "logs": [dataclasses.asdict(log) for log in self.logs]})
+        logs = [dataclasses.asdict(log) for log in self.logs]
+        write_tensors(path, tensors, {"training": identity, "images": self._images(), "logs": logs})
 
     def restore(self, path: Path, identity: str, companion: Companion | None) -> None:
         """Go on where a checkpoint stopped."""
         tensors, info = read_tensors(path)
-        if info.get("training") != identity:
+        # checkpoints of before say nothing of the images but their number
+        if info.get("training") != identity or info.get("images", self._images()) != self._images():
             raise UserError(
                 f"{path} belongs to another training (network, recipe, epochs, seed or images differ): "
                 "delete it or name another file"

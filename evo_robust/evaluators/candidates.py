@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -11,18 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from evo_robust.data import DataSet, Splits
 from evo_robust.evaluators.time_limit import over
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.parts import seed_from
 from evo_robust.spaces.base import Architecture
 from evo_robust.workers import position
-
-
-@functools.lru_cache(maxsize=2)
-def splits_on(data: DataSet, device: str) -> Splits:
-    """The data set's images on a device, loaded once per process."""
-    return data.load().to(device)
 
 
 def worker_device(device: str) -> str:

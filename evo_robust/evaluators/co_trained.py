@@ -20,7 +20,6 @@ from torch import Tensor
 from evo_robust.data import DataSet
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation
-from evo_robust.evaluators.candidates import splits_on
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.evaluators.pool import PoolSession
 from evo_robust.files import DamagedFile, read_tensors, stored_checksum, write_csv, write_tensors
@@ -296,7 +295,7 @@ class CoTrainedSession(PoolSession):
                 f"the schedule of evaluator.supernet.epochs={last} is over: from generation {generation} on "
                 "the weights stay as they are"
             )
-        images = splits_on(context.data, context.device).train
+        images = context.data.on(context.device).train
         cut = evaluator.cut(len(images), learner.reserve)
         training = CoTraining(
             context.space, self._model(), images.take(slice(cut, None)), evaluator.warmup, context.seed

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import chz
 
-from evo_robust.evaluators.candidates import build_candidate, candidate_seed, splits_on
+from evo_robust.evaluators.candidates import build_candidate, candidate_seed
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.objectives.base import Context
 from evo_robust.recipes import Recipe, Standard
@@ -31,7 +31,7 @@ class FromScratch(PooledEvaluator):
     def stages(self, context: Context, architecture: Architecture, deadline: float | None = None) -> Iterator[Stage]:
         """See :meth:`PooledEvaluator.stages`: training is the only one."""
         seed = candidate_seed(context, context.space.to_text(architecture))
-        splits = splits_on(context.data, context.device)
+        splits = context.data.on(context.device)
         model = build_candidate(context, architecture, seed).to(context.device)
         recipe = self.recipe.for_data(context.data)
         logs = train(model, splits.train, recipe, self.epochs, seed=seed, deadline=deadline)

@@ -11,9 +11,9 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.data import DataSet
+from evo_robust.data import DataSet, Splits
 from evo_robust.device import choose_device
-from evo_robust.evaluators.candidates import build_candidate, candidate_seed, splits_on
+from evo_robust.evaluators.candidates import build_candidate, candidate_seed
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.files import copy_file, mapped_tensors
 from evo_robust.images import Augment
@@ -123,7 +123,7 @@ class OneShot(PooledEvaluator):
             yield Stage(model)
             return
         yield Stage(model, final=False, record_as="inherited" if self.compare else None)
-        images = splits_on(context.data, context.device).train
+        images = context.data.on(context.device).train
         # the same batches, augmentation and attack starts for all: what differs between candidates is their own
         common = seed_from(context.seed, "finetuning")
         logs = train(model, images, recipe, self.finetune, seed=common, deadline=deadline)
@@ -136,7 +136,7 @@ class OneShot(PooledEvaluator):
         if self.recalibration == "none":
             return
         given = _batches(
-            *(context.data, context.device, recipe.batch_size, recipe.augment, self.recalibration_batches),
+            *(context.data.on(context.device), recipe.batch_size, recipe.augment, self.recalibration_batches),
             seed_from(context.seed, "recalibration"),
         )
         own = seed_from(seed, "recalibration")
@@ -167,6 +167,6 @@ def _check_at_hand(kind: str, folder: Path) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _batches(data: DataSet, device: str, batch_size: int, augment: Augment | None, count: int, seed: int) -> Batches:
-    """Batches for recalibration, made once per process."""
-    return draw_batches(splits_on(data, device).train, batch_size, augment, count, seed)
+def _batches(splits: Splits, batch_size: int, augment: Augment | None, count: int, seed: int) -> Batches:
+    """Batches for recalibration, made once per process; other images have other splits."""
+    return draw_batches(splits.train, batch_size, augment, count, seed)

@@ -19,7 +19,7 @@ from torch import nn
 from evo_robust import workers
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
-from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, splits_on, worker_device
+from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, worker_device
 from evo_robust.evaluators.gates import with_limits
 from evo_robust.evaluators.time_limit import within
 from evo_robust.figures import flat
@@ -201,6 +201,7 @@ class PoolSession(Session):
             context.seed,
             torch.device(context.device).type,
             *filter(None, [job.evaluator.state(context)]),
+            *(f"images {content}" for content in context.data.key()),
         )
 
     def _former_fingerprint(self, context: Context, measured: Sequence[Objective]) -> str:
@@ -295,7 +296,7 @@ def at_work(job: Job, architecture: Architecture) -> Iterator[Candidate]:
     text = context.space.to_text(architecture)
     try:
         with fixed_threads(job.evaluator.threads):
-            splits = splits_on(context.data, context.device)
+            splits = context.data.on(context.device)
             yield Candidate(context, architecture, text, candidate_seed(context, text), splits)
     finally:
         if context.device.startswith("cuda"):

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from evo_robust.files import write_csv
+from evo_robust.ledger import IMAGES
 from evo_robust.parts import dotted
 from evo_robust.plotting.view import View
 
@@ -66,6 +67,7 @@ def groups_of(views: Sequence[View]) -> list[Group]:
     found: dict[tuple[str, int], list[View]] = {}
     for view in views:
         values = dotted(view.run.problem, identity=True)
+        values[IMAGES] = view.run.problem.data.content  # runs on other images repeat nothing
         settings = json.dumps({key: v for key, v in values.items() if not _is_seed(key)}, sort_keys=True)
         seeds = json.dumps({key: v for key, v in values.items() if _is_seed(key)}, sort_keys=True)
         found.setdefault((settings, times[settings, seeds]), []).append(view)

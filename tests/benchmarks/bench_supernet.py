@@ -48,7 +48,7 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.data import Images, batches
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation
-from evo_robust.evaluators.candidates import build_candidate, candidate_seed, splits_on
+from evo_robust.evaluators.candidates import build_candidate, candidate_seed
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
@@ -334,7 +334,7 @@ class Watched(FromScratch):
         """See :meth:`FromScratch.stages`."""
         seed = candidate_seed(context, context.space.to_text(architecture))
         model = build_candidate(context, architecture, seed).to(context.device)
-        recipe, images = self.recipe.for_data(context.data), splits_on(context.data, context.device).train
+        recipe, images = self.recipe.for_data(context.data), context.data.on(context.device).train
         logs = train(model, images, recipe, self.epochs, seed=seed, deadline=deadline)
         errors = {"half": logs[(len(logs) - 1) // 2].train_error, "train_error": logs[-1].train_error}
         yield Stage(model.eval(), errors)
