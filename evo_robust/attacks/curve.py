@@ -151,7 +151,7 @@ def _curve(
 ) -> Curve:
     """See :func:`robust_curve`, whose arguments have been checked."""
     began = time.perf_counter()
-    if correct is not None:
+    if correct is not None and isinstance(attack, GradientAttack):
         with torch.no_grad(), eval_mode(model):
             model(images.floats(slice(2)))  # looked at before it is copied
     correct = _checked(correct, images) if correct is not None else correct_mask(model, images, batch_size)
