@@ -155,7 +155,7 @@ class Problem(Part):
     def _context(self, device: str, workers: int) -> Context:
         return Context(
             space=self.space,
-            data=self.data,
+            data=self.data.pinned(),
             seed=self.seed,
             device=device,
             workers=workers,

@@ -9,7 +9,7 @@ from typing import Any
 import chz
 from torch import nn
 
-from evo_robust.data import cache_folder
+from evo_robust.data import DataSet, cache_folder
 from evo_robust.device import choose_device
 from evo_robust.evaluators.co_trained import CoTrained, kept_weights
 from evo_robust.evaluators.pool import PooledEvaluator
@@ -44,8 +44,7 @@ def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = s
         raise UserError(f"{type(evaluator).__name__} gives no weights: expected weights=false")
     context = Context(
         space=problem.space,
-        # a record of before images were checked finds what was made for it
-        data=chz.replace(problem.data, content=problem.data.content or ""),
+        data=_images(run, say),
         seed=problem.seed,
         device=_device(searched_on or "auto", device),
         workers=1,
@@ -59,6 +58,18 @@ def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = s
     evaluator.prepare(context)
     model, _ = evaluator.obtain(context, problem.space.from_text(row["architecture"]))
     return model, evaluator.state(context)
+
+
+def _images(run: Run, say: Say) -> DataSet:
+    """The run's data set with the images it was searched on, and no others, where its record tells which they are."""
+    data = run.problem.data
+    if data.content == "" or (data.content is None and data.digest()):
+        say(
+            f"warning: {run.folder} was begun before images were checked: whether those of data={data.name} are the "
+            "ones it was searched on cannot be verified"
+        )
+    # without a digest caches are found under the names of that time
+    return chz.replace(data, content=data.content or "")
 
 
 def _device(searched_on: str, device: str) -> str:

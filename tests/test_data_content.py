@@ -141,6 +141,14 @@ def test_files_that_are_replaced_in_place_are_read_anew(make, tmp_path: Path) ->
         pinned.load()
 
 
+def test_a_search_without_a_record_keeps_its_images_too(tmp_path: Path) -> None:
+    data = noise(tmp_path / "one", 1)
+    session = problem(data).start("cpu", 1)
+    assert isinstance(session, PoolSession)
+    assert session.job.context.data == data.pinned() != data
+    assert problem(Digits()).to_pymoo(device="cpu", workers=1).session.job.context.data == Digits()  # type: ignore[attr-defined]
+
+
 def test_another_root_from_the_environment_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise(tmp_path / "one", 1), noise(tmp_path / "other", 2)
     found = []
@@ -234,10 +242,12 @@ def test_a_record_of_before_goes_on_after_one_line(make, tmp_path: Path) -> None
 
     read = load_run(tmp_path / "run")
     assert [row["fingerprint"] for row in read.evaluations] == [before] * 2
-    assert rebuild(read, read.evaluations[0], "cpu")
+    told = Lines()
+    assert rebuild(read, read.evaluations[0], "cpu", told.say)
+    assert len([line for line in told.lines if "cannot be verified" in line]) == 1
     for n_gen in (2, 3):
-        again, told = searched(data, tmp_path / "run", n_gen)
-        assert len([line for line in told if "before images were checked" in line]) == 1
+        again, lines = searched(data, tmp_path / "run", n_gen)
+        assert len([line for line in lines if "before images were checked" in line]) == 1
         assert {row["fingerprint"] for row in again.evaluations} == {before}
         assert len(again.evaluations) > 2
 
