@@ -207,8 +207,8 @@ def load_run(folder: str | Path, *, trust: bool = False) -> Run:
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     missing = missing_of(problem)
-    if missing is None:  # a stand-in has not all of the values, and knows nothing of genomes
-        check_identity(info, problem, path)
+    check_identity(info, problem, path)
+    # a stand-in knows nothing of genomes
     rows, _ = read_ledger(folder / LEDGER_FILE, None if problem.space.stand_in else problem.space)
     names = [o.name for o in problem.objectives]
     _check_rows(rows, problem, folder / LEDGER_FILE)
@@ -261,12 +261,17 @@ def check_identity(info: Mapping[str, Any], problem: Problem, path: Path) -> Non
     Raises:
         UserError: naming the first values that differ.
     """
-    known, present = info["identity"], dotted(problem, identity=True)
-    # fields that came after the file was written stand in neither account
-    written = {key: value for key, value in present.items() if key in known or key in info["values"]}
-    if problem.data.content:
-        written[IMAGES] = problem.data.content
-    if differences := changed({key: value for key, value in known.items() if key != "device"}, written):
+    known, values = {key: value for key, value in info["identity"].items() if key != "device"}, info["values"]
+    if missing_of(problem) is None:
+        present = dotted(problem, identity=True)
+        # fields that came after the file was written stand in neither account
+        written = {key: value for key, value in present.items() if key in known or key in values}
+        if problem.data.content:
+            written[IMAGES] = problem.data.content
+    else:  # a stand-in does not know what decides figures: what stands in both accounts has to agree
+        known = {key: value for key, value in known.items() if key in values}
+        written = {key: values[key] for key in known}
+    if differences := changed(known, written):
         more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
             f"{path} was edited: its 'identity' and 'values' differ: {'; '.join(differences[:3])}{more}. "

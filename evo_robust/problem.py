@@ -32,6 +32,7 @@ from evo_robust.stand_ins import MODULE, StandIns, tell
 from evo_robust.workers import Staff
 
 _HERE = Path(__file__).resolve().parent
+_TUPLES = ("objectives", "constraints", "recorded")
 
 
 @chz.chz
@@ -348,7 +349,7 @@ def _expand_strengths(given: dict[str, str], base: Mapping[str, Any]) -> dict[st
 
 def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]) -> dict[str, str]:
     """``objectives=CleanError,Flops`` as ``objectives.0=CleanError objectives.1=Flops``; drops what ``base`` held."""
-    for name in ("objectives", "constraints", "recorded"):
+    for name in _TUPLES:
         if any(key.startswith(f"{name}.") for key in given) and not base.get(name, True):
             del base[name]  # an empty tuple would hide the items that are given
         if name not in given:
@@ -365,8 +366,12 @@ def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]
 
 
 def _refuse_gaps(given: Mapping[str, str], base: Mapping[str, Any]) -> None:
-    """``objectives.5=Params`` beside three objectives leaves places that nothing fills."""
-    for name in ("objectives", "constraints", "recorded"):
+    """``objectives.5=Params`` beside three objectives leaves places that nothing fills; ``objectives.one`` is none."""
+    for key in given:
+        name, *below = key.split(".")
+        if name in _TUPLES and not re.fullmatch(r"0|[1-9][0-9]{0,5}", (below or "0")[0]):
+            raise UserError(f"unknown key {key!r}: expected {name}.0, {name}.1 and so on")
+    for name in _TUPLES:
         places = sorted({int(m[1]) for key in (*given, *base) if (m := re.match(rf"{name}\.(\d+)(\.|$)", key))})
         free = next((i for i, place in enumerate(places) if i != place), None)
         if free is not None:
@@ -380,7 +385,7 @@ def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, 
         declared.setdefault(type(objective).__name__, objective)
     for key, name in list(given.items()):
         # a misspelt key is said as it was typed, not with what would stand below it
-        if key.partition(".")[0] not in ("objectives", "constraints", "recorded"):
+        if key.partition(".")[0] not in _TUPLES:
             continue
         if name in declared and base.get(key) is not type(declared[name]):
             for below, value in dotted(declared[name]).items():

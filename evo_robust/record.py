@@ -34,7 +34,7 @@ from evo_robust.ledger import (
     usable,
 )
 from evo_robust.parts import UserError, changed, dotted
-from evo_robust.problem import Problem, problem_from_dict
+from evo_robust.problem import Problem, missing_of, problem_from_dict
 
 
 class FolderLock:
@@ -155,7 +155,9 @@ class Record:
             present = {key: self._info.get(key) for key in ("command", "versions")}
             if present != {key: old.get(key) for key in present} and present not in sessions:
                 sessions = [*sessions, present]
-            self._info = {**self._info, **{key: old.get(key) for key in present}, "sessions": sessions}
+            self._info = {**self._info, **{key: old.get(key) for key in present}}
+            if sessions:
+                self._info["sessions"] = sessions
         ledger = self.folder / LEDGER_FILE
         rows, good = read_ledger(ledger, self._space)
         self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
@@ -169,10 +171,11 @@ class Record:
 
     def _check_same(self, old: dict[str, Any], path: Path) -> None:
         try:
-            as_written, reason = problem_from_dict(old), None
+            as_written, reason = problem_from_dict(old, stand_ins=True), None
         except (UserError, ValueError, KeyError) as error:
             as_written, reason = None, error
-        later = {} if as_written is None else dotted(as_written, identity=True)
+        whole = as_written is not None and missing_of(as_written) is None
+        later = dotted(as_written, identity=True) if whole else {}
         # fields that came after the file was written have their defaults
         before, now = {**later, **old["identity"]}, self._info["identity"]
         if before.get(IMAGES) != now.get(IMAGES) and before.get("data") == now.get("data"):
@@ -188,7 +191,7 @@ class Record:
             )
         if as_written is not None:
             check_identity(old, as_written, path)
-        elif not isinstance(reason, UserError):  # a problem file that was moved hinders nobody
+        elif not isinstance(reason, UserError):  # a problem file that was moved or is broken hinders nobody
             raise UserError(f"{path} cannot be read: {reason}") from reason
 
     def _check_draws(self, old: dict[str, Any]) -> None:

@@ -214,7 +214,7 @@ def test_a_problem_file_without_a_key_is_refused(folder: Path, key: str) -> None
         ("values", "space.genes", 5, "space.genes: 6 → 5"),
         ("values", "constraints.0.at_most", 99, "constraints.0.at_most: 17.0 → 99.0"),
         ("values", "algorithm.pop_size", "many", "cannot be read"),
-        ("values", "algorithm", "NSGA22", "cannot be read"),
+        ("values", "algorithm", "NSGA22", "algorithm: RandomSearch → NSGA22"),
     ],
 )
 def test_values_that_were_edited_are_noticed(folder: Path, account: str, key: str, value: Any, said: str) -> None:
