@@ -11,6 +11,9 @@ import torch
 
 from evo_robust.parts import UserError
 
+MOST_THREADS = 1024
+"""CPU threads of one process: the library below torch ends the process where it cannot start them."""
+
 MOST_WORKERS = 1024
 """Candidates that one machine can evaluate at a time: each has a process of its own, with torch in it."""
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from evo_robust.data import DataSet
-from evo_robust.device import fixed_threads
+from evo_robust.device import MOST_THREADS, fixed_threads
 from evo_robust.files import only_one, read_tensors, stored_checksum, write_json, write_tensors
 from evo_robust.learning_curve import LearningCurve
 from evo_robust.objectives.base import Say, silent
@@ -67,6 +67,7 @@ class SupernetTraining(Part):
             ("sampling", self.sampling in _SAMPLINGS, " or ".join(_SAMPLINGS)),
             ("keep", 0 < self.keep <= 1, "in (0,1]"),
             ("threads", self.threads >= 1, ">= 1"),
+            ("threads", self.threads <= MOST_THREADS, f"<= {MOST_THREADS}"),
             ("seed", self.seed >= 0, ">= 0"),
         )
 

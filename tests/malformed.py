@@ -136,6 +136,8 @@ def _wrong_values() -> Iterator[tuple[str, str]]:
 _RUN_RANGES = [
     ("algorithm.pop_size=0", "pop_size"),
     ("algorithm.n_gen=0", "n_gen"),
+    (f"algorithm.pop_size={10**9}", "pop_size"),
+    (f"evaluator.threads={10**6}", "threads"),
     ("evaluator.threads=0", "threads"),
     ("evaluator.time_limit=0", "time_limit"),
     ("evaluator.recipe.lr=0", "lr"),
@@ -217,6 +219,7 @@ _RUN_PARTS = [
 _OTHER_PROBLEMS = [
     ("robnet", "evaluator.supernet.epochs=0", "epochs"),
     ("robnet", "evaluator.finetune=-1", "finetune"),
+    ("robnet", f"evaluator.supernet.threads={10**6}", "threads"),
     ("robnet", "evaluator.recalibration_batches=0", "recalibration_batches"),
     ("robnet", "evaluator.supernet.keep=0", "keep"),
     ("robnet", "evaluator.supernet.keep=nan", "keep"),

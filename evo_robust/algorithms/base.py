@@ -18,11 +18,15 @@ if TYPE_CHECKING:
     from evo_robust.adapter import SearchProblem
 
 
+MOST_PROPOSED = 100_000
+"""Architectures of a generation: sorting more by dominance takes longer than anybody waits."""
+
+
 @chz.chz
 class Algorithm(Part, abc.ABC):
     """A way to propose genomes; the budget is ``pop_size * n_gen`` evaluations."""
 
-    pop_size: int = chz.field(default=40, doc="architectures proposed per generation; >= 1")
+    pop_size: int = chz.field(default=40, doc="architectures proposed per generation; 1 to 100,000")
     # a longer search goes on where a shorter one ended: the number of generations changes no figure
     n_gen: int = chz.field(default=20, doc="generations, the first one included; >= 1", metadata=WHERE)
 
@@ -31,6 +35,8 @@ class Algorithm(Part, abc.ABC):
         for name in ("pop_size", "n_gen"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected algorithm.{name} >= 1, got {getattr(self, name)}")
+        if self.pop_size > MOST_PROPOSED:
+            raise ValueError(f"expected algorithm.pop_size <= {MOST_PROPOSED:,}, got {self.pop_size}")
 
     @property
     def trains_estimators(self) -> bool:

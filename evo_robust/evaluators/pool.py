@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from evo_robust import workers
-from evo_robust.device import fixed_threads
+from evo_robust.device import MOST_THREADS, fixed_threads
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, worker_device
 from evo_robust.evaluators.gates import with_limits
@@ -84,6 +84,8 @@ class PooledEvaluator(Evaluator, abc.ABC):
     def _limits(self) -> None:
         if self.threads < 1:
             raise ValueError(f"expected evaluator.threads >= 1, got {self.threads}")
+        if self.threads > MOST_THREADS:
+            raise ValueError(f"expected evaluator.threads <= {MOST_THREADS}, got {self.threads}")
         if self.seed < 0:
             raise ValueError(f"expected evaluator.seed >= 0, got {self.seed}")
         if self.time_limit is not None and not self.time_limit > 0:
