@@ -73,8 +73,11 @@ def test_a_script_s_run_names_the_script_and_does_not_run_it_again(tmp_path: Pat
     assert json.loads((tmp_path / "run/problem.json").read_text())["source"] == str(tmp_path / "mine.py")
     again = python(tmp_path, "mine.py")  # goes on in the folder that names it
     assert (again.returncode, again.stdout) == (0, done.stdout)
-    exported = python(tmp_path, "-m", "evo_robust.export", "run=run", "pick=knee", "weights=false")
-    assert exported.returncode == 0 or str(tmp_path / "mine.py") in exported.stderr
+    export = ("-m", "evo_robust.export", "run=run", "pick=knee", "weights=false")
+    asked = python(tmp_path, *export)
+    assert asked.returncode == 2 and f"Length: defined in {tmp_path / 'mine.py'}, which is not run" in asked.stderr
+    trusted = python(tmp_path, *export, "trust=yes")
+    assert trusted.returncode == 0 and "script runs as evo_robust_problem_mine" in trusted.stdout, trusted.stderr
 
 
 def test_a_file_that_searches_while_it_is_read_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,19 @@ def test_a_run_from_when_fraction_was_the_default_is_shown_by_what_its_objective
     info["objectives"][0]["unit"] = "fraction"
     (tmp_path / "problem.json").write_text(json.dumps(info))
     assert view_of(load_run(tmp_path)).quantities()[0].text(3.0) == "3"
+
+
+def test_an_old_count_whose_class_is_not_at_hand_is_no_percentage(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import chz\nfrom evo_robust import *\n@chz.chz\nclass Depth(Objective):\n    needs_weights = False\n"
+        "    @property\n    def unit(self): return 'fraction'\n"  # what every objective said that said nothing
+        "    def measure(self, candidate): return float(len(candidate.text))\n"
+        "tiny = Problem(space=NSGAPhases(phases=1, nodes=3, channels=2), data=Digits(train_limit=40),\n"
+        "    objectives=(Params(), Depth()), evaluator=FromScratch(epochs=1, recipe=Standard(batch_size=16)),\n"
+        "    algorithm=NSGA2(pop_size=2, n_gen=1))\n"
+        "if __name__ == '__main__':\n    search(tiny, 'run', workers=1)\n"
+    )
+    subprocess.run([sys.executable, "mine.py"], cwd=tmp_path, check=True)
+    view = view_of(load_run(tmp_path / "run"))
+    assert view.run.missing and view.unit("depth") == ""
+    assert not view.quantities()[1].text(10.0).endswith("%")

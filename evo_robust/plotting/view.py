@@ -15,7 +15,7 @@ from evo_robust.indicators import knee, objective_matrix
 from evo_robust.ledger import Run
 from evo_robust.objectives.cost import Flops
 from evo_robust.parts import UserError
-from evo_robust.plotting.style import Quantity, quantity
+from evo_robust.plotting.style import Quantity, is_share, quantity
 
 COSTS = ("flops", "params")
 
@@ -87,6 +87,8 @@ class View:
         if objective is None:
             # evaluators record the FLOPs of every network under the default rule
             return Flops().rule if name == "flops" else ""
+        if objective.stand_in and is_share(objective.unit) and not _in_share(self.column(name)):
+            return ""  # the record calls it a fraction, which once was the default of every objective
         return str(getattr(objective, "rule", objective.unit))
 
     def best(self) -> list[int]:
@@ -115,6 +117,10 @@ class View:
         if self.n_failed:
             parts.append(f"{self.n_failed} failed, rejected or outside the constraints")
         return ", ".join([*parts, f"{len(self.front)} on the front"])
+
+
+def _in_share(values: np.ndarray) -> bool:
+    return bool(((values >= 0) & (values <= 1) | np.isnan(values)).all())
 
 
 def columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> np.ndarray:
