@@ -238,16 +238,20 @@ def perform(payload: bytes, place: int) -> bytes:
 def _serve(tasks: connection.Connection, place: int, parent: int) -> None:
     """What a process of :class:`LocalStaff` does: tasks, until there are no more."""
     begin_local_worker(parent)
-    while True:
-        try:
-            payload = tasks.recv_bytes()
-        except (EOFError, OSError):
-            return
-        tasks.send_bytes(perform(payload, place))
+    try:
+        while True:
+            tasks.send_bytes(perform(tasks.recv_bytes(), place))
+    except (EOFError, OSError):  # the parent closed it, or is gone
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def begin_local_worker(parent: int) -> None:
     """Runs first in every worker process of this machine, whose parent has the process number ``parent``."""
+    # blocked since the process was started, until a library that starts one itself unblocks them all
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
