@@ -26,7 +26,7 @@ from evo_robust.budget import WithinBudget, parse_budget, structure_of, within
 from evo_robust.cli import TRUST, command, parse
 from evo_robust.device import choose_device
 from evo_robust.figures import figures_of
-from evo_robust.files import make_folder, read_tensors, write_tensors
+from evo_robust.files import make_folder, naming, read_tensors, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.indicators import pick
 from evo_robust.ledger import Run, comparable, derived_of, load_run, unfinished
@@ -326,17 +326,18 @@ def write(exported: Exported, *, onnx: bool) -> list[str]:
     make_folder(folder.parent)
     new, old = (folder.with_name(f".{folder.name}.{kind}.{os.getpid()}") for kind in ("new", "old"))
     try:
-        new.mkdir()
-        save_genotype(exported.genotype, new / FILE_NAME)
-        if exported.model is not None:
-            write_tensors(new / WEIGHTS_NAME, exported.model.state_dict())
-            card = model_card(exported.genotype, exported.model, exported.notes)
-            (new / CARD_NAME).write_text(card, encoding="utf-8")
-            if onnx:
-                write_onnx(exported.model, exported.genotype.in_shape, new / ONNX_NAME)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        with naming(folder, *(new / name for name in (FILE_NAME, WEIGHTS_NAME, CARD_NAME, ONNX_NAME))):
+            new.mkdir()
+            save_genotype(exported.genotype, new / FILE_NAME)
+            if exported.model is not None:
+                write_tensors(new / WEIGHTS_NAME, exported.model.state_dict())
+                card = model_card(exported.genotype, exported.model, exported.notes)
+                (new / CARD_NAME).write_text(card, encoding="utf-8")
+                if onnx:
+                    write_onnx(exported.model, exported.genotype.in_shape, new / ONNX_NAME)
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -24,6 +24,7 @@ from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
+from evo_robust.export import main as export
 from evo_robust.files import check_cache, copy_file, naming, whole_file, write_csv, write_json, write_tensors
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops
@@ -209,6 +210,12 @@ def test_a_command_says_it_in_one_line(
         "error: run/problem.json: File too large; make room there: the same command goes on where it stopped"
     ]
     assert main(SMALL) == 0
+    capsys.readouterr()
+    for size in (10, 2500):  # the genotype, the weights
+        with room_for(size):
+            assert export(["run=run", "pick=knee", "onnx=false", "out=taken"]) == 2
+        assert capsys.readouterr().err.startswith("error: taken: File too large")
+        assert not (tmp_path / "taken").exists() and not list(tmp_path.glob(".taken*"))
 
 
 def test_standard_output_may_be_full_too() -> None:
