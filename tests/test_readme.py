@@ -15,10 +15,12 @@ from evo_robust.analyze import AnalyzeCommand
 from evo_robust.budget import parse_budget
 from evo_robust.cli import make, parse, split
 from evo_robust.export import Export
+from evo_robust.genotype import Genotype, save_genotype
 from evo_robust.plot import PlotCommand
 from evo_robust.problem import load
 from evo_robust.retrain import RetrainOptions, settings_from
 from evo_robust.run import RunOptions, main
+from evo_robust.spaces import NSGAPhases
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
@@ -110,3 +112,12 @@ def test_plain_pymoo_runs(mine: Path) -> None:
 def test_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
     assert pictures and all((Path(__file__).parents[1] / p).is_file() for p in pictures)
+
+
+@pytest.mark.parametrize("command", [c for c in shown("retrain") if "genotype=runs/roco" in c])
+def test_retrainings_of_roco_s_networks_can_be_made(command: str, tmp_path: Path) -> None:
+    space = NSGAPhases(phases=2, nodes=5, channels=8)
+    save_genotype(Genotype(space, space.seeds()[0], "digits", 10, (1, 8, 8)), tmp_path / "genotype.json")
+    given = split(arguments(command)) | {"genotype": str(tmp_path)}
+    own = {key: given.pop(key) for key in list(given) if key in chz.chz_fields(RetrainOptions)}
+    assert settings_from(make(RetrainOptions, own, {}, "retrain"), given)[0].build()
