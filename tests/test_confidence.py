@@ -245,7 +245,7 @@ def test_a_gate_on_a_logarithm_takes_a_limit_of_any_sign() -> None:
     of = LipschitzConfidence()
     assert LogGate(of=of, at_most=-3.0).violation(-2.0) == 1.0 == LogConstraint(of=of, at_most=-3.0).violation(-2.0)
     assert Gate(of=of, at_most=2.0).violation(3.0) == 0.5
-    with pytest.raises(ValueError, match="expected constraint at_most finite, got inf"):
+    with pytest.raises(ValueError, match="expected LogGate.at_most to be a finite number or None, got inf"):
         LogGate(of=of, at_most=math.inf)
     with pytest.raises(ValueError, match="expected constraint at_most > 0, got -3"):
         Gate(of=of, at_most=-3.0)

@@ -255,7 +255,9 @@ def test_a_warm_up_on_mixtures_leaves_the_distribution_alone() -> None:
         assert all(torch.equal(before[name], value) for name, value in sampler.parameters.items())
         list(itertools.islice(learner.paths(training, 2), 2))
         assert not any(torch.equal(before[name], value) for name, value in sampler.parameters.items())
-    with pytest.raises(ValueError, match="expected algorithm.gradient.warmup architectures or mixtures, got 'none'"):
+    with pytest.raises(
+        ValueError, match="expected SupernetLoss.warmup to be 'architectures' or 'mixtures', got 'none'"
+    ):
         SupernetLoss(warmup="none")  # type: ignore[arg-type]
 
 
@@ -357,12 +359,13 @@ def test_what_does_not_fit_is_refused() -> None:
         problem(evaluator=OneShot())
     with pytest.raises(ValueError, match="expected a space whose operations can be mixed, such as DARTS, got RobNet"):
         chz.replace(problem(), space=RobNet())
+    with pytest.raises(ValueError, match="expected LogNormal.scale to be 'fixed' or 'free', got 'loose'"):
+        LogNormal(scale="loose")  # type: ignore[arg-type]
     held = GradientHybrid(distribution=LogNormal(), gradient=SupernetLoss(confidence=Confidence()))
     with pytest.raises(ValueError, match="expected space.partial=1 with algorithm.gradient.confidence, .* got 2"):
         chz.replace(problem(algorithm=held), space=chz.replace(SPACE, partial=2))
     for part, field, value in (
         (LogNormal, "distribution.sigma", 0.0),
-        (LogNormal, "distribution.scale", "loose"),
         (GumbelSoftmax, "distribution.temperature", 0.0),
         (SupernetLoss, "gradient.lr", math.inf),
         (SupernetLoss, "gradient.weight_decay", math.inf),

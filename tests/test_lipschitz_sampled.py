@@ -172,7 +172,7 @@ def test_bad_draws_are_refused() -> None:
         LipschitzConfidence(quantile="sampled", form="as_printed")
     with pytest.raises(ValueError, match=r"expected draws in 100\.\.10000000, got 5"):
         LipschitzConfidence(draws=5)
-    with pytest.raises(ValueError, match="expected quantile moments or sampled, got 'exact'"):
+    with pytest.raises(ValueError, match="quantile to be 'moments' or 'sampled', got 'exact'"):
         LipschitzConfidence(quantile="exact")
 
 

@@ -57,7 +57,6 @@ class SupernetLoss(ArchitectureGradient):
         refuse_unless(
             self,
             ("batch_size", self.batch_size >= 2, ">= 2"),
-            ("warmup", self.warmup in ("architectures", "mixtures"), "architectures or mixtures"),
             prefix="algorithm.gradient.",
         )
 
