@@ -372,11 +372,11 @@ def test_what_does_not_fit_is_refused() -> None:
         (SupernetLoss, "gradient.batch_size", 1),
         (EstimatedLoss, "gradient.steps", 0),
     ):
-        with pytest.raises(ValueError, match=rf"expected algorithm.{field} .*, got {value!r}"):
+        with pytest.raises(ValueError, match=rf"expected .*{field.split('.')[1]} .*, got {value!r}"):
             part(**{field.partition(".")[2]: value})
     with pytest.raises(ValueError, match=r"evaluator.warmup in 0..5 \(supernet.epochs\), got 6"):
         CoTrained(supernet=SupernetTraining(epochs=5), warmup=6)
-    with pytest.raises(ValueError, match=r"evaluator.share in \(0,1\), got 1"):
+    with pytest.raises(ValueError, match=r"evaluator.share in \(0,1\), or None, got 1"):
         CoTrained(share=1)
 
 

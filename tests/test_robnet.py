@@ -103,12 +103,12 @@ def test_notation_errors_say_what_was_expected(space: RobNet, text: str, message
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"channels": 0}, "channels >= 1, got 0"),
-        ({"layers": 0}, "layers >= 1, got 0"),
-        ({"nodes": 0}, "nodes >= 1, got 0"),
-        ({"final_channels": 0}, "final_channels >= 1, got 0"),
-        ({"cells": "alike"}, "expected cells shared or free, got 'alike'"),
-        ({"no_path": "drop"}, "expected no_path repair or refuse, got 'drop'"),
+        ({"channels": 0}, "channels in 1..4096, got 0"),
+        ({"layers": 0}, "layers in 1..200, got 0"),
+        ({"nodes": 0}, "nodes in 1..20, got 0"),
+        ({"final_channels": 0}, "final_channels in 1..4096, got 0"),
+        ({"cells": "alike"}, "expected RobNet.cells to be 'shared' or 'free', got 'alike'"),
+        ({"no_path": "drop"}, "expected RobNet.no_path to be 'repair' or 'refuse', got 'drop'"),
     ],
 )
 def test_impossible_spaces_are_refused(values: dict[str, Any], message: str) -> None:
