@@ -83,8 +83,6 @@ class AdversarialSet(Part):
     def _sensible_levels(self) -> None:
         _check_unique("norms", self.norms)
         for norm in self.norms:
-            if norm not in ("l0", "linf"):
-                raise ValueError(f"expected norms l0 and linf, got {norm!r}")
             levels = self.levels(norm)
             _check_unique(f"{norm}_levels", levels)
             if min(levels) < 1 or (norm == "linf" and max(levels) > 255):

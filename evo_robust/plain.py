@@ -141,6 +141,8 @@ def fault(value: Any, kind: Any) -> str | None:
         hint = ": without quotes in Python" if _reads(value, kind) else ""
     elif isinstance(value, list) and checker(kind)(tuple(value)):
         hint = f": a tuple, ({', '.join(map(repr, value))},)"
+    elif isinstance(value, tuple) and item_type(kind) is not None:
+        hint = _hint_of_items(value, item_type(kind))
     return f"{wanted(kind)}, got {_shown(value)}{hint}"
 
 
@@ -188,7 +190,23 @@ def read(text: str, kind: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(wanted(kind).replace("a number", "a finite number"))
     words = [word for one in several if typing.get_origin(one) is Literal for word in typing.get_args(one)]
+    item = item_type(kind)
+    if item is not None:
+        raise ValueError(f"{wanted(item)}, several with commas between{_hint_of_items(text.split(','), item)}")
     raise ValueError(wanted(kind) + (_nearest_word(text, words) if words else ""))
+
+
+def _hint_of_items(items: Iterable[Any], kind: Any) -> str:
+    """What to say of the first word of several that is misspelt; empty where there is nothing to say."""
+    for item in items:
+        if not isinstance(item, str):
+            continue
+        try:
+            read(item, kind)
+        except ValueError as error:
+            _, colon, hint = str(error).rpartition(": did you mean")
+            return f"{colon}{hint}" if colon else ""
+    return ""
 
 
 def _read(text: str, kind: Any) -> Any:

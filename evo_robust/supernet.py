@@ -32,7 +32,6 @@ VERSION = 1
 
 FILE = "supernet.safetensors"
 _CHECKPOINT = "checkpoint.safetensors"
-_SAMPLINGS = ("uniform", "progressive", "two_ended")
 
 
 @chz.chz
@@ -64,7 +63,6 @@ class SupernetTraining(Part):
         refuse_unless(
             self,
             ("epochs", self.epochs >= 1, ">= 1"),
-            ("sampling", self.sampling in _SAMPLINGS, " or ".join(_SAMPLINGS)),
             ("keep", 0 < self.keep <= 1, "in (0,1]"),
             ("threads", self.threads >= 1, ">= 1"),
             ("threads", self.threads <= MOST_THREADS, f"<= {MOST_THREADS}"),

@@ -311,7 +311,7 @@ def test_loading_what_is_not_there(tmp_path: Path) -> None:
         ({"victims": ("lenet", "vgg16")}, "got 'vgg16': did you mean 'vgg-16'"),
         ({"victims": ()}, "at least one of victims"),
         ({"victims": ("lenet", "lenet")}, "each once"),
-        ({"norms": ("l2",)}, "expected norms l0 and linf"),
+        ({"norms": ("l2",)}, "norms to be a tuple, each of it 'l0' or 'linf'"),
         ({"norms": ()}, "at least one of norms"),
         ({"l0_levels": (0, 1)}, "expected l0_levels >= 1"),
         ({"linf_levels": (1, 256)}, "<= 255"),

@@ -191,7 +191,7 @@ def test_a_network_without_cells_is_refused(robnet: Candidate) -> None:
     [
         ({"limit": 0}, "expected limit >= 1 images, got 0"),
         ({"eps": Fraction(0)}, r"expected eps in \(0, 1\] .* got 0"),
-        ({"cells": "last"}, "expected cells deep or all, got 'last'"),
+        ({"cells": "last"}, "cells to be 'deep' or 'all', got 'last'"),
     ],
 )
 def test_bad_settings_are_refused(values: dict[str, Any], message: str) -> None:

@@ -428,7 +428,7 @@ def test_a_gate_without_inherited_weights_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"recalibration": "some"}, "recalibration adversarial or clean or none"),
+        ({"recalibration": "some"}, "recalibration to be 'adversarial', 'clean' or 'none', got 'some'"),
         ({"recalibration_batches": 0}, "recalibration_batches >= 1"),
         ({"finetune": -1}, "finetune >= 0"),
     ],

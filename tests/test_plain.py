@@ -61,7 +61,8 @@ def test_text_is_read_as_what_the_field_takes(text: str, kind: Any, value: objec
         ("Linf", Word, "'linf' or 'l2': did you mean 'linf'"),
         ("L_inf", Word, "did you mean 'linf'"),
         ("inf", Word, "did you mean 'linf'"),
-        ("1,,2", tuple[int, ...], "a tuple, each of it a whole number"),
+        ("l2,Linf", tuple[Word, ...], "'linf' or 'l2', several with commas between: did you mean 'linf'"),
+        ("1,,2", tuple[int, ...], "a whole number, several with commas between"),
         ("0.5", tuple[float, float], "(a number, a number)"),
     ],
 )

@@ -252,13 +252,13 @@ class TestBudgets:
         assert problem.algorithm == RandomSearch(
             pop_size=problem.algorithm.pop_size, n_gen=problem.algorithm.n_gen, budgets=("small", "large")
         )
-        with pytest.raises(UserError, match=r"algorithm.budgets=smal: expected one of 'small', 'medium', 'large'"):
+        with pytest.raises(UserError, match=r"algorithm.budgets=smal: expected .*did you mean 'small'"):
             load("roco", overrides={**given, "algorithm.budgets": "smal"})
 
     @pytest.mark.parametrize(
         ("parts", "said"),
         [
-            ({"budgets": ("small", "lage")}, "unknown budget 'lage' in algorithm.budgets: did you mean 'large'"),
+            ({"budgets": ("small", "lage")}, "RandomSearch.budgets .*'lage'.*did you mean 'large'"),
             ({"budgets": ("small", "small")}, "expected different algorithm.budgets, got small,small"),
             ({"budgets": ("small", "large"), "pop_size": 1}, r"expected algorithm.pop_size >= 2.*got 1"),
         ],

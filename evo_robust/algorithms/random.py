@@ -15,9 +15,8 @@ from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.operators import DistinctSampling
 from evo_robust.evaluators.base import Evaluator
 from evo_robust.objectives.base import Objective
-from evo_robust.parts import nearest
 from evo_robust.spaces.base import SearchSpace
-from evo_robust.spaces.structure import BUDGETS, Budget
+from evo_robust.spaces.structure import Budget
 
 if TYPE_CHECKING:
     from evo_robust.adapter import SearchProblem
@@ -39,9 +38,6 @@ class RandomSearch(Algorithm):
 
     @chz.validate
     def _known_budgets(self) -> None:
-        for name in self.budgets:
-            if name not in BUDGETS:
-                raise ValueError(f"unknown budget {name!r} in algorithm.budgets: {nearest(name, BUDGETS)}")
         if len(set(self.budgets)) < len(self.budgets):
             raise ValueError(f"expected different algorithm.budgets, got {','.join(self.budgets)}")
         if self.pop_size < len(self.budgets):

@@ -148,8 +148,6 @@ class CMAES(LevelAttack):
     def _positive_sigma(self) -> None:
         if self.sigma is not None and not 0 < self.sigma < math.inf:
             raise ValueError(f"expected sigma > 0 and finite, got {self.sigma}")
-        if self.start not in ("middle", "raster"):
-            raise ValueError(f"expected start 'middle' or 'raster', got {self.start!r}")
 
     @property
     def _raster(self) -> bool:

@@ -27,8 +27,6 @@ from evo_robust.spaces.supernet import inherit
 from evo_robust.supernet import FILE, SupernetTraining
 from evo_robust.train import train
 
-_RECALIBRATIONS = ("adversarial", "clean", "none")
-
 
 @chz.chz
 class OneShot(PooledEvaluator):
@@ -64,7 +62,6 @@ class OneShot(PooledEvaluator):
     def _ranges(self) -> None:
         refuse_unless(
             self,
-            ("recalibration", self.recalibration in _RECALIBRATIONS, " or ".join(_RECALIBRATIONS)),
             ("recalibration_batches", self.recalibration_batches >= 1, ">= 1"),
             ("finetune", self.finetune >= 0, ">= 0 epochs"),
             prefix="evaluator.",

@@ -57,8 +57,6 @@ class FSPDistance(Objective):
 
     @chz.validate
     def _sensible(self) -> None:
-        if self.cells not in ("deep", "all"):
-            raise ValueError(f"expected cells deep or all, got {self.cells!r}")
         check_eps(self.eps, self.norm)
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"expected limit >= 1 images, got {self.limit}")
