@@ -12,7 +12,7 @@ are retrained with 45 channels, as the published one. What differs:
   from the distribution; ``algorithm.share=1`` is the paper's method, 0 is NSGA-II.
 - A generation is 10 epochs and 10 new architectures. The loss estimator learns once per generation, not once per
   epoch, and before that generation's own are measured: what the last one measures teaches nothing.
-- The rate of the distribution's steps is 0.3: after 200 of them the entropy of its draws is about .78 of a uniform
+- The rate of the distribution's steps is 0.3: after 200 of them the entropy of its draws is about .76 of a uniform
   one's (docs/results.md). The public code's is 3e-5 (``scale=published``): 200 steps move A by 0.006 at most, so that
   every draw stays as good as uniform, and the mode alone carries what was learned.
 - An architecture has two inputs per node, as the network found, and the warm-up trains such ones; the paper trains and
