@@ -58,7 +58,8 @@ class Kill:
     Attributes:
         signal: its name.
         inside: whether a part of a generation's candidates, not all of them, were on disk.
-        status: whether the exit status was the signal's.
+        ended: the exit status.
+        status: whether that was the signal's.
         quiet: whether one line was said, and no traceback (after SIGKILL: whatever).
         left: processes of the search ten seconds later.
         gone: seconds until none was left.
@@ -66,6 +67,7 @@ class Kill:
 
     signal: str
     inside: bool
+    ended: int
     status: bool
     quiet: bool
     left: int
@@ -136,13 +138,17 @@ def await_moment(process: subprocess.Popen[str], folder: Path, rng: random.Rando
         time.sleep(0.02)
 
 
-def kill(process: subprocess.Popen[str], number: signal.Signals) -> tuple[bool, bool]:
-    """Send the signal; whether status and words were as they should be."""
+def kill(process: subprocess.Popen[str], number: signal.Signals) -> dict[str, Any]:
+    """Send the signal; what came of it, as :class:`Kill` has it."""
+    began = time.monotonic()
     # Ctrl-C reaches all processes of a terminal, the others are sent to one
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    _, said = process.communicate(timeout=PATIENCE)
+    ended = process.wait(timeout=PATIENCE)
+    left, _ = wait_until_gone(process.pid, max(0.0, began + 10 - time.monotonic()))
+    _, said = process.communicate(timeout=PATIENCE)  # whoever is left holds the other end of the pipe
     quiet = number == signal.SIGKILL or (len(said.strip().splitlines()) == 1 and "Traceback" not in said)
-    return process.returncode == STATUS[number], quiet
+    gone = round(time.monotonic() - began, 1)
+    return {"ended": ended, "status": ended == STATUS[number], "quiet": quiet, "left": left, "gone": gone}
 
 
 def inside(folder: Path, whole: list[dict[str, Any]]) -> bool:
@@ -183,11 +189,8 @@ def series(method: str, workers: int, n_kills: int, out: Path, seed: int = 0) ->
                 raise RuntimeError(f"{method}: too short to be killed")
             continue
         number = SIGNALS[(len(kills) + workers) % len(SIGNALS)]
-        began = time.monotonic()
-        status, quiet = kill(process, number)
-        spent = time.monotonic() - began
-        left, gone = wait_until_gone(process.pid, max(0.0, 10 - spent))
-        kills.append(Kill(number.name, inside(disturbed, whole["rows"]), status, quiet, left, round(spent + gone, 1)))
+        found = kill(process, number)
+        kills.append(Kill(signal=number.name, inside=inside(disturbed, whole["rows"]), **found))
     return kills, same and run_through(method, workers, disturbed) == whole
 
 
