@@ -95,6 +95,13 @@ def checker(kind: Any) -> Callable[[Any], bool]:
     return lambda value: True  # a callable, a mapping …: whoever declares it checks it
 
 
+def _is_endless(value: Any) -> bool:
+    """Whether a value is, or a tuple holds, a number that is none or beyond floats."""
+    if isinstance(value, tuple):
+        return any(map(_is_endless, value))
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and not _is_finite(value)
+
+
 def _is_finite(value: Any) -> bool:
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
@@ -135,8 +142,8 @@ def fault(value: Any, kind: Any) -> str | None:
     words = [word for one in alternatives(kind) if typing.get_origin(one) is Literal for word in typing.get_args(one)]
     if isinstance(value, str) and words:
         hint = _nearest_word(value, words)
-    elif isinstance(value, float) and not math.isfinite(value):
-        return f"{wanted(kind).replace('a number', 'a finite number')}, got {value}"
+    elif _is_endless(value):
+        return f"{wanted(kind).replace('a number', 'a finite number')}, got {_shown(value)}"
     elif isinstance(value, str):
         hint = ": without quotes in Python" if _reads(value, kind) else ""
     elif isinstance(value, list) and checker(kind)(tuple(value)):

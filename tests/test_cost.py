@@ -100,7 +100,7 @@ def test_other_number_types_and_modules_without_parameters() -> None:
 def test_unknown_rules_are_refused() -> None:
     with pytest.raises(ValueError, match="expected rule thop, macs or nsga, got 'mac'"):
         count_flops(nn.ReLU(), (1, 2, 2), "mac")  # type: ignore
-    with pytest.raises(ValueError, match="expected rule thop, macs or nsga, got 'mac'"):
+    with pytest.raises(ValueError, match="rule to be 'thop', 'macs' or 'nsga', got 'mac'"):
         Flops(rule="mac")  # type: ignore
 
 

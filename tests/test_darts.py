@@ -150,13 +150,13 @@ def test_notation_errors_say_what_was_expected(space: DARTS, text: str, message:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"channels": 0}, "channels >= 1, got 0"),
-        ({"layers": 0}, "layers >= 1, got 0"),
-        ({"nodes": 0}, "nodes >= 1, got 0"),
+        ({"channels": 0}, "channels in 1..4096, got 0"),
+        ({"layers": 0}, "layers in 1..200, got 0"),
+        ({"nodes": 0}, "nodes in 1..20, got 0"),
         ({"partial": 0}, "partial >= 1, got 0"),
         ({"partial": 3}, "expected partial to divide channels=16, got 3"),
         ({"partial": 2, "final": True}, "expected partial = 1 in final networks, got 2"),
-        ({"cells": "alike"}, "expected cells separate or shared, got 'alike'"),
+        ({"cells": "alike"}, "cells to be 'separate' or 'shared', got 'alike'"),
         ({"operations": ("none", "sep_conv3x3")}, "got 'sep_conv3x3': did you mean 'sep_conv_3x3'"),
         ({"operations": ("none",)}, "at least one besides none"),
         ({"operations": ()}, "at least one besides none"),

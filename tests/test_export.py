@@ -83,7 +83,7 @@ def test_a_genotype_file_reads_back_equal(
         ({"schema": 7}, ["schema 7", "expected 1"]),
         ({"space": {"class": "NSGAPhase"}}, ["NSGAPhase'", "did you mean 'NSGAPhases'"]),
         ({"space": {"class": "NSGAPhases", "phase": 2}}, ["'phase'", "Did you mean 'phases'"]),
-        ({"space": {"class": "NSGAPhases", "phases": 0}}, ["expected phases >= 1, got 0"]),
+        ({"space": {"class": "NSGAPhases", "phases": 0}}, ["expected phases in 1..10, got 0"]),
         ({"space": 3}, ["expected a space such as"]),
         ({"architecture": "[1][01]"}, ["'[1][01]' cannot be read", "expected 2 phases"]),
         ({"architecture": 5}, ["expected the architecture's notation as text, got 5"]),

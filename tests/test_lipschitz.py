@@ -376,8 +376,8 @@ def test_a_space_of_unknown_networks_is_refused_before_the_search() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"form": "product"}, "expected form corrected or paper, got 'product'"),
-        ({"constants": "exact"}, "expected constants joint, layers or paper, got 'exact'"),
+        ({"form": "product"}, "form to be 'corrected' or 'paper', got 'product'"),
+        ({"constants": "exact"}, "constants to be 'joint', 'layers' or 'paper'"),
         ({"slack": 0.0}, r"expected slack in \(0,1\), got 0.0"),
     ],
 )

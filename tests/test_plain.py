@@ -126,7 +126,7 @@ def test_python_is_checked_like_the_command_line(part: type[Part], values: dict[
 def test_numbers_of_numpy_are_numbers() -> None:
     ours, numpys = PGD(steps=7, step=0.1), PGD(steps=np.int64(7), step=np.float64(0.1))
     assert dotted(ours) == dotted(numpys) and digest(ours) == digest(numpys)
-    assert fault(np.float32(np.nan), float) == "a number, got np.float32(nan)"
+    assert fault(np.float32(np.nan), float) == "a finite number, got np.float32(nan)"
 
 
 def test_every_field_of_every_shipped_part_is_checked() -> None:

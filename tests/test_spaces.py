@@ -329,12 +329,12 @@ def test_notation_errors_say_where_and_what(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"phases": 0}, "phases >= 1"),
-        ({"nodes": 1}, "nodes >= 2"),
-        ({"channels": 0}, "channels >= 1"),
+        ({"phases": 0}, "phases in 1..10, got 0"),
+        ({"nodes": 1}, "nodes in 2..20, got 1"),
+        ({"channels": 0}, "channels in 1..4096, got 0"),
         ({"decoder": "dense", "dense_channels": 7}, "even number"),
-        ({"decoder": "dens"}, "expected decoder residual or dense, got 'dens'"),
-        ({"all_inactive": "drop"}, "expected all_inactive repair or refuse, got 'drop'"),
+        ({"decoder": "dens"}, "decoder to be 'residual' or 'dense', got 'dens'"),
+        ({"all_inactive": "drop"}, "all_inactive to be 'repair' or 'refuse', got 'drop'"),
     ],
 )
 def test_impossible_spaces_are_refused(values: dict, message: str) -> None:  # type: ignore

@@ -95,7 +95,7 @@ class DARTS(SearchSpace):
         refuse_unless(
             self,
             ("partial", self.partial >= 1, ">= 1"),
-            ("partial", self.channels % self.partial == 0, f"to divide channels={self.channels}"),
+            ("partial", self.partial < 1 or self.channels % self.partial == 0, f"to divide channels={self.channels}"),
             ("partial", self.partial == 1 or not self.final, "= 1 in final networks"),
         )
 
