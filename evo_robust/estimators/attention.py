@@ -55,7 +55,6 @@ class A(Estimator):
     def _sensible(self) -> None:
         names = ("width", "channels", "code")
         refuse_unless(self, *((name, getattr(self, name) >= 1, ">= 1") for name in names))
-        refuse_unless(self, ("form", self.form in ("code", "text"), "code or text"))
 
     def build(self, in_shape: Shape) -> AttentionRNN:
         """See :meth:`Estimator.build`."""
