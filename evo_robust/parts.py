@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import json
+import keyword
 import numbers
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -185,10 +186,11 @@ def resolved(
     Raises:
         Unfit: a value does not fit its key.
     """
+    for key in given:  # before any class is made: chz takes "...lr" for every lr, and pastes names into source
+        if not all(map(_is_name, key.split("."))):
+            raise Unfit(f"unknown key {_short(key)!r}: expected names with one point between them, such as recipe.lr")
     known = dict(base)
     for key in sorted(given, key=lambda key: key.count(".")):  # a part's class before what is below it
-        if "" in key.split("."):  # chz would take "...lr" for every lr that there is
-            raise Unfit(f"unknown key {key!r}: expected names with one point between them, such as recipe.lr")
         kind = _type_at(cls, key, known)
         known[key] = given[key] if kind is None else _resolved(key, given[key], kind, read, substitutes)
     return {key: known[key] for key in given}
@@ -221,6 +223,13 @@ def _class_of(key: str, value: Any, kind: Any, part: type[Part], substitutes: Su
         return subclass_named(part, value)
     except ValueError as error:
         raise Unfit(f"{key}={_short(value)}: {error}") from None
+
+
+def _is_name(segment: str) -> bool:
+    """Whether a part of a dotted key can be the name of a field, or a place in a tuple."""
+    if segment.isascii() and segment.isdigit():
+        return len(segment) <= 4  # whatever stands further behind is no place that anybody fills
+    return segment.isascii() and segment.isidentifier() and segment[0] != "_" and not keyword.iskeyword(segment)
 
 
 def _short(value: Any) -> str:

@@ -65,8 +65,9 @@ class StandIns:
         for method in getattr(base, "__abstractmethods__", ()):
             refuse = _refuse(tell([name], self.reason))
             namespace[method] = property(refuse) if isinstance(getattr(base, method), property) else refuse
-        for what, told in self.about.get(key, {}).items():
-            namespace[what] = _told(told)
+        for what in ("name", "unit"):  # nothing else: a file must not reach into the class
+            if isinstance(told := self.about.get(key, {}).get(what), str):
+                namespace[what] = _told(told)
         made: type[Part] = chz.chz(types.new_class(name, (base,), exec_body=lambda body: body.update(namespace)))
         return made
 

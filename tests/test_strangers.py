@@ -230,3 +230,40 @@ def test_the_command_line_takes_known_parts_and_plain_values(here: Path, capsys:
         assert run.main(["problem=roco_baseline", *arguments]) == 2
         assert named in capsys.readouterr().err
     assert not os.listdir()
+
+
+_SOURCE = "a=open('PWNED', 'w')):\n '''\ndef f():\n if 1:\n  0#'"
+
+
+@pytest.mark.parametrize(
+    "name", [_SOURCE, "class", "None", "a b", "1x", "__init__", "_typed", "é", "", "99999999999999999999", "a\x00"]
+)
+def test_names_below_an_unknown_part_reach_no_source(
+    elsewhere: Path, here: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names of a stand-in's fields become Python source in chz: what is no name of a field is refused before."""
+    shutil.copytree(elsewhere / "theirs", "copy")
+
+    def edit(info: dict[str, Any]) -> None:
+        for part in ("values", "identity"):
+            info[part][f"objectives.1.{name}"] = 1
+
+    _edited(here / "copy", edit)
+    for main, *arguments in ((plot.main, "out=p"), (export.main, "out=e", "weights=false"), (analyze.main, "out=a")):
+        assert main(["run=copy", *arguments]) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+    assert os.listdir() == ["copy"]
+
+
+def test_a_huge_place_in_a_tuple_is_refused_at_once(elsewhere: Path, here: Path) -> None:
+    shutil.copytree(elsewhere / "theirs", "copy")
+    _edited(here / "copy", lambda info: info["values"].update({"objectives.99999999999999999999": "Params"}))
+    assert plot.main(["run=copy", "out=p"]) == 2
+
+
+@pytest.mark.parametrize("entry", [{"__slots__": "x"}, {"_typed": "x"}, {"__init__": "x"}, {"stand_in": "x"}])
+def test_what_is_told_of_an_objective_is_its_name_and_unit(elsewhere: Path, here: Path, entry: dict[str, str]) -> None:
+    shutil.copytree(elsewhere / "theirs", "copy")
+    _edited(here / "copy", lambda info: info["objectives"][1].update(entry))
+    assert load_run("copy").problem.objectives[1].unit == "letters"
+    assert type(load_run("copy").problem.objectives[1]).__name__ == "Length"
