@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import chz
 from chz.field import Field
 
-from evo_robust.plain import Fraction, alternatives, checker, fault, from_json, item_type, nearest, wanted
+from evo_robust.plain import Fraction, alternatives, fault, fits, from_json, item_type, nearest, wanted
 
 __all__ = ["Fraction", "nearest"]
 
@@ -47,9 +47,19 @@ class Part:
     @chz.validate
     def _typed(self) -> None:
         for name, field in chz.chz_fields(self).items():
-            value = getattr(self, name)
-            if not checker(field.x_type)(value):
-                raise ValueError(f"expected {type(self).__name__}.{name} to be {fault(value, field.x_type)}")
+            kind = _declared(field)
+            # what a field is given, before it makes something else of it
+            value = getattr(self, field.x_name if field._munger is not None else name)
+            if not fits(value, kind):
+                raise ValueError(f"expected {type(self).__name__}.{name} to be {fault(value, kind)}")
+
+
+def _declared(field: Field) -> Any:
+    """The type of a field; anything, where its annotation names what only type checkers see."""
+    try:
+        return field.x_type
+    except NameError:
+        return Any
 
 
 class UserError(Exception):

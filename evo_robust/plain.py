@@ -51,6 +51,8 @@ def alternatives(kind: Any) -> tuple[Any, ...]:
     """The types that a field's type allows: those of a union, or the type itself."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return tuple(a for arg in typing.get_args(kind) for a in alternatives(arg))
+    if typing.get_origin(kind) is typing.Annotated:
+        return alternatives(typing.get_args(kind)[0])
     return (_NOTHING,) if kind is None else (kind,)
 
 
@@ -61,6 +63,14 @@ def item_type(kind: Any) -> Any | None:
         if typing.get_origin(one) is tuple and len(args) == 2 and args[1] is ...:
             return args[0]
     return None
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value fits a field's type; true where the type is none that can be looked at."""
+    try:
+        return checker(kind)(value)
+    except TypeError:  # unhashable metadata, protocols and typed dictionaries: whoever declares them checks them
+        return True
 
 
 @functools.cache
@@ -74,6 +84,8 @@ def checker(kind: Any) -> Callable[[Any], bool]:
         checks = tuple(map(checker, several))
         return lambda value: any(check(value) for check in checks)
     kind, origin, args = several[0], typing.get_origin(several[0]), typing.get_args(several[0])
+    if origin is tuple and any(typing.get_origin(arg) is typing.Unpack or hasattr(arg, "__unpacked__") for arg in args):
+        return lambda value: isinstance(value, tuple)
     if origin is Literal:
         return lambda value: any(type(value) is type(word) and value == word for word in args)
     if origin is tuple and len(args) == 2 and args[1] is ...:
@@ -136,7 +148,7 @@ def fault(value: Any, kind: Any) -> str | None:
 
     None where it does.
     """
-    if checker(kind)(value):
+    if fits(value, kind):
         return None
     hint = ""
     words = [word for one in alternatives(kind) if typing.get_origin(one) is Literal for word in typing.get_args(one)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import chz
 import numpy as np
@@ -17,6 +18,10 @@ from evo_robust.plain import Fraction, fault, from_json, read
 from evo_robust.spaces.base import SearchSpace
 
 Word = Literal["linf", "l2"]
+
+
+class Typed(TypedDict):
+    a: int
 
 
 @pytest.mark.parametrize(
@@ -191,3 +196,25 @@ def test_sizes_have_a_stated_bound(space: str, size: str) -> None:
     name, _, value = size.partition("=")
     with pytest.raises(ValueError, match=rf"expected {name} in [12]\.\.\d+, got {value}"):
         from_dotted(SearchSpace, {name: int(value)}, space)
+
+
+@chz.chz
+class Unusual(Part):
+    """Fields as users may declare them, beyond what this package has."""
+
+    later: OnlyTypeCheckersKnow = None  # type: ignore[name-defined] # noqa: F821
+    half: float = chz.field(default="1/2", munger=lambda part, text: 0.5, x_type=str)
+    noted: Annotated[int, {"unit": "s"}] = 1
+    words: Annotated[int, "s"] = 1
+    table: dict[str, float] = chz.field(default_factory=dict)
+    call: Callable[[int], int] = abs
+    many: tuple[int, *tuple[str, ...]] = (1, "a", "b")  # type: ignore[assignment]
+    typed: Typed = chz.field(default_factory=dict)  # type: ignore[assignment]
+
+
+def test_types_of_ones_own_are_not_refused() -> None:
+    assert Unusual(later=3, table={"a": 1.0}).half == 0.5
+    with pytest.raises(ValueError, match=r"Unusual\.half to be text, got 3"):
+        Unusual(half=3)
+    with pytest.raises(ValueError, match=r"Unusual\.words to be a whole number"):
+        Unusual(words="s")
