@@ -97,7 +97,11 @@ def _balls(part: Part, prefix: str = "") -> Iterator[tuple[str, Part]]:
 
 @chz.chz
 class Threat(Part):
-    """The ball an attacker may move in; images lie in [0,1]. Serves training, objectives and judgement alike."""
+    """The ball an attacker may move in; images lie in [0,1]. Serves training, objectives and judgement alike.
+
+    ε is in (0, 1] for L∞, and finite and > 0 for L2. That an L2 ball is no larger than the images' diagonal is checked
+    where the images are known: :func:`check_balls` at the start of a search, and in each attack.
+    """
 
     norm: Norm = chz.field(default="linf", doc="linf or l2")
     eps: Fraction = chz.field(
