@@ -18,6 +18,7 @@ from chz.blueprint import _entrypoint
 
 from evo_robust import signals
 from evo_robust.data import cache_folder
+from evo_robust.files import FULL
 from evo_robust.parts import Part, Unfit, UserError, nearest, resolved, subclasses
 from evo_robust.plain import read
 
@@ -81,9 +82,8 @@ def _answered(main: Main, argv: list[str]) -> int:
 
 
 # what files and folders answer, not what a mistake in the program does
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK = (
-    *_FULL,
+    *FULL,
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
 )
@@ -92,7 +92,7 @@ _DISK = (
 def _on_disk(error: OSError) -> str:
     """The message where a file or folder cannot be written or read."""
     place = "standard output" if error.filename is None else str(error.filename)
-    more = f"; make room there: {signals.GO_ON}" if error.errno in _FULL else ""
+    more = f"; make room there: {signals.GO_ON}" if error.errno in FULL else ""
     if error.filename is not None and Path(place).absolute().is_relative_to(cache_folder()):
         more += " (the cache; EVO_ROBUST_CACHE names another folder for it)"
     return f"{place}: {error.strerror}{more}"

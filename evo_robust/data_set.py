@@ -12,6 +12,7 @@ from typing import ClassVar
 import chz
 
 from evo_robust.data_checks import check_parts, check_splits
+from evo_robust.files import FULL
 from evo_robust.images import Augment, Images, Splits
 from evo_robust.parts import WHERE, Part, UserError, digest
 
@@ -194,6 +195,8 @@ def _read(data: DataSet, root: Path, stamp: object) -> Loaded:
     try:
         found = data._read(root)
     except (OSError, ValueError) as error:  # no such file; images or labels of another type or shape
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise  # the disk is at fault, and the command's own words for it say more
         raise UserError(f"data={data.name} cannot be used: {error}") from None
     pool, test = check_parts(data.name, found, data.n_classes, data.in_shape)
     content = data._content(root, pool, test) if _is_ours(data) else DataSet._content(data, root, pool, test)

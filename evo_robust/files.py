@@ -23,6 +23,9 @@ from torch import Tensor
 
 from evo_robust.parts import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk answers that takes no more."""
+
 
 class DamagedFile(UserError):
     """A file is not what was written.

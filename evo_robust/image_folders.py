@@ -18,6 +18,7 @@ from joblib import Parallel, delayed
 from rich.console import Console
 from rich.progress import track
 
+from evo_robust.files import naming
 from evo_robust.image_files import SUFFIXES, Notes, read_images, warnings_by_file
 from evo_robust.images import Images, stratified_order
 from evo_robust.parts import UserError, digest
@@ -217,7 +218,7 @@ def _decode_all(listings: dict[str, Listing], names: Sequence[str], size: int, s
 def _decode(part: str, files: list[Path], size: int, path: Path) -> str:
     """Decode ``files`` into an array in the file ``path``; the digest of their pixels."""
     shape = (len(files), 3, size, size)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    array = _array_on_disk(path, shape)
     starts = range(0, len(files), _PER_JOB)
     # threads: Pillow lets go of the interpreter's lock while it decodes and scales
     parallel = Parallel(n_jobs=-1, prefer="threads", return_as="generator")
@@ -236,6 +237,22 @@ def _decode(part: str, files: list[Path], size: int, path: Path) -> str:
     array.flush()
     _tell(told, len(files))
     return total.hexdigest()
+
+
+def _array_on_disk(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """An array in a file whose whole space is taken at once.
+
+    A mapped file has holes until its pages are written, and a disk that is full by then ends the process with SIGBUS.
+
+    Raises:
+        OSError: the disk is full; its ``filename`` is ``path``.
+    """
+    with naming(path):
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _tell(notes: Notes, n: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +178,18 @@ def test_classes_of_train_and_val_agree(root: Path) -> None:
         (root / part / "bee").rmdir()
     with pytest.raises(UserError, match="expected two classes or more, got 1"):
         load(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot take a file's space beforehand")
+def test_a_full_disk_is_met_before_pixels_are_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Met later, in a mapped file, it would end the process without a word (SIGBUS)."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        load(root)
+    assert Path(caught.value.filename).name == "train.npy"
+    images = root.parent / "cache" / "images"
+    assert not any(images.iterdir())
