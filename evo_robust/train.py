@@ -120,16 +120,7 @@ def train(
             without a checkpoint, a network without weights to train or that gives no logits ``(n, classes)``, or labels
             that are no classes of it.
     """
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f"expected a recipe, such as PGDTraining(), got {recipe!r}")
-    device = check_trainable(model)
-    highest_label(images)
-    if not isinstance(epochs, int) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ValueError(f"expected whole numbers, epochs and seed in [0, 2**63), got {epochs!r} and {seed!r}")
-    if len(images) < 2 or epochs < 0:
-        raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
-    if paths is not None and not isinstance(model, Supernet):
-        raise ValueError(f"expected a supernet where paths are given, got {type(model).__name__}")
+    device = _check_arguments(model, images, recipe, epochs, seed, paths)
     if until is not None and checkpoint is None:
         raise ValueError("expected a checkpoint to go on from where training stops early, got until without one")
     last = epochs if until is None else min(epochs, until)
@@ -158,6 +149,23 @@ def train(
         finally:
             model.eval()
     return run.logs
+
+
+def _check_arguments(
+    model: nn.Module, images: Images, recipe: Recipe, epochs: int, seed: int, paths: Paths | None
+) -> torch.device:
+    """Refuse what cannot be trained; where the model lies."""
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"expected a recipe, such as PGDTraining(), got {recipe!r}")
+    device = check_trainable(model)
+    highest_label(images)
+    if not isinstance(epochs, int) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"expected whole numbers, epochs and seed in [0, 2**63), got {epochs!r} and {seed!r}")
+    if len(images) < 2 or epochs < 0:
+        raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
+    if paths is not None and not isinstance(model, Supernet):
+        raise ValueError(f"expected a supernet where paths are given, got {type(model).__name__}")
+    return device
 
 
 @contextlib.contextmanager
