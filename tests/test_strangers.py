@@ -214,21 +214,48 @@ def test_a_network_that_no_machine_could_hold_is_refused_before_it_is_made(here:
             load_genotype(here / "genotype.json")
 
 
-def test_the_command_line_takes_known_parts_and_plain_values(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, named in (
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
         (["seed=os:system", "seed.command=touch PWNED"], "seed=os:system: expected a whole number"),
         (["evaluator=os:getcwd"], "evaluator=os:getcwd: unknown Evaluator"),
-        (["objectives.0=Objective"], "Objective is a base, expected one of: CleanError"),
+        (["...epochs=3"], "unknown key '...epochs'"),
+    ],
+)
+def test_the_command_line_takes_known_parts_and_plain_values(
+    here: Path, arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["problem=roco_baseline", *arguments]) == 2
+    assert named in capsys.readouterr().err
+    assert not os.listdir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "options"),
+    [
+        (["objectives.0=Objective"], "Objective is a base", {"CleanError", "Params", "RobustError"}),
         (
             ["objectives=RobustError", "objectives.0.attack=IterativeAttack"],
             "IterativeAttack is a base",
+            {"BIM", "MIFGSM", "PGD"},
         ),
-        (["objectives=RobustError", "objectives.0.attack=Sharp"], "expected one of: BIM, FGSM, MIFGSM, PGD"),
-        (["evaluator=PooledEvaluator"], "PooledEvaluator is a base, expected one of: CoTrained, FromScratch, OneShot"),
-        (["...epochs=3"], "unknown key '...epochs'"),
-    ):
-        assert run.main(["problem=roco_baseline", *arguments]) == 2
-        assert named in capsys.readouterr().err
+        (
+            ["objectives=RobustError", "objectives.0.attack=Zzz"],
+            "unknown Attack 'Zzz'",
+            {"BIM", "FGSM", "MIFGSM", "PGD"},
+        ),
+        (["evaluator=PooledEvaluator"], "PooledEvaluator is a base", {"CoTrained", "FromScratch", "OneShot"}),
+    ],
+)
+def test_what_is_no_part_to_choose_is_answered_with_those_that_are(
+    here: Path, arguments: list[str], said: str, options: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All parts of the process are named: other tests may have made more than the package has."""
+    assert run.main(["problem=roco_baseline", *arguments]) == 2
+    message, _, named = capsys.readouterr().err.strip().partition("expected one of: ")
+    assert said in message
+    listed = named.split(", ")
+    assert options <= set(listed) and listed == sorted(listed)
     assert not os.listdir()
 
 
