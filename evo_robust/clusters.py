@@ -33,6 +33,9 @@ _SAME = ("evo_robust", "torch", "numpy")
 _CONNECT = 10.0
 """Seconds that a scheduler, and then the first worker, has to answer."""
 
+_ATTEMPTS = 3
+"""How often a head of ray that answers is asked for the server that it starts for every client."""
+
 _FIRST = 120.0
 """Seconds that the first worker has to import this package."""
 
@@ -146,12 +149,33 @@ def _connect_ray(
 ) -> ClusterStaff:
     if library.is_initialized():
         raise UserError(f"cluster={cluster}: this process is connected with a ray cluster: say evaluator.backend=ray")
-    try:
-        library.init(f"ray://{address}", log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ImportError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"cluster={cluster}: ray cannot connect ({reason}); {_how_to_start('ray')}") from None
+    _initialise_ray(library, cluster, address, say)
     return RayStaff(library, f"cluster={cluster}", workers, device, say, library.shutdown).ready()
+
+
+def _initialise_ray(library: ModuleType, cluster: str, address: str, say: Callable[[str], None]) -> None:
+    """Connect with the head at ``address``.
+
+    A head starts a server of its own for every client. On a busy machine that server may be too slow, or be lost to a
+    race of gRPC with ``fork``; the next one comes up. Attempts are counted, not seconds: ray's client takes minutes to
+    give up one that failed.
+
+    Raises:
+        UserError: it cannot be reached, or failed :data:`_ATTEMPTS` times.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            library.init(f"ray://{address}", log_to_driver=False, logging_level="ERROR")
+            return
+        except ConnectionAbortedError as error:  # the head's own answer; its last line says what went wrong there
+            reason, again = str(error).strip().rpartition("\n")[2], attempt < _ATTEMPTS
+        except (ConnectionError, RuntimeError, ImportError, ValueError) as error:
+            reason, again = str(error).strip().partition("\n")[0], False
+        if not again:
+            break
+        say(f"cluster={cluster}: ray could not begin ({reason}): trying again")
+        time.sleep(1)
+    raise UserError(f"cluster={cluster}: ray cannot connect ({reason}); {_how_to_start('ray')}")
 
 
 def _introduction() -> Callable[[], dict[str, Any]]:

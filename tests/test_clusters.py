@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import chz
@@ -132,17 +133,20 @@ class Cluster:
         self.log = (folder / "log").open("w")
         self.processes: list[subprocess.Popen] = []
 
-    def start(self, *command: str, port: int = 0) -> subprocess.Popen:
-        """Start a command of this environment; wait until something listens on the port."""
+    def start(self, *command: str, port: int = 0, says: str = "") -> subprocess.Popen:
+        """Start a command of this environment; wait until something listens on the port, and it said that it is up."""
         # the cluster's own warnings are not ours
-        env = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+        env = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        # a head of ray forks the servers of its clients: they may die in gRPC's handlers of forks, which are for those
+        # that do not exec; and they have 30 s to begin, where nothing else is said
+        env |= {"GRPC_ENABLE_FORK_SUPPORT": "0", "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120"}
         path = str(Path(sys.executable).parent / command[0])
         process = subprocess.Popen(
             [path, *command[1:]], stdout=self.log, stderr=self.log, env=env, cwd=self.folder, start_new_session=True
         )
         self.processes.append(process)
-        until = time.monotonic() + 120
-        while port and not answers(port):
+        until = time.monotonic() + 240
+        while port and not (answers(port) and says in (self.folder / "log").read_text()):
             assert process.poll() is None and time.monotonic() < until, (self.folder / "log").read_text()
             time.sleep(0.05)
         return process
@@ -212,7 +216,10 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     ports = (f"--port={free_port()}", f"--ray-client-server-port={cluster.port}", "--node-ip-address=127.0.0.1")
     small = ("--num-cpus=2", "--object-store-memory=80000000", "--include-dashboard=false", "--disable-usage-stats")
     try:
-        cluster.start("ray", "start", "--head", "--block", *ports, *small, port=cluster.port)
+        # its clients' port answers before the node does that their servers need
+        cluster.start(
+            "ray", "start", "--head", "--block", *ports, *small, port=cluster.port, says="Ray runtime started."
+        )
         yield cluster
     finally:
         cluster.stop()
@@ -224,10 +231,39 @@ def test_ray_gives_the_same_record_though_a_worker_is_killed(
     # another process: what ray leaves open when it disconnects is not ours to warn about
     given = [f"problem={file}", f"out={notes.folder / 'run'}", "device=cpu", "plot=false"]
     command = [sys.executable, "-m", "evo_robust.run", *given, f"cluster=ray://127.0.0.1:{ray_cluster.port}"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     check(load_run(notes.folder / "run"), whole, notes)
     assert "a worker process died (ActorDiedError): what it was at is tried again" in ended.stdout
+
+
+class Head:
+    """What ``ray.init`` finds: a head that fails clients in one of ray's ways, before it serves them."""
+
+    def __init__(self, failures: int, kind: type[Exception] = ConnectionAbortedError) -> None:
+        self.failures, self.kind, self.asked = failures, kind, 0
+
+    def init(self, address: str, **settings: object) -> None:
+        assert address == "ray://127.0.0.1:10001"
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise self.kind("Initialization failure from server:\nTraceback (most recent call last):\nGone: too busy\n")
+
+
+def test_a_head_of_ray_that_answers_and_is_not_ready_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(clusters, "time", SimpleNamespace(sleep=waits.append))
+    where, said = ("ray://127.0.0.1:10001", "127.0.0.1:10001"), list[str]()
+    clusters._initialise_ray(head := Head(2), *where, said.append)
+    assert head.asked == 3 and len(waits) == 2
+    assert said == ["cluster=ray://127.0.0.1:10001: ray could not begin (Gone: too busy): trying again"] * 2
+    # what asking again does not mend, and a head that is never ready
+    with pytest.raises(UserError, match=r"ray cannot connect \(Initialization failure from server:\); start a cluster"):
+        clusters._initialise_ray(head := Head(1, ConnectionError), *where, said.append)
+    assert head.asked == 1
+    with pytest.raises(UserError, match=r"127.0.0.1:10001: ray cannot connect \(Gone: too busy\); start a cluster"):
+        clusters._initialise_ray(head := Head(99), *where, said.append)
+    assert head.asked == 3
 
 
 @pytest.fixture
