@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -135,3 +136,54 @@ def test_given_up_in_the_middle_nothing_goes_on(tmp_path: Path) -> None:
     for number in numbers:
         with pytest.raises(ProcessLookupError):
             os.kill(number, 0)
+
+
+BUSY = """
+import functools, os
+from pathlib import Path
+from evo_robust.workers import Pool
+
+def busy(name):
+    Path(name).write_text("begun")
+    Path(name).rename(f"{os.getpid()}.{name}")
+    while True:
+        sum(range(10000))
+
+if __name__ == "__main__":
+    with Pool(2) as pool:
+        list(pool.run((name, functools.partial(busy, name)) for name in ("first", "second")))
+"""
+
+
+def runs(number: int) -> bool:
+    """Whether a process is there; one that ended and waits to be counted is not."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc for processes that are left")
+def test_busy_workers_end_soon_after_a_parent_that_could_not_tell_them(tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(BUSY)
+    given = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, "parent.py"], cwd=tmp_path, env=given)
+    workers: list[int] = []
+    try:
+        until = time.monotonic() + 240
+        while len(workers) < 2:
+            assert parent.poll() is None and time.monotonic() < until, "they never began"
+            time.sleep(0.05)
+            workers = [int(path.name.partition(".")[0]) for path in tmp_path.glob("[0-9]*.*")]
+        assert all(map(runs, workers))
+        parent.kill()
+        parent.wait()
+        until = time.monotonic() + 5
+        while any(map(runs, workers)) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not any(map(runs, workers))
+    finally:
+        parent.kill()
+        parent.wait()
+        for number in filter(runs, workers):
+            os.kill(number, signal.SIGKILL)
