@@ -61,20 +61,42 @@ demo = Problem(
 '''
 
 
-def write_own(folder: Path, name: str, space: str = "NSGAPhases") -> Path:
-    """A run of a problem file in ``folder``, made in a process of its own so that this one knows no class of it."""
-    (folder / f"{name}.py").write_text(OWN.replace("SPACE(", f"{space}("))
-    command = [sys.executable, "-m", "evo_robust.run", f"problem=./{name}.py", f"out={name}", "workers=1", "plot=false"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    (folder / "RAN").unlink()
-    return folder / name
+# one import of torch, and a copy of that process for every search: none knows what another one read
+MAKE = """
+import os, sys
+from evo_robust import run
+
+for path in sys.argv[1:]:
+    folder, name = os.path.split(path)
+    if not os.fork():
+        os.chdir(folder)
+        status = run.main([f"problem=./{name}.py", f"out={name}", "workers=1", "plot=false"])
+        sys.stdout.flush()
+        os._exit(status)
+    if os.wait()[1]:
+        sys.exit(f"no run of {name}")
+"""
+SPACES = {"spaced": "OwnSpace"}
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("stranger")
-    write_own(folder, "theirs")
-    return folder
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Runs of problem files, each in a folder of its own, made where no class of theirs comes to this process."""
+    runs = {name: tmp_path_factory.mktemp(name) / name for name in ("theirs", "spaced", "trusted", "gone")}
+    runs["mine"] = tmp_path_factory.mktemp("own") / "problems" / "mine"
+    runs["mine"].parent.mkdir()
+    for name, run_folder in runs.items():
+        space = SPACES.get(name, "NSGAPhases")
+        run_folder.with_suffix(".py").write_text(OWN.replace("SPACE(", f"{space}("))
+    subprocess.run([sys.executable, "-c", MAKE, *map(str, runs.values())], check=True, capture_output=True)
+    for run_folder in runs.values():
+        (run_folder.parent / "RAN").unlink()
+    return runs
+
+
+@pytest.fixture(scope="module")
+def elsewhere(made: dict[str, Path]) -> Path:
+    return made["theirs"].parent
 
 
 @pytest.fixture
@@ -102,17 +124,19 @@ def test_what_needs_their_file_says_so(elsewhere: Path, here: Path, capsys: pyte
     assert not (elsewhere / "RAN").exists()
 
 
-def test_a_space_that_is_not_at_hand_draws_no_networks(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_own(here, "spaced", space="OwnSpace")
+def test_a_space_that_is_not_at_hand_draws_no_networks(
+    made: dict[str, Path], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = made["spaced"]
     assert plot.main([f"run={folder}", "out=pictures"]) == 0
     assert "OwnSpace, Length: defined in" in " ".join(capsys.readouterr().out.split())
     assert (here / "pictures/front.png").is_file() and not (here / "pictures/networks.png").exists()
     assert analyze.main([f"run={folder}", "objective=params"]) == 2
-    assert not (here / "RAN").exists()
+    assert not (folder.parent / "RAN").exists()
 
 
-def test_trust_runs_the_file(here: Path) -> None:
-    folder = write_own(here, "trusted")
+def test_trust_runs_the_file(made: dict[str, Path], here: Path) -> None:
+    folder = made["trusted"]
     done = subprocess.run(
         [sys.executable, "-m", "evo_robust.export", f"run={folder}", "weights=false", "out=taken", "trust=yes"],
         cwd=here,
@@ -120,22 +144,24 @@ def test_trust_runs_the_file(here: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert (here / "RAN").exists() and load_genotype(here / "taken").units["length"] == "letters"
+    assert (folder.parent / "RAN").exists() and load_genotype(here / "taken").units["length"] == "letters"
 
 
-def test_a_file_in_the_present_folders_problems_is_ones_own(here: Path) -> None:
-    (here / "problems").mkdir()
-    folder = write_own(here / "problems", "mine")
-    assert export.main([f"run={folder}", "weights=false", "out=taken"]) == 0
-    assert (here / "problems/RAN").exists()
+def test_a_file_in_the_present_folders_problems_is_ones_own(
+    made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made["mine"].parents[1])
+    assert export.main(["run=problems/mine", "weights=false", "out=taken"]) == 0
+    assert Path("problems/RAN").exists()
 
 
-def test_a_file_that_is_gone_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_own(here, "gone")
-    (here / "gone.py").unlink()
+def test_a_file_that_is_gone_is_named(made: dict[str, Path], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made["gone"]
+    file = folder.with_suffix(".py")
+    file.unlink()
     for trust in ("trust=yes", "trust=no"):
         assert export.main([f"run={folder}", "weights=false", trust]) == 2
-        assert f"Length: defined in {here / 'gone.py'}, which is gone" in capsys.readouterr().err
+        assert f"Length: defined in {file}, which is gone" in capsys.readouterr().err
     assert plot.main([f"run={folder}", "out=pictures"]) == 0
 
 
