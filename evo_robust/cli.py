@@ -19,8 +19,9 @@ from chz.blueprint import _entrypoint
 from evo_robust import signals
 from evo_robust.data import cache_folder
 from evo_robust.files import FULL
-from evo_robust.parts import Part, Unfit, UserError, nearest, resolved, subclasses
+from evo_robust.parts import UserError, nearest
 from evo_robust.plain import read
+from evo_robust.resolve import Unfit, missing_part, resolved
 
 T = TypeVar("T")
 Main = Callable[[list[str] | None], int]
@@ -163,20 +164,9 @@ def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any
     except _entrypoint.EntrypointException as error:
         raise UserError(_readable(str(error), given, _known_keys(blueprint))) from error
     except (ValueError, TypeError) as error:
-        raise UserError(_missing_part(str(error), given, base) or str(error)) from error
-
-
-def _missing_part(message: str, given: Mapping[str, str], base: Mapping[str, Any]) -> str | None:
-    """What to say where a part that was named wants another one, of which only the base is known."""
-    parts = {cls.__name__: cls for cls in _all_parts()}
-    abstract = re.match(r"Can't instantiate abstract class (\w+)", message)
-    if abstract is None or (wanted := parts.get(abstract[1])) is None:
-        return None
-    for key, text in given.items():
-        for name, field in chz.chz_fields(parts[text]).items() if text in parts else ():
-            if field.x_type is wanted and f"{key}.{name}" not in {**base, **given}:
-                return f"missing: {key}.{name}, one of: {', '.join(subclasses(wanted))}"
-    return None
+        raise UserError(
+            (isinstance(error, TypeError) and missing_part(cls, {**base, **values})) or str(error)
+        ) from error
 
 
 def _known_keys(blueprint: chz.Blueprint[Any]) -> list[str]:
@@ -212,13 +202,3 @@ def _nearest_key(key: str, known: list[str]) -> str:
     if found:
         return f"did you mean {' or '.join(map(repr, found))}?"
     return f"{part} takes {', '.join(sorted(names[k] for k in beside))}" if part else nearest(key, beside)
-
-
-def _all_parts() -> list[type[Part]]:
-    queue: list[type[Part]] = [Part]
-    found = []
-    while queue:
-        cls = queue.pop()
-        found.append(cls)
-        queue += cls.__subclasses__()
-    return found

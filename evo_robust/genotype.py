@@ -12,8 +12,9 @@ from torch import nn
 
 import evo_robust.spaces  # noqa: F401 (loads every space, so that genotype files can name it)
 from evo_robust.files import write_json
-from evo_robust.parts import Unfit, UserError, dotted, from_dotted
+from evo_robust.parts import UserError, dotted
 from evo_robust.reading import read_json, shown
+from evo_robust.resolve import Unfit, from_dotted
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
 SCHEMA = 1

@@ -17,6 +17,8 @@ from evo_robust.problem import Problem, missing_of, problem_from_dict
 from evo_robust.reading import (
     are_numbers,
     fault,
+    is_absent_or_label,
+    is_absent_or_path,
     is_absent_or_text,
     is_number,
     is_object,
@@ -59,13 +61,22 @@ _ROW = {
 # what rows may lack, and what stands for it
 _ROW_DEFAULTS: dict[str, Any] = {"constraints": {}, "recorded": {}, "seconds": 0.0, "seed": 0, "error": None}
 
+
+def _are_objectives(value: object) -> bool:
+    """Whether a value tells of objectives as ``problem_to_dict`` does; early files told nothing of their units."""
+    if not isinstance(value, list) or not all(map(is_object, value)):
+        return False
+    return all(is_absent_or_label(told.get(key)) for told in value for key in ("name", "unit"))
+
+
 _INFO = {
     "schema": (lambda schema: schema == SCHEMA, f"a run of schema {SCHEMA}"),
     "values": (is_object, "the problem's values"),
     "identity": (is_object, "the values that decide the figures"),
     "problem": (is_absent_or_text, "a name or null"),
     "scale": (is_absent_or_text, "a name or null"),
-    "source": (is_absent_or_text, "a path or null"),
+    "objectives": (_are_objectives, "a list of objects whose 'name' and 'unit' are null or text that can be printed"),
+    "source": (is_absent_or_path, "a path (without zero bytes, of names of at most 255 bytes) or null"),
     "device": (is_absent_or_text, "a device or null"),
     "command": (is_absent_or_text, "text or null"),
     "versions": (is_object, "versions by name"),
@@ -73,6 +84,7 @@ _INFO = {
 }
 _INFO_DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(("problem", "scale", "source", "device", "command")),
+    "objectives": [],
     "versions": {},
     "sessions": [],
 }

@@ -5,16 +5,15 @@ from __future__ import annotations
 import abc
 import hashlib
 import json
-import keyword
 import numbers
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import chz
 from chz.field import Field
 
-from evo_robust.plain import Fraction, alternatives, fault, fits, from_json, item_type, nearest, wanted
+from evo_robust.plain import Fraction, fault, fits, nearest
 
 __all__ = ["Fraction", "nearest"]
 
@@ -129,161 +128,6 @@ def _fields_that(holds: Callable[[Field, object], bool], part: object, prefix: s
                     yield from _fields_that(holds, item, f"{prefix}{name}.{i}.")
 
 
-class Substitutes(Protocol):
-    """What takes the place of classes that are not known."""
-
-    def means(self, cls: type[Part]) -> bool:
-        """Whether a class of a name that the values have may be the one that they mean."""
-
-    def make(self, base: type[Part], name: str, key: str) -> type[Part]:
-        """A class in the place of ``name``, derived from ``base``, for the part under a dotted key."""
-
-    def without_inner(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """What ``resolved`` found, without values that no field takes."""
-
-
-def from_dotted(
-    base: type[P], values: Mapping[str, Any], class_name: str | None = None, substitutes: Substitutes | None = None
-) -> P:
-    """The part whose ``dotted`` values these are: an instance of ``base``, or of its subclass ``class_name``.
-
-    Values may come from a file of a stranger: parts are made of classes that are known already, everything else is a
-    plain value.
-
-    Args:
-        base: what kind of part it is.
-        values: by dotted key.
-        class_name: the subclass; ``base`` itself when not given.
-        substitutes: makes classes in the place of unknown ones; without it they are refused.
-
-    Raises:
-        ValueError: an unknown class or key, or a value that does not fit.
-    """
-    cls = subclass_named(base, class_name) if class_name else base
-    found = resolved(cls, values, {}, from_json, substitutes)
-    blueprint = chz.Blueprint(cls).apply(substitutes.without_inner(found) if substitutes else found)
-    try:
-        return blueprint.make()
-    except chz.blueprint._entrypoint.EntrypointException as error:
-        # the first paragraph says what is wrong, with the nearest name; the rest is about command lines
-        raise ValueError(str(error).strip().partition("\n\n")[0].replace("\n", " ")) from error
-    except TypeError as error:  # an abstract class is wanted of which no part was named
-        raise ValueError(str(error)) from error
-
-
-class Unfit(ValueError):
-    """A value that a key cannot take; the message is ``KEY=VALUE: expected …``."""
-
-
-def resolved(
-    cls: type,
-    given: Mapping[str, Any],
-    base: Mapping[str, Any],
-    read: Callable[[Any, Any], Any],
-    substitutes: Substitutes | None = None,
-) -> dict[str, Any]:
-    """What the values of dotted keys stand for: known classes where parts are wanted, plain values elsewhere.
-
-    Nothing is imported or called. Keys that no part takes keep their value as it is: chz refuses them.
-
-    Args:
-        cls: the class whose fields the keys name.
-        given: values as text or as JSON has them.
-        base: values below ``given``, of which classes matter.
-        read: makes a plain value of a given one and a field's type; raises ``ValueError`` saying what was expected.
-        substitutes: see ``from_dotted``.
-
-    Raises:
-        Unfit: a value does not fit its key.
-    """
-    for key in given:  # before any class is made: chz takes "...lr" for every lr, and pastes names into source
-        if not all(map(_is_name, key.split("."))):
-            raise Unfit(f"unknown key {_short(key)!r}: expected names with one point between them, such as recipe.lr")
-    known = dict(base)
-    for key in sorted(given, key=lambda key: key.count(".")):  # a part's class before what is below it
-        kind = _type_at(cls, key, known)
-        known[key] = given[key] if kind is None else _resolved(key, given[key], kind, read, substitutes)
-    return {key: known[key] for key in given}
-
-
-def _resolved(key: str, value: Any, kind: Any, read: Callable[[Any, Any], Any], substitutes: Substitutes | None) -> Any:
-    part, item = _part_type(kind), item_type(kind)
-    if part is not None:
-        return _class_of(key, value, kind, part, substitutes)
-    if item is not None and value in ("", []):
-        return ()
-    if item is not None and _part_type(item) is not None:
-        raise Unfit(f"{key}={_short(value)}: expected {key}.0=NAME, {key}.1=NAME and so on, {wanted(item)} each")
-    try:
-        return read(value, kind)
-    except ValueError as error:
-        raise Unfit(f"{key}={_short(value)}: expected {error}") from None
-
-
-def _class_of(key: str, value: Any, kind: Any, part: type[Part], substitutes: Substitutes | None) -> type[Part] | None:
-    """The class that a name stands for where a part is wanted."""
-    if value in (None, "None") and type(None) in alternatives(kind):
-        return None
-    if not isinstance(value, str):
-        raise Unfit(f"{key}={_short(value)}: expected the name of {wanted(part)}")
-    if substitutes is not None and value.isidentifier():
-        meant = [cls for cls in _named(part).get(value, []) if substitutes.means(cls)]
-        return meant[0] if len(meant) == 1 else substitutes.make(part, value, key)
-    try:
-        return subclass_named(part, value)
-    except ValueError as error:
-        raise Unfit(f"{key}={_short(value)}: {error}") from None
-
-
-def _is_name(segment: str) -> bool:
-    """Whether a part of a dotted key can be the name of a field, or a place in a tuple."""
-    if segment.isascii() and segment.isdigit():
-        return len(segment) <= 4  # whatever stands further behind is no place that anybody fills
-    return segment.isascii() and segment.isidentifier() and segment[0] != "_" and not keyword.iskeyword(segment)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 120 else f"{text[:117]}…"
-
-
-def _part_type(kind: Any) -> type[Part] | None:
-    """The class of parts that a field takes, None where it takes plain values."""
-    parts = [one for one in alternatives(kind) if isinstance(one, type) and issubclass(one, Part)]
-    return parts[0] if parts else None
-
-
-def _type_at(cls: type, key: str, known: Mapping[str, Any]) -> Any | None:
-    """The type of the field that a dotted key names, None where there is none.
-
-    Classes of the parts on the way are those of ``known``, else those that chz would make.
-    """
-    kind: Any = cls
-    field: Field | None = None
-    path = ""
-    for name in key.split("."):
-        if name.isascii() and name.isdigit():
-            field, kind = None, item_type(kind)
-        else:
-            owner = _owner(known.get(path) if path else cls, field, kind)
-            field = chz.chz_fields(owner).get(name) if owner is not None else None
-            kind = field.x_type if field is not None else None
-        if kind is None:
-            return None
-        path = f"{path}.{name}" if path else name
-    return kind
-
-
-def _owner(chosen: Any, field: Field | None, kind: Any) -> type | None:
-    """The class whose fields stand below a key: the chosen one, else what chz makes of its field."""
-    if isinstance(chosen, Part):
-        return type(chosen)
-    if not isinstance(chosen, type):
-        made = field._blueprint_unspecified if field is not None else None
-        chosen = made if isinstance(made, type) else _part_type(kind)
-    return chosen if isinstance(chosen, type) and chz.is_chz(chosen) else None
-
-
 def is_base(cls: type) -> bool:
     """Whether a class is there to be derived from: it has abstract methods, or names ``abc.ABC`` as a base itself."""
     return bool(getattr(cls, "__abstractmethods__", None)) or abc.ABC in cls.__bases__
@@ -291,7 +135,7 @@ def is_base(cls: type) -> bool:
 
 def subclasses(base: type[P]) -> dict[str, type[P]]:
     """All concrete subclasses of ``base`` (itself included) by class name."""
-    return {name: found[0] for name, found in _named(base).items()}
+    return {name: found[0] for name, found in named(base).items()}
 
 
 def _below(base: type[P]) -> list[type[P]]:
@@ -302,7 +146,7 @@ def _below(base: type[P]) -> list[type[P]]:
     return found
 
 
-def _named(base: type[P]) -> dict[str, list[type[P]]]:
+def named(base: type[P]) -> dict[str, list[type[P]]]:
     """The concrete subclasses of ``base`` by class name, several where classes share it."""
     found: dict[str, list[type[P]]] = {}
     for cls in _below(base):
@@ -323,7 +167,7 @@ def subclass_named(base: type[P], name: str) -> type[P]:
     Raises:
         ValueError: no such class, with the nearest name; a class that is there to be derived from; several of the name.
     """
-    known = _named(base)
+    known = named(base)
     if name not in known:
         wider = {cls.__name__: cls for cls in _below(Part) if is_base(cls)}
         if name in wider:

@@ -13,6 +13,7 @@ import math
 import numbers
 import types
 import typing
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,11 @@ class Fraction(float):
 
     __chz_cast__ = read
     """The name under which chz finds it, where a class is made by chz alone."""
+
+
+def is_printable(text: str) -> bool:
+    """Whether a terminal shows a text as it is: one line, no escape, control or invisible characters."""
+    return not any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text)
 
 
 def nearest(word: str, options: Iterable[str]) -> str:

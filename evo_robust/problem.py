@@ -26,7 +26,9 @@ from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.files import check_cache
 from evo_robust.objectives.base import Constraint, Context, Gate, Objective, Say, silent
-from evo_robust.parts import Fraction, Part, UserError, dotted, from_dotted, nearest, parts_in, subclasses
+from evo_robust.parts import Fraction, Part, UserError, dotted, nearest, parts_in, subclasses
+from evo_robust.plain import is_printable
+from evo_robust.resolve import from_dotted
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.stand_ins import MODULE, StandIns, tell
 from evo_robust.workers import Staff
@@ -97,9 +99,15 @@ class Problem(Part):
                 )
 
     def _check_names(self) -> None:
-        """Refuse two different objectives of one name, wherever they are: both would write the same figures."""
+        """Refuse names that are no text, and two objectives of one name: both would write the same figures."""
         known: dict[str, Objective] = {}
         for objective in _objectives_in((self.objectives, self.recorded, self.constraints)):
+            for what, text in (("name", objective.name), ("unit", objective.unit)):
+                if not isinstance(text, str) or not is_printable(text):
+                    raise ValueError(
+                        f"expected the {what} of {type(objective).__name__} to be text of one line without control "
+                        f"characters, got {text!r}"
+                    )
             first = known.setdefault(objective.name, objective)
             if first != objective:
                 raise ValueError(
@@ -361,21 +369,16 @@ def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]
             del base[key]
         for index, n in enumerate(names):
             given.setdefault(f"{name}.{index}", n)
-    _refuse_gaps(given, base)
+    _refuse_odd_places(given)
     return given
 
 
-def _refuse_gaps(given: Mapping[str, str], base: Mapping[str, Any]) -> None:
-    """``objectives.5=Params`` beside three objectives leaves places that nothing fills; ``objectives.one`` is none."""
+def _refuse_odd_places(given: Mapping[str, str]) -> None:
+    """``objectives.one`` is no place."""
     for key in given:
         name, *below = key.split(".")
-        if name in _TUPLES and not re.fullmatch(r"0|[1-9][0-9]{0,5}", (below or "0")[0]):
+        if name in _TUPLES and not re.fullmatch(r"0|[1-9][0-9]*", (below or "0")[0]):
             raise UserError(f"unknown key {key!r}: expected {name}.0, {name}.1 and so on")
-    for name in _TUPLES:
-        places = sorted({int(m[1]) for key in (*given, *base) if (m := re.match(rf"{name}\.(\d+)(\.|$)", key))})
-        free = next((i for i, place in enumerate(places) if i != place), None)
-        if free is not None:
-            raise UserError(f"{name}.{places[free]}: expected {name}.{free}, the first place that is free")
 
 
 def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from evo_robust.parts import UserError
+from evo_robust.paths import refuse_odd_path
+from evo_robust.plain import is_printable
 
 DEEPEST = 64
 """Levels of lists and objects inside each other; files of this package have about five."""
@@ -89,6 +91,24 @@ def is_text(value: object) -> bool:
 def is_absent_or_text(value: object) -> bool:
     """Whether a value is text or null."""
     return value is None or isinstance(value, str)
+
+
+def is_absent_or_label(value: object) -> bool:
+    """Whether a value is null, or text that a terminal shows as it is: no control or escape characters."""
+    return value is None or (isinstance(value, str) and is_printable(value))
+
+
+def is_absent_or_path(value: object) -> bool:
+    """Whether a value is null, or text that can be a path."""
+    if value is None:
+        return True
+    if not isinstance(value, str):
+        return False
+    try:
+        refuse_odd_path("", value)
+    except ValueError:
+        return False
+    return True
 
 
 def is_object(value: object) -> bool:

@@ -34,7 +34,6 @@ from evo_robust.parts import (
     changed,
     digest,
     dotted,
-    from_dotted,
     nearest,
     seed_from,
     subclasses,
@@ -44,6 +43,7 @@ from evo_robust.plotting.robustness import draw_curve, draw_training
 from evo_robust.progress import duration, output
 from evo_robust.recipes import RECIPES, Recipe
 from evo_robust.record import FolderLock, library_versions
+from evo_robust.resolve import from_dotted
 from evo_robust.retraining import RESULT_FILE, SETTINGS_FILE, Result, Retraining, load_result, read_settings
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.nsga_phases import NSGAPhases
@@ -187,7 +187,10 @@ def _searched_set(genotype: Genotype | None) -> AdversarialSet:
     values = genotype.provenance.get("adversarial_set") if genotype else None
     if not isinstance(values, dict):
         raise UserError("adversarial_set=search: the genotype names none; expected adversarial_set=AdversarialSet")
-    return from_dotted(AdversarialSet, values)
+    try:
+        return from_dotted(AdversarialSet, values)
+    except ValueError as error:
+        raise UserError(f"adversarial_set=search: the genotype's adversarial_set.{error}") from None
 
 
 def _options_help() -> str:

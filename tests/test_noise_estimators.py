@@ -34,8 +34,9 @@ from evo_robust.estimators import (
 )
 from evo_robust.estimators.noises import spectrum
 from evo_robust.files import read_tensors, write_tensors
-from evo_robust.parts import Fraction, Part, from_dotted
+from evo_robust.parts import Fraction, Part
 from evo_robust.recipes import RECIPES
+from evo_robust.resolve import from_dotted
 from evo_robust.train import train
 
 DATA = Digits()

@@ -192,13 +192,39 @@ INFOS: list[tuple[dict[str, Any], str]] = [
     ({"device": 0}, "'device', got 0"),
     ({"versions": "1.0"}, "'versions', got \"1.0\""),
     ({"sessions": {}}, "'sessions', got {}"),
+    ({"source": "a\0b.py"}, "zero bytes"),
+    ({"source": "a\0b.py"}, "as 'source', got \"a\\u0000b.py\""),
+    ({"source": "n" * 300}, "as 'source', got \"nnn"),
+    ({"source": ""}, "'source', got \"\""),
+    *(
+        ({"objectives": wrong}, "'name' and 'unit' are null or text that can be printed as 'objectives', got ")
+        for wrong in (
+            *(5, None, "total", {}, [5], [None], ["total"], [[]]),
+            *([{"name": 5}], [{"name": ["total"]}], [{"name": "total", "unit": 5}], [{"unit": {"a": 1}}]),
+            *([{"name": "to\ntal"}], [{"name": "\x1b[31mred"}], [{"unit": "\x9b31m"}], [{"unit": "\u202ems"}]),
+            [{"name": "total"}, {"name": "distance", "unit": True}],
+        )
+    ),
 ]
 
 
-@pytest.mark.parametrize(("values", "said"), INFOS, ids=[json.dumps(values) for values, _ in INFOS])
+@pytest.mark.parametrize(("values", "said"), INFOS, ids=[json.dumps(values)[:40] for values, _ in INFOS])
 def test_a_problem_file_with_a_wrong_type_is_refused(folder: Path, values: dict[str, Any], said: str) -> None:
     change_info(folder, lambda info: info.update(values))
     refused(folder, said)
+
+
+def test_objectives_of_early_files_are_no_fault(folder: Path) -> None:
+    for told in ([], [{}, {"name": None, "unit": None}], [{"name": "total", "unit": "µm²", "more": [1]}]):
+        change_info(folder, lambda info, told=told: info.update(objectives=told))
+        assert len(load_run(folder).evaluations) == 12
+    change_info(folder, lambda info: info.pop("objectives"))
+    assert len(load_run(folder).evaluations) == 12
+
+
+def test_a_name_that_no_file_could_hold_is_refused_before_the_search() -> None:
+    with pytest.raises(ValueError, match=r"name of Total to be text of one line .*, got 'to\\ntal'"):
+        chz.replace(PROBLEM, objectives=(Total(label="to\ntal"), Distance()))
 
 
 @pytest.mark.parametrize("key", ["schema", "values", "identity"])

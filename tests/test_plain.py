@@ -13,8 +13,9 @@ import pytest
 
 from evo_robust import NSGA2, PGD, CleanError, Digits, NSGAPhases, PGDTraining, RobustError, Standard, Threat
 from evo_robust.cli import make
-from evo_robust.parts import Part, UserError, digest, dotted, from_dotted, subclasses
+from evo_robust.parts import Part, UserError, digest, dotted, subclasses
 from evo_robust.plain import Fraction, fault, from_json, read
+from evo_robust.resolve import from_dotted
 from evo_robust.spaces.base import SearchSpace
 
 Word = Literal["linf", "l2"]

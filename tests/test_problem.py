@@ -18,8 +18,9 @@ from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
 from evo_robust.objectives.fsp import FSPDistance
-from evo_robust.parts import LATER, Fraction, Part, UserError, digest, dotted, from_dotted, nearest
+from evo_robust.parts import LATER, Fraction, Part, UserError, digest, dotted, nearest
 from evo_robust.problem import Problem, find, load, override, problem_files, problem_from_dict, problem_to_dict, summary
+from evo_robust.resolve import from_dotted
 
 
 @chz.chz
