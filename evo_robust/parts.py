@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import abc
+import enum
 import hashlib
 import json
 import numbers
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import chz
 from chz.field import Field
 
-from evo_robust.plain import Fraction, fault, fits, nearest
+from evo_robust.plain import Fraction, fault, fits, from_json, nearest, shortened, without_numpy
 
 __all__ = ["Fraction", "nearest"]
 
@@ -48,7 +50,12 @@ class Part:
         for name, field in chz.chz_fields(self).items():
             kind = _declared(field)
             # what a field is given, before it makes something else of it
-            value = getattr(self, field.x_name if field._munger is not None else name)
+            own = field.x_name if field._munger is not None else name
+            value = getattr(self, own)
+            if (plain := without_numpy(value)) is not value:  # stored as what it stands for, as chz stores it
+                for place in {own, field.x_name} & vars(self).keys():
+                    object.__setattr__(self, place, plain)
+                value = plain
             if not fits(value, kind):
                 raise ValueError(f"expected {type(self).__name__}.{name} to be {fault(value, kind)}")
 
@@ -78,7 +85,7 @@ def refuse_unless(part: object, *checks: tuple[str, bool, str], prefix: str = ""
     """
     for name, good, expected in checks:
         if not good:
-            raise ValueError(f"expected {prefix}{name} {expected}, got {getattr(part, name)!r}")
+            raise ValueError(f"expected {prefix}{name} {expected}, got {shortened(repr(getattr(part, name)))}")
 
 
 def parts_in(value: object) -> Iterator[Part]:
@@ -99,7 +106,45 @@ def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
     """
     skip = set(_fields_that(_says_where, part)) if identity else set()
     values = chz.beta_to_blueprint_values(part)
-    return {key: _plain(value) for key, value in values.items() if key not in skip}
+    try:
+        return {key: _plain(value) for key, value in values.items() if key not in skip}
+    except TypeError:
+        refuse_unwritable(part)
+        raise
+
+
+def refuse_unwritable(part: object) -> None:
+    """Refuse a part with a field that no record could hold and give back.
+
+    Raises:
+        UserError: naming the class and the field.
+    """
+    for owner in parts_in(part):
+        for name, field in chz.chz_fields(owner).items():
+            value = getattr(owner, field.x_name)
+            try:
+                good = _comes_back(value, _declared(field))
+            except (TypeError, ValueError):
+                good = False
+            if not good:
+                raise UserError(
+                    f"{type(owner).__name__}.{name} cannot be recorded and read again: expected a part, text, a "
+                    "number, true or false, None, a Path or a member of an Enum (of a field that is "
+                    f"declared as such), or a tuple of these, got {shortened(repr(value))}"
+                )
+
+
+def _comes_back(value: Any, kind: Any) -> bool:
+    """Whether a record can hold a value; paths and members of an Enum are text there, which the type reads again."""
+    if isinstance(value, tuple) and any(isinstance(item, Part) for item in value):
+        return all(isinstance(item, Part) for item in value)
+    if isinstance(value, Part):
+        return True
+    items = value if isinstance(value, tuple) else (value,)
+    written = _plain(value)
+    if any(isinstance(item, (Path, enum.Enum)) for item in items):
+        return bool(from_json(written, kind) == value)
+    return True
 
 
 def _says_where(field: Field, value: object) -> bool:
@@ -187,6 +232,13 @@ def _plain(value: Any) -> Any:
         return {"class": type(value).__name__, **dotted(value)}
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, enum.Enum):  # some are text or numbers too
+        if value.name in type(value).__members__:
+            return value.name
+        raise TypeError(f"expected a member of {type(value).__name__}, got {value!r}")
+    value = without_numpy(value)
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, numbers.Integral):  # numpy's too
@@ -225,7 +277,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     keys = sorted(old.keys() | new.keys())
     missing = "(absent)"
     return [
-        f"{k}: {old.get(k, missing)} → {new.get(k, missing)}"
+        f"{shortened(k)}: {shortened(str(old.get(k, missing)))} → {shortened(str(new.get(k, missing)))}"
         for k in keys
         if old.get(k, missing) != new.get(k, missing)
     ]

@@ -18,7 +18,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 _NOTHING = type(None)
+
+
+MOST = 100_000
+"""Values that a tuple of a field holds at most: nobody means more, and a message must not wait for them."""
 
 
 class Fraction(float):
@@ -46,10 +52,28 @@ def is_printable(text: str) -> bool:
     return not any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text)
 
 
+LONGEST_SHOWN = 120
+"""Letters of a value that a message repeats."""
+
+
+def shortened(text: str) -> str:
+    """A text for a message, cut where it is long."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}…"
+
+
+def without_numpy(value: Any) -> Any:
+    """The plain number, truth value or text that a numpy scalar stands for, in a tuple too; all else as it is."""
+    if isinstance(value, tuple) and any(isinstance(item, (np.generic, tuple)) for item in value):
+        plain = tuple(map(without_numpy, value))
+        changed = any(new is not old for new, old in zip(plain, value, strict=True))
+        return plain if changed and type(value) is tuple else value
+    return value.item() if isinstance(value, (np.bool_, np.number, np.str_)) else value
+
+
 def nearest(word: str, options: Iterable[str]) -> str:
     """Sentence that names the options closest to ``word``, or all of them when none is close."""
     known = sorted(options)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = [] if len(word) > 10 * LONGEST_SHOWN else difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(known)}"
 
 
@@ -96,7 +120,7 @@ def checker(kind: Any) -> Callable[[Any], bool]:
         return lambda value: any(type(value) is type(word) and value == word for word in args)
     if origin is tuple and len(args) == 2 and args[1] is ...:
         check = checker(args[0])
-        return lambda value: isinstance(value, tuple) and all(map(check, value))
+        return lambda value: isinstance(value, tuple) and len(value) <= MOST and all(map(check, value))
     if origin is tuple:
         places = tuple(map(checker, args))
         return lambda value: (
@@ -156,6 +180,8 @@ def fault(value: Any, kind: Any) -> str | None:
     """
     if fits(value, kind):
         return None
+    if isinstance(value, tuple) and len(value) > MOST:
+        return _at_most(len(value))
     hint = ""
     words = [word for one in alternatives(kind) if typing.get_origin(one) is Literal for word in typing.get_args(one)]
     if isinstance(value, str) and words:
@@ -163,12 +189,16 @@ def fault(value: Any, kind: Any) -> str | None:
     elif _is_endless(value):
         return f"{wanted(kind).replace('a number', 'a finite number')}, got {_shown(value)}"
     elif isinstance(value, str):
-        hint = ": without quotes in Python" if _reads(value, kind) else ""
+        hint = _in_python(value, kind)
     elif isinstance(value, list) and checker(kind)(tuple(value)):
         hint = f": a tuple, ({', '.join(map(repr, value))},)"
     elif isinstance(value, tuple) and item_type(kind) is not None:
         hint = _hint_of_items(value, item_type(kind))
     return f"{wanted(kind)}, got {_shown(value)}{hint}"
+
+
+def _at_most(n: int) -> str:
+    return f"at most {MOST:,} values, got {n:,}"
 
 
 def _nearest_word(value: str, words: list[str]) -> str:
@@ -183,12 +213,19 @@ _SPELLINGS = {"inf": "linf", "infinity": "linf", "euclidean": "l2", "fp32": "flo
 """Other libraries' words for ours."""
 
 
-def _reads(text: str, kind: Any) -> bool:
+def _in_python(text: str, kind: Any) -> str:
+    """How a text that the command line would take is written in Python; empty where it would not take it."""
     try:
-        read(text, kind)
+        value = read(text, kind)
     except ValueError:
-        return False
-    return True
+        return ""
+    if isinstance(value, enum.Enum):
+        return f": in Python {type(value).__name__}.{value.name}"
+    if isinstance(value, Path):
+        return f": in Python Path({shortened(text)!r})"
+    if isinstance(value, (bool, tuple)):
+        return f": in Python {shortened(repr(value))}"
+    return ": without quotes in Python"
 
 
 def _shown(value: Any) -> str:
@@ -216,6 +253,8 @@ def read(text: str, kind: Any) -> Any:
             raise ValueError(wanted(kind).replace("a number", "a finite number"))
     words = [word for one in several if typing.get_origin(one) is Literal for word in typing.get_args(one)]
     item = item_type(kind)
+    if item is not None and text.count(",") >= MOST:
+        raise ValueError(_at_most(text.count(",") + 1))
     if item is not None:
         raise ValueError(f"{wanted(item)}, several with commas between{_hint_of_items(text.split(','), item)}")
     raise ValueError(wanted(kind) + (_nearest_word(text, words) if words else ""))
@@ -246,7 +285,9 @@ def _read(text: str, kind: Any) -> Any:
             if text == str(word):
                 return word
     elif origin is tuple:
-        items = text.split(",") if text else []
+        items = text.split(",", MOST) if text else []
+        if len(items) > MOST:
+            raise ValueError
         kinds = [args[0]] * len(items) if len(args) == 2 and args[1] is ... else list(args)
         return tuple(read(item, one) for item, one in zip(items, kinds, strict=True))
     elif kind is bool:
@@ -270,6 +311,8 @@ def from_json(value: Any, kind: Any) -> Any:
     """
     if kind is Any and isinstance(value, list):
         return tuple(from_json(item, Any) for item in value)
+    if isinstance(value, list) and len(value) > MOST:
+        raise ValueError(_at_most(len(value)))
     if isinstance(value, list):
         for one in alternatives(kind):
             args = typing.get_args(one)

@@ -26,7 +26,7 @@ from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.files import check_cache
 from evo_robust.objectives.base import Constraint, Context, Gate, Objective, Say, silent
-from evo_robust.parts import Fraction, Part, UserError, dotted, nearest, parts_in, subclasses
+from evo_robust.parts import Fraction, Part, UserError, dotted, nearest, parts_in, refuse_unwritable, subclasses
 from evo_robust.plain import is_printable
 from evo_robust.resolve import from_dotted
 from evo_robust.spaces.base import SearchSpace
@@ -413,7 +413,12 @@ def _text(value: Any) -> str:
 
 
 def problem_to_dict(problem: Problem) -> dict[str, Any]:
-    """The problem as ``problem.json`` holds it."""
+    """The problem as ``problem.json`` holds it.
+
+    Raises:
+        UserError: a part has a field that no file could hold.
+    """
+    refuse_unwritable(problem)
     return {
         "values": dotted(problem),
         "identity": dotted(problem, identity=True),

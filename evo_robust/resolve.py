@@ -14,7 +14,7 @@ import chz
 from chz.field import Field
 
 from evo_robust.parts import Part, is_base, named, subclass_named, subclasses
-from evo_robust.plain import alternatives, from_json, item_type, wanted
+from evo_robust.plain import alternatives, from_json, item_type, shortened, wanted
 
 P = TypeVar("P", bound=Part)
 
@@ -91,7 +91,9 @@ def resolved(
     # before any class is made: chz would fill the gaps, takes "...lr" for every lr, and pastes names into source
     for key in given:
         if not all(map(_is_name, key.split("."))):
-            raise Unfit(f"unknown key {_short(key)!r}: expected names with one point between them, such as recipe.lr")
+            raise Unfit(
+                f"unknown key {shortened(key)!r}: expected names with one point between them, such as recipe.lr"
+            )
     known = dict(base)
     for key in sorted(given, key=lambda key: key.count(".")):  # a part's class before what is below it
         kind = _type_at(cls, key, known)
@@ -110,11 +112,11 @@ def _refuse_gaps(cls: type, known: Mapping[str, Any]) -> None:
         free = next((i for i, place in enumerate(sorted(filled)) if i != place), None)
         if free is None:
             continue
-        key = f"{_short(path)}.{min(place for place in filled if place > free)}"
+        key = f"{shortened(path)}.{min(place for place in filled if place > free)}"
         if item_type(_type_at(cls, path, known)) is not None:
-            raise Unfit(f"{key}: expected {_short(path)}.{free}, the first place that is free")
+            raise Unfit(f"{key}: expected {shortened(path)}.{free}, the first place that is free")
         if max(filled) > 999:  # chz would go through all the places before it
-            raise Unfit(f"unknown key {key!r}: {_short(path)} has no places")
+            raise Unfit(f"unknown key {key!r}: {shortened(path)} has no places")
 
 
 def missing_part(cls: type, known: Mapping[str, Any]) -> str | None:
@@ -152,11 +154,13 @@ def _resolved(key: str, value: Any, kind: Any, read: Callable[[Any, Any], Any], 
     if item is not None and value in ("", []):
         return ()
     if item is not None and _part_type(item) is not None:
-        raise Unfit(f"{key}={_short(value)}: expected {key}.0=NAME, {key}.1=NAME and so on, {wanted(item)} each")
+        raise Unfit(
+            f"{key}={shortened(str(value))}: expected {key}.0=NAME, {key}.1=NAME and so on, {wanted(item)} each"
+        )
     try:
         return read(value, kind)
     except ValueError as error:
-        raise Unfit(f"{key}={_short(value)}: expected {error}") from None
+        raise Unfit(f"{key}={shortened(str(value))}: expected {error}") from None
 
 
 def _class_of(key: str, value: Any, kind: Any, part: type[Part], substitutes: Substitutes | None) -> type[Part] | None:
@@ -164,14 +168,14 @@ def _class_of(key: str, value: Any, kind: Any, part: type[Part], substitutes: Su
     if value in (None, "None") and type(None) in alternatives(kind):
         return None
     if not isinstance(value, str):
-        raise Unfit(f"{key}={_short(value)}: expected the name of {wanted(part)}")
+        raise Unfit(f"{key}={shortened(str(value))}: expected the name of {wanted(part)}")
     if substitutes is not None and value.isidentifier():
         meant = [cls for cls in named(part).get(value, []) if substitutes.means(cls)]
         return meant[0] if len(meant) == 1 else substitutes.make(part, value, key)
     try:
         return subclass_named(part, value)
     except ValueError as error:
-        raise Unfit(f"{key}={_short(value)}: {error}") from None
+        raise Unfit(f"{key}={shortened(str(value))}: {error}") from None
 
 
 def _is_name(segment: str) -> bool:
@@ -179,11 +183,6 @@ def _is_name(segment: str) -> bool:
     if segment.isascii() and segment.isdigit():
         return len(segment) < 19 and str(int(segment)) == segment
     return segment.isascii() and segment.isidentifier() and segment[0] != "_" and not keyword.iskeyword(segment)
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 120 else f"{text[:117]}…"
 
 
 def _part_type(kind: Any) -> type[Part] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from evo_robust import NSGA2, PGD, CleanError, Digits, NSGAPhases, PGDTraining, RobustError, Standard, Threat
 from evo_robust.cli import make
-from evo_robust.parts import Part, UserError, digest, dotted, subclasses
+from evo_robust.parts import Part, UserError, digest, dotted, refuse_unwritable, subclasses
 from evo_robust.plain import Fraction, fault, from_json, read
 from evo_robust.resolve import from_dotted
 from evo_robust.spaces.base import SearchSpace
@@ -219,3 +221,119 @@ def test_types_of_ones_own_are_not_refused() -> None:
         Unusual(half=3)
     with pytest.raises(ValueError, match=r"Unusual\.words to be a whole number"):
         Unusual(words="s")
+
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = 2
+
+
+class Mode(enum.StrEnum):
+    FAST = "quick"
+
+
+class Bits(enum.Flag):
+    A = 1
+    B = 2
+
+
+@chz.chz
+class Filed(Part):
+    """Fields whose values files hold as text."""
+
+    path: Path = Path("a/b")
+    places: tuple[Path, ...] = (Path("c"),)
+    colour: Colour = Colour.RED
+    colours: tuple[Colour, ...] = (Colour.BLUE, Colour.RED)
+    mode: Mode | None = Mode.FAST
+    whole: int = 3
+    flag: bool = True
+    word: Literal["a", 1] = "a"
+    name: str = "x"
+
+
+def test_paths_and_members_of_enums_are_recorded_and_read_again() -> None:
+    part = Filed(path=Path("/x"), colour=Colour.BLUE)
+    written = json.loads(json.dumps(dotted(part)))
+    assert (written["path"], written["colour"], written["mode"], written["places"]) == ("/x", "BLUE", "FAST", ["c"])
+    assert from_dotted(Filed, written) == part and digest(part) != digest(Filed())
+
+
+@chz.chz
+class Unrecorded(Part):
+    """Fields that no file can hold."""
+
+    table: dict[str, float] | None = None
+    parts: dict[str, Filed] | None = None
+    call: Callable[[int], int] | None = None
+    anything: Any = None
+    text_or_path: str | Path = "a"
+    bits: Bits = Bits.A
+    mixed: tuple[Any, ...] = ()
+    array: Any = None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("table", {"a": 1.0}),
+        ("parts", {"a": Filed()}),
+        ("call", abs),
+        ("anything", Path("a")),
+        ("anything", Colour.RED),
+        ("anything", {1}),
+        ("text_or_path", Path("a")),
+        ("bits", Bits.A | Bits.B),
+        ("mixed", (Filed(), 1)),
+        ("array", np.zeros(3)),
+    ],
+)
+def test_what_no_record_could_hold_is_named(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"Unrecorded\.{field} cannot be recorded .*expected a part, text, a"):
+        refuse_unwritable(Unrecorded(**{field: value}))
+    refuse_unwritable((Unrecorded(), Filed()))
+
+
+def test_scalars_of_numpy_are_stored_as_what_they_stand_for() -> None:
+    part = Filed(whole=np.int64(3), flag=np.True_, word=np.str_("a"), name=np.str_("x"))
+    assert part == Filed() and digest(part) == digest(Filed())
+    assert [type(v) for v in (part.whole, part.flag, part.word, part.name)] == [int, bool, str, str]
+    assert type(Filed(word=np.int64(1)).word) is int
+    eps = RobustError(eps=(np.float64(0.1), np.float32(0.25))).eps
+    assert eps == (0.1, 0.25) and not any(isinstance(value, np.generic) for value in eps)
+    for field, value in (("flag", np.int64(1)), ("whole", np.True_), ("word", np.int64(2)), ("whole", np.float64(3))):
+        with pytest.raises(ValueError, match=rf"Filed\.{field}"):
+            Filed(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "hint"),
+    [
+        ("path", "a/b", r": in Python Path\('a/b'\)$"),
+        ("places", "a,b", r": in Python \(PosixPath"),
+        ("colour", "RED", r": in Python Colour\.RED$"),
+        ("colour", "red", r"got 'red'$"),
+        ("whole", "3", ": without quotes in Python$"),
+        ("flag", "yes", ": in Python True$"),
+        ("name", 3, "got 3$"),
+    ],
+)
+def test_how_a_text_is_written_in_python(field: str, value: Any, hint: str) -> None:
+    with pytest.raises(ValueError, match=rf"Filed\.{field} .*{hint}"):
+        Filed(**{field: value})
+
+
+def test_a_million_values_are_refused_at_once_and_not_repeated() -> None:
+    many = tuple(range(1, 1_000_001))
+    calls: list[Callable[[], object]] = [
+        lambda: Standard(schedule="step", milestones=many),
+        lambda: from_dotted(Standard, {"milestones": list(many)}),
+        lambda: make(Standard, {"milestones": ",".join(map(str, many))}, {}, "test"),
+    ]
+    for call in calls:
+        with pytest.raises((ValueError, UserError), match=r"at most 100,000 values, got 1,000,000") as caught:
+            call()
+        assert len(str(caught.value)) < 400
+    with pytest.raises(ValueError, match="with schedule=step") as shorter:
+        Standard(milestones=many[:50_000])
+    assert len(str(shorter.value)) < 400
