@@ -163,10 +163,11 @@ def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any
         return blueprint.make()
     except _entrypoint.EntrypointException as error:
         raise UserError(_readable(str(error), given, _known_keys(blueprint))) from error
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            (isinstance(error, TypeError) and missing_part(cls, {**base, **values})) or str(error)
-        ) from error
+    except TypeError as error:  # an abstract class is wanted of which no part was named
+        missing = missing_part(cls, {**base, **values})  # type: ignore[arg-type]
+        raise UserError(missing or str(error)) from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _known_keys(blueprint: chz.Blueprint[Any]) -> list[str]:
