@@ -20,7 +20,7 @@ from evo_robust import signals
 from evo_robust.data import cache_folder
 from evo_robust.files import FULL
 from evo_robust.parts import UserError, nearest
-from evo_robust.plain import read
+from evo_robust.plain import message, read
 from evo_robust.resolve import Unfit, missing_part, resolved
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ def _answered(main: Main, argv: list[str]) -> int:
         sys.stdout.flush()  # a reader that is gone shows here at the latest
         return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # `… | head` has read enough
@@ -78,7 +78,7 @@ def _answered(main: Main, argv: list[str]) -> int:
             raise
         if error.filename is None:  # files say their names
             _silence()
-        print(f"error: {_on_disk(error)}", file=sys.stderr)
+        print(f"error: {message(_on_disk(error))}", file=sys.stderr)
         return 2
 
 

@@ -26,7 +26,7 @@ from evo_robust.budget import WithinBudget, parse_budget, structure_of, within
 from evo_robust.cli import TRUST, command, parse
 from evo_robust.device import choose_device
 from evo_robust.figures import figures_of
-from evo_robust.files import make_folder, naming, read_tensors, write_tensors
+from evo_robust.files import DamagedFile, make_folder, naming, read_tensors, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.indicators import pick
 from evo_robust.ledger import Run, comparable, derived_of, load_run, unfinished
@@ -312,10 +312,13 @@ def retrained(source: Path, folder: Path, *, weights: bool = True) -> Exported:
         return Exported(genotype, folder)
     model = genotype.build()
     tensors, _ = read_tensors(source / WEIGHTS_NAME)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError:
-        raise UserError(f"{source / WEIGHTS_NAME} does not fit the network of {source / FILE_NAME}") from None
+    # numbers of another kind would be rounded without a word
+    wanted, found = ({name: (t.dtype, t.shape) for name, t in kind.items()} for kind in (model.state_dict(), tensors))
+    if found != wanted:
+        raise UserError(f"{source / WEIGHTS_NAME} does not fit the network of {source / FILE_NAME}")
+    if odd := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        raise DamagedFile(source / WEIGHTS_NAME, f"{odd[0]} holds NaN or infinity", "train the network again")
+    model.load_state_dict(tensors)
     return Exported(genotype, folder, model.eval(), tuple(result.sentences()))
 
 

@@ -36,7 +36,8 @@ class DamagedFile(UserError):
     """
 
     def __init__(self, path: Path, reason: object, advice: str = "delete it and run the command again") -> None:
-        super().__init__(f"{path} is damaged ({reason}); {advice}")
+        # torch's reasons name one tensor a line
+        super().__init__(f"{path} is damaged ({' '.join(str(reason).split())}); {advice}")
         self.path, self.reason, self._advice = path, str(reason), advice
 
     def __reduce__(self) -> tuple[type[DamagedFile], tuple[Path, str, str]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from evo_robust.genotype import Genotype
 from evo_robust.parts import UserError
+from evo_robust.plain import visible
 from evo_robust.spaces.ops import Normalize
 from evo_robust.standalone import standalone_source, tidy_imports
 
@@ -96,7 +97,10 @@ def model_card(genotype: Genotype, model: nn.Module, notes: Sequence[str] = ()) 
     kind = type(model)
     expression = _call(kind.__name__, arguments(genotype.architecture, genotype.n_classes, genotype.in_shape))
     with torch.no_grad():
-        logits = [[round(v, 6) for v in row] for row in model(probe(genotype.in_shape)).tolist()]
+        answers = model(probe(genotype.in_shape))
+    if not bool(answers.isfinite().all()):
+        raise UserError("with these weights the network answers NaN or infinity: expected finite logits")
+    logits = [[round(v, 6) for v in row] for row in answers.tolist()]
     loader = _LOADER.format(
         weights=WEIGHTS_NAME,
         in_shape=genotype.in_shape,
@@ -165,7 +169,7 @@ def _description(genotype: Genotype, model: nn.Module, notes: Sequence[str]) -> 
         *_section("Origin", _table({k: v for k, v in origin.items() if k not in ("versions", "retrained")})),
         *_section("Versions", _table(origin.get("versions", {}))),
     ]
-    text = "\n".join(sections).strip()
+    text = visible("\n".join(sections).strip())  # Python reads no file with zero bytes
     return text.replace("\\", "\\\\").replace('"""', "'''")
 
 

@@ -26,6 +26,39 @@ _NOTHING = type(None)
 MOST = 100_000
 """Values that a tuple of a field holds at most: nobody means more, and a message must not wait for them."""
 
+LONGEST_MESSAGE = 5_000
+"""Characters of a message that are shown; whole paths of a file system fit."""
+
+
+def visible(text: str) -> str:
+    """Text as it may be shown on a terminal or stand in a file of text.
+
+    Names and values come from strangers' files: what would move the cursor, colour the screen, hide or turn around what
+    stands there is written as Python's escape for it. Line ends and tabs stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNSEEN and c not in "\n\t" else c for c in text)
+
+
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's kinds of characters that nobody sees: controls, formats, halves of surrogate pairs, ends of lines."""
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def one_line(text: str) -> str:
+    """Like ``visible``, with line ends and tabs as escapes too: a value inside a message cannot begin a line."""
+    return "".join(_escaped(c) if c in "\n\t" else c for c in visible(text))
+
+
+def message(text: object) -> str:
+    """A message as it is shown: ``visible``, its middle left out where it is longer than anybody would read."""
+    shown, half = visible(str(text)), LONGEST_MESSAGE // 2
+    return shown if len(shown) <= LONGEST_MESSAGE else f"{shown[:half]} … {shown[-half:]}"
+
 
 class Fraction(float):
     """A float that may be written as a quotient: ``8/255`` on the command line is 0.0314."""
@@ -57,7 +90,8 @@ LONGEST_SHOWN = 120
 
 
 def shortened(text: str) -> str:
-    """A text for a message, cut where it is long."""
+    """A text for a message, on one line and cut where it is long."""
+    text = one_line(text[: LONGEST_SHOWN + 1])
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}…"
 
 

@@ -12,13 +12,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColum
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from evo_robust.plain import visible
+
 if TYPE_CHECKING:
     from evo_robust.record import Progress
 
 
+class _Plain(Console):
+    """Shows text as it stands: brackets in names are no markup, and what is unseen in them is an escape."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See :class:`rich.console.Console`; the text of every line, cell and title comes by here."""
+        return super().render_str(visible(text), **options)
+
+
 def output() -> Console:
     """The terminal, or plain lines wide enough for tables where output is kept in a file."""
-    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
+    width = None if sys.stdout.isatty() else 120
+    return _Plain(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 class Reporter(abc.ABC):

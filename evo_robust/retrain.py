@@ -39,6 +39,7 @@ from evo_robust.parts import (
     subclasses,
 )
 from evo_robust.paths import refuse_odd_path
+from evo_robust.plain import one_line
 from evo_robust.plotting.robustness import draw_curve, draw_training
 from evo_robust.progress import duration, output
 from evo_robust.recipes import RECIPES, Recipe
@@ -215,7 +216,7 @@ def _name_to_class(
     if name is None or name in subclasses(base_class):
         return
     if name not in known:
-        raise UserError(f"{key}={name}: unknown; {nearest(name, [*known, *subclasses(base_class)])}")
+        raise UserError(f"{key}={one_line(name)}: unknown; {nearest(name, [*known, *subclasses(base_class)])}")
     del given[key]
     base[key] = known[name]
 

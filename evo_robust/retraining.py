@@ -219,15 +219,21 @@ def load_result(folder: Path) -> Result:
     return Result(**values)
 
 
+def _is_share(value: object) -> bool:
+    return is_number(value) and 0 <= value <= 1  # type: ignore[operator] # a number, as was asked
+
+
 _SETTINGS = {"identity": (is_object, "the values that decide the figures"), "versions": (is_object, "versions by name")}
 _COUNT = functools.partial(is_whole, smallest=0)
 _RESULT = {
     **dict.fromkeys(("network", "data", "recipe", "attack", "norm"), (is_text, "text")),
     **dict.fromkeys(("epochs", "n_train", "n_test", "n_classes", "params"), (_COUNT, "a whole number >= 0")),
-    **dict.fromkeys(("flops", "clean_error"), (is_number, "a finite number")),
-    **dict.fromkeys(("eps", "error"), (lambda v: isinstance(v, list) and all(map(is_number, v)), "finite numbers")),
+    "flops": (is_number, "a finite number"),
+    "clean_error": (_is_share, "a share of the images, from 0 to 1"),
+    "eps": (lambda v: isinstance(v, list) and all(map(is_number, v)), "finite numbers"),
+    "error": (lambda v: isinstance(v, list) and all(map(_is_share, v)), "shares of the images, from 0 to 1"),
     "adversarial": (
-        lambda v: v is None or (are_numbers(v) and {"error", "n"} <= v.keys()),
+        lambda v: v is None or (are_numbers(v) and {"error", "n"} <= v.keys() and _is_share(v["error"])),
         "null or {'error': …, 'n': …}",
     ),
     "seconds": (are_numbers, "finite numbers by name"),

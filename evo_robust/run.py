@@ -14,6 +14,7 @@ from evo_robust.device import choose_device
 from evo_robust.ledger import Run
 from evo_robust.parts import Part, UserError, nearest
 from evo_robust.paths import refuse_odd_path
+from evo_robust.plain import message
 from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
 from evo_robust.plotting.view import view_of
@@ -112,7 +113,7 @@ def _search(options: RunOptions, problem: Problem, argv: list[str]) -> Run:
         )
     except SearchFailed as error:
         reporter.stop()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message(error)}", file=sys.stderr)
         raise SystemExit(1) from error
     except BaseException:
         reporter.stop()
