@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -26,8 +27,8 @@ from evo_robust.analysis.separation import Separation, separation, write_points,
 from evo_robust.analysis.statistics import signed
 from evo_robust.analysis.study import LeftOut, Study, study_of, write_architectures
 from evo_robust.files import make_folder
-from evo_robust.ledger import load_run
-from evo_robust.parts import UserError
+from evo_robust.ledger import IMAGES, Run, load_run
+from evo_robust.parts import UserError, changed
 from evo_robust.paths import folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting.study_convolutions import draw_convolutions
 from evo_robust.plotting.study_density import draw_density
@@ -96,6 +97,7 @@ class Analysis:
         separation: best against worst; None where left out.
         changes: what finetuning changed; empty where left out.
         ranking: predictors against truths; None without truths.
+        cautions: lines that a reader of the ranking must know, such as that a truth read other images.
     """
 
     files: list[Path]
@@ -104,6 +106,7 @@ class Analysis:
     separation: Separation | None
     changes: list[Change]
     ranking: Ranking | None
+    cautions: tuple[str, ...] = ()
 
 
 def analyze(
@@ -128,7 +131,8 @@ def analyze(
     """
     paths = [Path(folder) for folder in (*folders, *truths)]
     names = names_of(paths)
-    views = [view_of(load_run(path, trust=trust), name) for path, name in zip(paths, names, strict=True)]
+    read = [load_run(path, trust=trust) for path in paths]
+    views = [view_of(run, name) for run, name in zip(read, names, strict=True)]
     found = [study_of(view, objective) for view in views]
     runs, truth_runs = found[: len(folders)], found[len(folders) :]
     work = _Work()
@@ -141,7 +145,25 @@ def analyze(
         raise UserError(f"{folders[0]}: nothing to draw: {'; '.join(dict.fromkeys(work.left_out.values()))}")
     if len(runs) == 1:
         work.add("study.csv", lambda path: write_architectures(runs[0], path))
-    return work.write(Path(out or folders[0]))
+    cautions = _other_images(read[: len(folders)], read[len(folders) :])
+    return dataclasses.replace(work.write(Path(out or folders[0])), cautions=cautions)
+
+
+def _other_images(runs: Sequence[Run], truths: Sequence[Run]) -> tuple[str, ...]:
+    """A line for every run and truth that did not read the same images."""
+    said = []
+    for run, truth in itertools.product(runs, truths):
+        mine, other = (_images_of(one) for one in (run, truth))
+        if IMAGES in mine and IMAGES in other:  # the digest says it, wherever the images lie
+            mine, other = {IMAGES: mine[IMAGES]}, {IMAGES: other[IMAGES]}
+        if differences := changed(mine, other):
+            said.append(f"caution: {run.folder} and its truth {truth.folder} read other images: {differences[0]}")
+    return tuple(said)
+
+
+def _images_of(run: Run) -> dict[str, Any]:
+    """What a run's record says of its images."""
+    return {k: v for k, v in run.info["identity"].items() if k == "data" or k.startswith("data.")}
 
 
 class _Work:
@@ -248,6 +270,8 @@ def _show(console: Console, found: Analysis) -> None:
         )
     if found.relations:
         console.print(relations_table(found.relations))
+    for line in found.cautions:
+        console.print(line, markup=False, soft_wrap=True)
     if found.ranking is not None:
         console.print(ranking_table(found.ranking))
         if found.ranking.left_out:

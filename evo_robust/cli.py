@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,8 @@ from evo_robust import signals
 from evo_robust.data import cache_folder
 from evo_robust.files import FULL
 from evo_robust.parts import UserError, nearest
-from evo_robust.plain import message, read
+from evo_robust.paths import LONGEST_PATH
+from evo_robust.plain import message, read, shortened
 from evo_robust.resolve import Unfit, missing_part, resolved
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ def _answered(main: Main, argv: list[str]) -> int:
         sys.stdout.flush()  # a reader that is gone shows here at the latest
         return status
     except UserError as error:
-        print(f"error: {message(error)}", file=sys.stderr)
+        print(f"error: {message(without_long(str(error), argv))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # `… | head` has read enough
@@ -80,6 +81,16 @@ def _answered(main: Main, argv: list[str]) -> int:
             _silence()
         print(f"error: {message(_on_disk(error))}", file=sys.stderr)
         return 2
+
+
+def without_long(text: str, argv: Sequence[str]) -> str:
+    """A message in which of a command's long arguments only the beginning is repeated."""
+    for argument in argv:
+        key, _, value = argument.partition("=")
+        for given in sorted((argument, key, value), key=len, reverse=True):
+            if len(given) > LONGEST_PATH // 8:  # paths that exist are said in full as a rule
+                text = text.replace(given, shortened(given))
+    return text
 
 
 # what files and folders answer, not what a mistake in the program does

@@ -45,8 +45,18 @@ def refuse_odd_paths(key: str, texts: Sequence[str]) -> None:
         refuse_odd_path(key, text)
 
 
+MOST_FOLDERS = 256
+"""Folders that a command takes at once; every beginning of them is looked for."""
+
+
 def folders_of(parts: Sequence[str]) -> tuple[str, ...]:
-    """Folders of a text that was parted at its commas; where a folder's own name has some, the longest one is meant."""
+    """Folders of a text that was parted at its commas; where a folder's own name has some, the longest one is meant.
+
+    Raises:
+        ValueError: too many.
+    """
+    if len(parts) > MOST_FOLDERS:
+        raise ValueError(f"expected at most {MOST_FOLDERS} folders at once, got {len(parts):,}")
     found, start = [], 0
     while start < len(parts):
         ends = range(len(parts), start, -1)

@@ -114,6 +114,8 @@ class Record:
         self._derived: list[list[Any]] = []
         self._scale: tuple[np.ndarray, np.ndarray] | None = None
         self._ledger: Any = None
+        self._good = 0  # bytes of the ledger's whole lines
+        self._begun = False
         self.rows: list[dict[str, Any]] = []
         self.n_measured = 0
         self.on_row: Callable[[dict[str, Any], bool], None] | None = None
@@ -163,11 +165,20 @@ class Record:
         self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
         self._ids = {row["id"]: row["architecture"] for row in rows}
         self._past = past_seconds(self.folder / PROGRESS_FILE)
-        write_json(path, self._info)
         # nothing waits in a buffer: what cannot be written is told at once, and closing has nothing left to fail on
         self._ledger = open(ledger, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
-        with naming(ledger):
-            self._ledger.truncate(good)
+        self._good = good
+        if not path.exists():
+            self.begin()
+
+    def begin(self) -> None:
+        """Write what this session is, once; a search that is refused before its first evaluation changes nothing."""
+        if self._begun:
+            return
+        self._begun = True
+        write_json(self.folder / PROBLEM_FILE, self._info)
+        with naming(self.folder / LEDGER_FILE):
+            self._ledger.truncate(self._good)
 
     def _check_same(self, old: dict[str, Any], path: Path) -> None:
         try:
@@ -270,6 +281,7 @@ class Record:
 
     def _append(self, line: bytes) -> None:
         """Write a whole line, or say why not; what a full disk took of it is taken back."""
+        self.begin()
         with naming(self.folder / LEDGER_FILE):
             end = self._ledger.seek(0, os.SEEK_END)
             try:

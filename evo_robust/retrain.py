@@ -15,7 +15,7 @@ import joblib
 import torch
 from torch import nn
 
-from evo_robust.adversarial_set import AdversarialSet
+from evo_robust.adversarial_set import FILES, AdversarialSet
 from evo_robust.attacks.base import Attack
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.inference import clean_error
@@ -23,7 +23,7 @@ from evo_robust.cli import HelpRequested, command, make, refuse_nothing, split
 from evo_robust.data import DATA_SETS, DataSet, cache_folder
 from evo_robust.data_checks import remarks
 from evo_robust.device import choose_device
-from evo_robust.files import make_folder, write_csv, write_json, write_tensors
+from evo_robust.files import check_cache, make_folder, write_csv, write_json, write_tensors
 from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.images import Images
 from evo_robust.ledger import IMAGES
@@ -262,6 +262,7 @@ def retrain(
     identity = {**dotted(settings, identity=True), "device": device.partition(":")[0]}
     if data.digest():
         identity[IMAGES] = data.digest()
+    _check_cache(settings, data)
     make_folder(folder)
     if not _check_folder(folder, identity):
         data = chz.replace(data, content="")
@@ -280,6 +281,15 @@ def retrain(
         result = _run(settings, model, folder, device, say)
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         return result
+
+
+def _check_cache(settings: Retraining, data: DataSet) -> None:
+    """Refuse a cache that takes no files, where an adversarial set has to be built in it."""
+    if settings.adversarial_set is None:
+        return
+    made = settings.adversarial_set.folder(data, cache_folder())
+    if not all((made / name).is_file() for name in FILES):
+        check_cache(cache_folder())
 
 
 def _check_folder(folder: Path, identity: Mapping[str, Any]) -> bool:

@@ -113,4 +113,5 @@ def _loop(
         reporter.generation(progress, problem.algorithm.n_gen)
         if on_generation:
             on_generation(adapted)
+    record.begin()  # all was known: it may be asked for longer or shorter than before
     reporter.stop()

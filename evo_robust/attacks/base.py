@@ -11,7 +11,7 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.parts import Fraction, Part
+from evo_robust.parts import Fraction, Part, parts_in
 
 Norm = Literal["linf", "l2"]
 
@@ -78,6 +78,32 @@ def check_balls(part: Part, shape: Sequence[int]) -> None:
         radii = ball.eps if isinstance(ball.eps, tuple) else (ball.eps,)  # type: ignore[attr-defined]
         for radius in radii:
             check_eps(radius, ball.norm, shape, name=key)  # type: ignore[attr-defined]
+    for owner in parts_in(part):
+        ball, step = getattr(owner, "threat", owner), getattr(getattr(owner, "attack", None), "step", None)
+        if step is None or not hasattr(ball, "eps"):
+            continue
+        farthest = 2 * (max(ball.eps) if isinstance(ball.eps, tuple) else ball.eps)
+        check_step(step, farthest, ball.norm, name=f"attack.step of {type(owner).__name__}")  # type: ignore[attr-defined]
+
+
+def widest(norm: Norm, shape: Sequence[int]) -> float:
+    """The largest distance between two images ``(c, h, w)`` in [0,1]."""
+    return 1.0 if norm == "linf" else math.sqrt(math.prod(shape))
+
+
+def check_step(step: float, farthest: float, norm: Norm, *, name: str = "step") -> None:
+    """Refuse a step beyond a ball's diameter: wherever it begins, it ends outside.
+
+    Raises:
+        ValueError: with the largest step that makes sense.
+    """
+    if step <= farthest * (1 + 1e-6):
+        return
+    hint = f": did you mean {step:g}/255?" if 1 <= step <= 255 * farthest else ""
+    raise ValueError(
+        f"expected {name} at most {farthest:.6g}, the diameter of the {norm} ball (units of the pixel range 0..1, such "
+        f"as 2/255), got {step:g}{hint}"
+    )
 
 
 def _balls(part: Part, prefix: str = "") -> Iterator[tuple[str, Part]]:

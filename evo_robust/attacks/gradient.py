@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.ball import project, steepest, unit_noise
-from evo_robust.attacks.base import Attack, Norm, Threat
+from evo_robust.attacks.base import Attack, Norm, Threat, check_step, widest
 from evo_robust.attacks.cascade import Cascade
 from evo_robust.attacks.checks import checked, ordinary, slope
 from evo_robust.attacks.inference import undisturbed
@@ -115,9 +115,16 @@ class GradientAttack(Attack, abc.ABC):
                 keep_going = training
             if training and not keep_going:
                 raise ValueError("expected a model in eval mode for keep_going=False, got one in train mode")
+            if start is not None and not (isinstance(start, Tensor) and start.dtype == x.dtype):
+                got = start.dtype if isinstance(start, Tensor) else type(start).__name__
+                raise ValueError(f"expected start as a {x.dtype} tensor {tuple(x.shape)}, got {got}")
             if start is not None and not (keep_going and start.shape == x.shape):
                 wanted = f"keep_going=True and start {tuple(x.shape)}"
                 raise ValueError(f"expected {wanted}, got keep_going={keep_going} and {tuple(start.shape)}")
+            if start is not None and not start.isfinite().all():
+                raise ValueError("expected a start of finite numbers, got NaN or infinities in it")
+            # the widest ball of all: recipes take one step at several strengths
+            check_step(self.budget(threat.eps).step, widest(threat.norm, x.shape[1:]), threat.norm)
             if generator is None and self.budget(threat.eps).random_start:
                 raise ValueError("expected a torch.Generator for random starts, got None")
             with undisturbed(model):
