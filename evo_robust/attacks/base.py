@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal, SupportsFloat, get_args
+from typing import Any, Literal, SupportsFloat, get_args
 
 import chz
 import torch
@@ -79,11 +79,12 @@ def check_balls(part: Part, shape: Sequence[int]) -> None:
         for radius in radii:
             check_eps(radius, ball.norm, shape, name=key)  # type: ignore[attr-defined]
     for owner in parts_in(part):
-        ball, step = getattr(owner, "threat", owner), getattr(getattr(owner, "attack", None), "step", None)
-        if step is None or not hasattr(ball, "eps"):
+        around: Any = getattr(owner, "threat", owner)
+        step = getattr(getattr(owner, "attack", None), "step", None)
+        if step is None or not hasattr(around, "eps"):
             continue
-        farthest = 2 * (max(ball.eps) if isinstance(ball.eps, tuple) else ball.eps)
-        check_step(step, farthest, ball.norm, name=f"attack.step of {type(owner).__name__}")  # type: ignore[attr-defined]
+        farthest = 2 * (max(around.eps) if isinstance(around.eps, tuple) else around.eps)
+        check_step(step, farthest, around.norm, name=f"attack.step of {type(owner).__name__}")
 
 
 def widest(norm: Norm, shape: Sequence[int]) -> float:
