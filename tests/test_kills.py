@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from benchmarks import kills
+
+from evo_robust import run
 
 SEARCH = [
     *("space.nodes=3", "space.channels=4", "evaluator.epochs=1", "recorded=", "recorded.0=Params"),
@@ -28,8 +31,15 @@ def test_killed_in_the_middle_of_evaluations_it_ends_with_the_same_record(
 
         await_moment(process, folder, Always())  # type: ignore[arg-type]
 
+    def run_here(method: str, workers: int, folder: Path) -> dict[str, Any]:
+        """What nobody kills: no process of its own, and for the undisturbed record no worker either."""
+        disturbed = folder.name.endswith("killed")
+        assert run.main(kills.arguments(method, workers if disturbed else 1, folder)) == 0
+        return kills.record(folder)
+
     await_moment = kills.await_moment
     monkeypatch.setattr(kills, "await_moment", soon)
+    monkeypatch.setattr(kills, "run_through", run_here)
     monkeypatch.setitem(kills.METHODS, "roco_baseline", SEARCH)
     done, same = kills.series("roco_baseline", 2, 2, tmp_path)
     assert same and {kill.signal for kill in done} == {"SIGINT", "SIGKILL"}

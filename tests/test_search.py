@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,27 +107,45 @@ def test_a_longer_search_goes_on_where_a_shorter_one_ended(tmp_path: Path) -> No
     assert figures(longer) == figures(run(toy(), tmp_path / "straight"))
 
 
-KILLED = """
-import sys
-sys.path.insert(0, {tests!r})
+# one import of torch, and a copy of that process for every search that is asked for
+KILLED = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_search import run, toy
 from toys import Toy
 from pathlib import Path
-run(toy(evaluator=Toy(seconds=0.02)), Path({folder!r}))
+for line in sys.stdin:
+    number = os.fork()
+    if not number:
+        run(toy(evaluator=Toy(seconds=0.02)), Path(line.strip()))
+        os._exit(0)
+    print(number, flush=True)
+    print(os.waitpid(number, 0)[1], flush=True)
 """
 
 
+@pytest.fixture(scope="module")
+def searches() -> Iterator[subprocess.Popen[str]]:
+    """Searches in the folder of every line that it reads; writes the process's number, and how it ended."""
+    command = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
 @pytest.mark.parametrize("after", [1, 17, 40])
-def test_killed_and_repeated_equals_uninterrupted(after: int, tmp_path: Path) -> None:
+def test_killed_and_repeated_equals_uninterrupted(searches: subprocess.Popen[str], after: int, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    code = KILLED.format(tests=str(Path(__file__).parent), folder=str(folder))
-    process = subprocess.Popen([sys.executable, "-c", code])
+    assert searches.stdin is not None and searches.stdout is not None
+    searches.stdin.write(f"{folder}\n")
+    searches.stdin.flush()
+    number = int(searches.stdout.readline())
     ledger = folder / "evaluations.jsonl"
+    until = time.monotonic() + 240
     while not ledger.exists() or ledger.read_bytes().count(b"\n") < after:
-        assert process.poll() is None, "the search ended before it could be killed"
+        assert time.monotonic() < until, "the search stands still"
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(number, signal.SIGKILL)
+    assert int(searches.stdout.readline()) == signal.SIGKILL, "the search ended before it could be killed"
     with ledger.open("ab") as file:
         file.write(b'{"id": 999, "generation": 3, "geno')  # what a write cut short leaves
     left = read_ledger(ledger)[0]

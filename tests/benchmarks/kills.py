@@ -74,12 +74,16 @@ class Kill:
     gone: float
 
 
+def arguments(method: str, workers: int, folder: Path) -> list[str]:
+    """What the command of a search is given."""
+    few = ["data.train_limit=150", "data.test_limit=40", "device=cpu", "plot=false", f"workers={workers}"]
+    return [f"problem={method}", *METHODS[method], *few, f"out={folder}"]
+
+
 def start(method: str, workers: int, folder: Path) -> subprocess.Popen[str]:
     """The search's command, in a group of processes of its own, as a terminal starts one."""
-    few = ["data.train_limit=150", "data.test_limit=40", "device=cpu", "plot=false", f"workers={workers}"]
-    command = [sys.executable, "-m", "evo_robust.run", f"problem={method}", *METHODS[method], *few, f"out={folder}"]
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "evo_robust.run", *arguments(method, workers, folder)],
         env={**os.environ, "EVO_ROBUST_CACHE": str(folder.with_name(f"{folder.name}-cache")), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
