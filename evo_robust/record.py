@@ -165,11 +165,12 @@ class Record:
         self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
         self._ids = {row["id"]: row["architecture"] for row in rows}
         self._past = past_seconds(self.folder / PROGRESS_FILE)
+        if not path.exists():  # first, so that the folder is known as this search's whatever fails next
+            write_json(path, self._info)
+            self._begun = True
         # nothing waits in a buffer: what cannot be written is told at once, and closing has nothing left to fail on
         self._ledger = open(ledger, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
         self._good = good
-        if not path.exists():
-            self.begin()
 
     def begin(self) -> None:
         """Write what this session is, once; a search that is refused before its first evaluation changes nothing."""
