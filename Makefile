@@ -16,7 +16,7 @@ run: $(READY)
 	$(BIN)/python -m evo_robust.run problem=roco
 
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder
 
 bench: $(BENCH_READY)
 	$(BIN)/python tests/benchmarks/run_all.py

@@ -409,7 +409,7 @@ def test_a_whole_search_is_plotted_analysed_exported_and_retrained(tmp_path: Pat
         ),
         algorithm=NSGA2(pop_size=6, n_gen=2, seeded=True),
     )
-    found = search(problem, out=tmp_path / "run")
+    found = search(problem, out=tmp_path / "run", workers=1)
     assert len(found.evaluations) == 12 and all(row["status"] == "ok" for row in found.evaluations)
     assert any(c in row["architecture"] for row in found.evaluations for c in CONVOLUTIONS)
     run = tmp_path / "run"

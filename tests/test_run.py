@@ -18,6 +18,12 @@ SMALL = [
     "algorithm.n_gen=2",
     "evaluator.epochs=1",
     "data.train_limit=300",
+    # the set is not what these tests are about
+    "recorded.0.adversarial_set.victims=lenet",
+    "recorded.0.adversarial_set.epochs=20",
+    "recorded.0.adversarial_set.norms=linf",
+    "recorded.0.adversarial_set.linf_levels=64",
+    "recorded.0.adversarial_set.sources=30",
     "workers=1",
     "device=cpu",
 ]
