@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +73,18 @@ def test_a_program_that_imports_the_package_keeps_its_own_answers(tmp_path: Path
     assert process.communicate(timeout=PATIENCE)[1] == "" and process.returncode == 0
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Signals are not ignored, as they are where tests run in the background (``nohup … &``)."""
+    before = {number: signal.getsignal(number) for number in LINES}
+    for number in LINES:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", LINES)
 def test_a_signal_ends_a_command_with_its_status(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     before = {n: signal.getsignal(n) for n in LINES}
