@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 import sys
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import PurePath
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from torch import Tensor
@@ -40,6 +41,31 @@ def flat(name: str, value: Any) -> dict[str, float]:
     if not isinstance(value, Mapping):
         return {}
     return {key: number for part, inner in value.items() for key, number in flat(f"{name}.{part}", inner).items()}
+
+
+def one_number(name: str, value: Any) -> float:
+    """What was measured under ``name``, as a finite float: a number, or an array or tensor of a single one.
+
+    Truth values are refused: mostly a comparison was returned instead of a number, and which of the two answers is the
+    better one nobody can tell. So is text, even where it reads like a number.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: it is NaN or infinite, or a whole number that no float holds.
+    """
+    found = value
+    if isinstance(value, (np.generic, np.ndarray, Tensor)):
+        found = value.item() if math.prod(value.shape) == 1 else None
+    if isinstance(found, bool) or not isinstance(found, SupportsFloat):
+        hint = "; say float(…) where 0 and 1 are meant" if isinstance(found, bool) else ""
+        raise TypeError(f"{name}: expected a number, got {reprlib.repr(value)} ({type(value).__name__}){hint}")
+    try:
+        number = float(found)
+    except OverflowError:
+        raise ValueError(f"{name} is {reprlib.repr(found)}, more than floats hold") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number}")
+    return number
 
 
 def as_json(name: str, value: Any) -> Any:

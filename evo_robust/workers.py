@@ -226,7 +226,7 @@ def perform(payload: bytes, place: int) -> bytes:
         _position = place
         try:
             return cloudpickle.dumps((cloudpickle.loads(payload)(), None))
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # signals do not come here: an interrupt is the task's own, and as good as ours
             error.add_note(f"in a worker process: {traceback.format_exc()}")
             error.__cause__ = error.__context__ = None  # may hold what cannot be pickled
             try:

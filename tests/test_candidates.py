@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.time_limit import within
 from evo_robust.figures import as_json
 from evo_robust.objectives.base import Candidate, Constraint, Objective
+from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops
 from evo_robust.objectives.errors import RobustError
 from evo_robust.problem import Problem
@@ -80,6 +82,9 @@ BROKEN: dict[str, tuple[Callable[[Candidate], Any], str]] = {
     "exit": (lambda c: _raise(SystemExit(3)), "SystemExit: 3"),
     "exit without": (lambda c: _raise(SystemExit()), "SystemExit"),
     "base": (lambda c: _raise(Aborted("enough")), "Aborted: enough"),
+    "generator exit": (lambda c: _raise(GeneratorExit()), "GeneratorExit"),
+    "stop": (lambda c: _raise(StopIteration()), "StopIteration"),
+    "memory": (lambda c: _raise(MemoryError()), "MemoryError"),
     "unspeakable": (lambda c: _raise(Unspeakable()), "Unspeakable: its text cannot be had"),
     "surrogates": (lambda c: _raise(ValueError("bad \udc80 file")), r"ValueError: bad \udc80 file"),
     "hangs": (lambda c: _loop(), "took longer than evaluator.time_limit=0.5 s"),
@@ -142,6 +147,64 @@ def test_a_candidate_that_cannot_be_kept_fails_alone(kind: str, tmp_path: Path) 
     assert [row["status"] for row in run.evaluations] == ["failed", "ok", "ok", "ok"]
     assert BROKEN[kind][1] in run.evaluations[0]["error"]
     assert search(problem, tmp_path / "run", device="cpu", workers=1).evaluations == run.evaluations
+
+
+ANSWERS: dict[str, tuple[Any, float | str]] = {
+    "text": ("1", "TypeError: answer: expected a number, got '1' (str)"),
+    "nothing": (None, "TypeError: answer: expected a number, got None (NoneType)"),
+    "truth": (True, "TypeError: answer: expected a number, got True (bool); say float(…) where 0 and 1 are meant"),
+    "NumPy's truth": (np.bool_(False), "TypeError: answer: expected a number, got"),
+    "tensor of truth": (torch.tensor(True), "TypeError: answer: expected a number, got"),
+    "complex": (1j, "TypeError: answer: expected a number, got 1j (complex)"),
+    "vector": (torch.ones(3), "TypeError: answer: expected a number, got tensor([1., 1., 1.]) (Tensor)"),
+    "empty": (np.ones(0), "TypeError: answer: expected a number, got"),
+    "NumPy's text": (np.array("1"), "TypeError: answer: expected a number, got"),
+    "NaN": (torch.tensor(float("nan")), "ValueError: answer is nan"),
+    "huge": (10**400, "ValueError: answer is 1000000000"),
+    "whole": (3, 3.0),
+    "NumPy's": (np.float32(0.5), 0.5),
+    "tensor": (torch.tensor([2.0], requires_grad=True), 2.0),
+    "array": (np.array([[4]]), 4.0),
+    "fraction": (Fraction(1, 4), 0.25),
+}
+
+
+@chz.chz
+class Answer(Objective):
+    """Returns what its kind says."""
+
+    kind: str
+
+    def measure(self, candidate: Candidate) -> float:
+        return ANSWERS[self.kind][0]  # type: ignore[no-any-return]
+
+
+@chz.chz
+class Answered(Constraint):
+    """Whose violation is what the objective's kind says."""
+
+    def violation(self, value: float) -> float:
+        return ANSWERS[self.of.label or ""][0]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_what_is_measured_is_a_number(kind: str) -> None:
+    expected = ANSWERS[kind][1]
+    answer = Answer(kind=kind, label="answer")
+    measured = evaluate(chz.replace(TINY, objectives=(answer,)), distinct(TINY, 1))[0]
+    summed = evaluate(chz.replace(TINY, objectives=(WeightedSum(of=(answer,)),)), distinct(TINY, 1))[0]
+    limited = chz.replace(TINY, constraints=(Answered(of=chz.replace(Flops(), label=kind), at_most=1),))
+    violation = evaluate(limited, distinct(TINY, 1))[0]
+    other = Evaluation(architecture="a", status="ok", objectives={"answer": ANSWERS[kind][0]}).sound()
+    if isinstance(expected, str):
+        assert {e.status for e in (measured, summed, violation, other)} == {"failed"}
+        for found in (measured, summed, other):
+            assert (found.error or "").startswith(expected)
+        assert (violation.error or "").startswith(expected.replace("answer", f"{kind}_at_most"))
+    else:
+        for found, name in ((measured, "answer"), (summed, "weighted_sum"), (other, "answer")):
+            assert (found.status, found.objectives[name], type(found.objectives[name])) == ("ok", expected, float)
+        assert (violation.status, violation.constraints) == ("rejected", {f"{kind}_at_most": expected})
 
 
 def test_workers_keep_and_fail_alike() -> None:

@@ -97,6 +97,17 @@ def test_a_task_that_leaves_the_interpreter_is_an_error_of_its_own(pool: Pool) -
         list(pool.run([("a", functools.partial(sys.exit, 3))]))
 
 
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_of_the_task_itself_is_one_here(pool: Pool) -> None:
+    before = dict(pool.run((i, position) for i in range(2)))
+    assert sorted(before.values()) == [0, 1]
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.run([("a", interrupt)]))
+
+
 def test_while_one_dies_the_others_go_on_side_by_side(tmp_path: Path) -> None:
     said: list[str] = []
     names = ["dies", "a", "b", "c", "d"]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import chz
 
 from evo_robust.data import DataSet
-from evo_robust.figures import as_json, printable
+from evo_robust.figures import as_json, one_number, printable
 from evo_robust.objectives.base import Constraint, Context, Objective
 from evo_robust.parts import Part
 from evo_robust.spaces.base import Architecture, SearchSpace
@@ -47,18 +46,25 @@ class Evaluation:
     error: str | None = None
 
     def sound(self) -> Evaluation:
-        """The evaluation as a record can keep it: figures are JSON values; where they cannot be, it failed."""
+        """The evaluation as a record can keep it: floats, and figures that are JSON values; else it failed."""
         try:
-            for name, value in (self.objectives | self.constraints | self.recorded).items():
-                if not math.isfinite(value):
-                    raise ValueError(f"{name} is {value}")
-            figures = {printable(name): as_json(name, value) for name, value in self.figures.items()}
+            sound = dataclasses.replace(
+                self,
+                objectives=_numbers(self.objectives),
+                constraints=_numbers(self.constraints),
+                recorded=_numbers(self.recorded),
+                figures={printable(name): as_json(name, value) for name, value in self.figures.items()},
+            )
         except (TypeError, ValueError) as error:
             reason = printable(f"{type(error).__name__}: {error}")
             return Evaluation(
                 architecture=self.architecture, status="failed", seconds=self.seconds, seed=self.seed, error=reason
             )
-        return dataclasses.replace(self, figures=figures, error=None if self.error is None else printable(self.error))
+        return sound if self.error is None else dataclasses.replace(sound, error=printable(self.error))
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: one_number(name, value) for name, value in values.items()}
 
 
 class Session(abc.ABC):

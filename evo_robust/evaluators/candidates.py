@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from evo_robust.evaluators.time_limit import over
+from evo_robust.figures import one_number
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.parts import seed_from
 from evo_robust.spaces.base import Architecture
@@ -60,6 +60,7 @@ class Meter:
         """The objective's value.
 
         Raises:
+            TypeError: it is no number.
             ValueError: it is NaN or infinite.
             TimeLimit: the candidate's time was up meanwhile.
         """
@@ -67,9 +68,7 @@ class Meter:
         for known, value in self._known:
             if known == objective:
                 return value
-        value = float(objective.measure(self.candidate))
-        if not math.isfinite(value):
-            raise ValueError(f"{objective.name} is {value}")
+        value = one_number(objective.name, objective.measure(self.candidate))
         if self.limit is not None and self.deadline is not None and time.monotonic() > self.deadline:
             raise over(self.limit)
         self._known.append((objective, value))

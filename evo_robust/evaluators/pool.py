@@ -22,7 +22,7 @@ from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, worker_device
 from evo_robust.evaluators.gates import with_limits
 from evo_robust.evaluators.time_limit import within
-from evo_robust.figures import flat
+from evo_robust.figures import flat, one_number
 from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective, silent
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts import WHERE, UserError, digest, seed_from
@@ -310,9 +310,9 @@ def reason_of(error: BaseException) -> str:
 
     Raises:
         UserError: missing data and the like concern the search, not this candidate.
-        KeyboardInterrupt, GeneratorExit: somebody wants the search to end.
+        KeyboardInterrupt: somebody wants the search to end.
     """
-    if isinstance(error, (UserError, KeyboardInterrupt, GeneratorExit)):
+    if isinstance(error, (UserError, KeyboardInterrupt)):
         raise error
     if isinstance(error, (TimeLimit, TrainingDiverged)):
         return str(error)
@@ -403,9 +403,7 @@ def _check(constraints: Iterable[Constraint], meter: Meter, measured: _Measured)
     broken = []
     for constraint in constraints:
         value = meter.value(constraint.of)
-        g = float(constraint.violation(value))
-        if not math.isfinite(g):
-            raise ValueError(f"{constraint.name} is {g}")
+        g = one_number(constraint.name, constraint.violation(value))
         measured.constraints[constraint.name] = g
         if g > 0:
             broken.append((constraint, value))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import chz
 
 from evo_robust.data import DataSet
+from evo_robust.figures import one_number
 from evo_robust.objectives.base import Candidate, Context, Objective
 
 if TYPE_CHECKING:
@@ -81,4 +82,7 @@ class WeightedSum(Objective):
     def measure(self, candidate: Candidate) -> float:
         """The sum."""
         weights = self.weights or (1.0,) * len(self.of)
-        return sum(w * objective.measure(candidate) for w, objective in zip(weights, self.of, strict=True))
+        return sum(
+            w * one_number(objective.name, objective.measure(candidate))
+            for w, objective in zip(weights, self.of, strict=True)
+        )
