@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from pymoo.core.problem import Problem as PymooProblem
 
-from evo_robust.evaluators.base import Evaluation, Session
+from evo_robust.evaluators.base import Evaluation, Session, Status
 from evo_robust.objectives.base import Constraint, Objective
+from evo_robust.parts import UserError
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
 PENALTY = 1e30
@@ -59,12 +61,13 @@ class SearchProblem(PymooProblem):
         seed: int,
         ledger: Ledger | None = None,
     ) -> None:
+        choices = _genes(space)
         super().__init__(
-            n_var=space.n_genes,
+            n_var=len(choices),
             n_obj=len(objectives),
             n_ieq_constr=len(constraints),
-            xl=np.zeros(space.n_genes, dtype=int),
-            xu=np.asarray(space.n_choices) - 1,
+            xl=np.zeros(len(choices), dtype=int),
+            xu=choices - 1,
             vtype=int,
         )
         self.space = space
@@ -88,6 +91,11 @@ class SearchProblem(PymooProblem):
         """Notation of the genome's architecture, equal for equal networks; None when it is no network."""
         return self._decode(genome)[0]
 
+    def no_network(self, genome: np.ndarray) -> str:
+        """Why the genome is no network; empty where it is one."""
+        text, found = self._decode(genome)
+        return str(found) if text is None else ""
+
     def proposed(self) -> set[str]:
         """Notations of all architectures evaluated so far under the session's present fingerprint (a copy)."""
         return {text for text, fingerprint in self.evaluations if fingerprint == self.session.fingerprint}
@@ -101,9 +109,13 @@ class SearchProblem(PymooProblem):
                 self._decoded.clear()
             try:
                 architecture = self.space.decode(whole)
-                self._decoded[memo] = (self.space.to_text(architecture), architecture)
+                self._decoded[memo] = (_notation(self.space, architecture), architecture)
             except InvalidArchitecture as error:
                 self._decoded[memo] = (None, str(error))
+            except Exception as error:  # a space of one's own
+                if isinstance(error, UserError):
+                    raise
+                self._decoded[memo] = (None, f"{type(error).__name__}: {error}")
         return self._decoded[memo]
 
     def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
@@ -141,10 +153,23 @@ class SearchProblem(PymooProblem):
                 self.evaluations[key] = Evaluation(architecture=text, status="failed", error="not evaluated")
                 todo[key] = (number, genome, architecture)
         asked = list(todo)
-        for index, evaluation in self.session.evaluate([todo[key][2] for key in asked]):
+        open_ = set(asked)
+        answers = self.session.evaluate([todo[key][2] for key in asked])
+        if not isinstance(answers, Iterable):
+            raise UserError(
+                f"expected {type(self.session).__name__}.evaluate to give pairs (index, Evaluation), got {answers!r}"
+            )
+        for found in answers:
+            index, evaluation = _answer(self.session, found, asked)
             number, genome, _ = todo[asked[index]]
-            self.evaluations[asked[index]] = _rankable(evaluation.sound())
+            self.evaluations[asked[index]] = _rankable(_complete(evaluation.sound(), self.objective_names))
             self._keep(asked[index], number, genome)
+            open_.discard(asked[index])
+        if open_:
+            raise UserError(
+                f"expected {type(self.session).__name__}.evaluate to answer each of {len(asked)} architectures, "
+                f"{len(open_)} are left"
+            )
         return [self.evaluations[key] for key in keys]
 
     def evaluation(self, genome: np.ndarray) -> Evaluation:
@@ -163,6 +188,71 @@ class SearchProblem(PymooProblem):
             self.ledger.add(
                 self.evaluations[key], id=number, generation=self.generation, genome=genome, fingerprint=key[1]
             )
+
+
+def _genes(space: SearchSpace) -> np.ndarray:
+    """Number of choices of each gene of a space, one of somebody's own perhaps.
+
+    Raises:
+        UserError: they are no whole numbers >= 1.
+    """
+    found = np.asarray(space.n_choices)
+    if found.ndim != 1 or len(found) == 0 or not np.issubdtype(found.dtype, np.integer) or found.min() < 1:
+        raise UserError(
+            f"expected n_choices of {type(space).__name__} to be whole numbers >= 1, one for each gene, "
+            f"got {reprlib.repr(space.n_choices)}"
+        )
+    blocks = np.arange(len(found))
+    inherited = [gene for block in space.blocks for gene in blocks[block]]
+    if set(inherited) != set(blocks.tolist()):
+        raise UserError(
+            f"expected blocks of {type(space).__name__} to be slices that cover all {len(found)} genes, "
+            f"got {reprlib.repr(space.blocks)}"
+        )
+    return found
+
+
+def _notation(space: SearchSpace, architecture: Architecture) -> str:
+    """The architecture's name in the record.
+
+    Raises:
+        UserError: the space gives none.
+    """
+    text = space.to_text(architecture)
+    if not isinstance(text, str) or not text:
+        raise UserError(
+            f"expected to_text of {type(space).__name__} to give the notation of an architecture, got {text!r}"
+        )
+    return text
+
+
+def _answer(session: Session, found: Any, asked: Sequence[tuple[str, str]]) -> tuple[int, Evaluation]:
+    """What an evaluator said of one of the architectures that it was asked for.
+
+    Raises:
+        UserError: it said something else.
+    """
+    who = type(session).__name__
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], Evaluation):
+        raise UserError(f"expected {who}.evaluate to give pairs (index, Evaluation), got {reprlib.repr(found)}")
+    index, evaluation = found
+    if not isinstance(index, int) or not 0 <= index < len(asked) or evaluation.architecture != asked[index][0]:
+        raise UserError(
+            f"expected {who}.evaluate to answer each of {len(asked)} architectures once, got one for "
+            f"{evaluation.architecture!r} at index {index!r}"
+        )
+    return index, evaluation
+
+
+def _complete(evaluation: Evaluation, names: Sequence[str]) -> Evaluation:
+    """The evaluation, or a failure where its status is none, or an objective is missing."""
+    if evaluation.status not in get_args(Status):
+        error = f"the evaluator gave the status {evaluation.status!r}: expected one of {', '.join(get_args(Status))}"
+    elif evaluation.status == "ok" and (missing := [name for name in names if name not in evaluation.objectives]):
+        error = f"the evaluator gave no {', '.join(missing)}"
+    else:
+        return evaluation
+    return dataclasses.replace(evaluation, status="failed", objectives={}, constraints={}, recorded={}, error=error)
 
 
 def _rankable(evaluation: Evaluation) -> Evaluation:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +24,7 @@ from evo_robust.parts import UserError, nearest
 from evo_robust.paths import LONGEST_PATH
 from evo_robust.plain import message, read, shortened
 from evo_robust.resolve import Unfit, missing_part, resolved
+from evo_robust.stand_ins import MODULE
 
 T = TypeVar("T")
 Main = Callable[[list[str] | None], int]
@@ -81,6 +83,22 @@ def _answered(main: Main, argv: list[str]) -> int:
             _silence()
         print(f"error: {message(_on_disk(error))}", file=sys.stderr)
         return 2
+    except Exception as error:
+        place = _own_place(error)
+        if place is None:
+            raise
+        print(f"error: {message(f'{place}: {type(error).__name__}: {error}')}", file=sys.stderr)
+        return 1
+
+
+def _own_place(error: Exception) -> str | None:
+    """The line of a problem file that raised, or called what did; None where none was under way."""
+    lines = [
+        f"{frame.f_code.co_filename}, line {line}, in {frame.f_code.co_name}"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).startswith(MODULE)
+    ]
+    return lines[-1] if lines else None
 
 
 def without_long(text: str, argv: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ import chz
 from evo_robust.data_checks import check_parts, check_splits
 from evo_robust.files import FULL
 from evo_robust.images import Augment, Images, Splits
-from evo_robust.parts import WHERE, Part, UserError, digest
+from evo_robust.parts import WHERE, Part, UserError, digest, is_ours
 
 
 def cache_folder() -> Path:
@@ -164,7 +164,7 @@ class _Loader:
         found = next((kept for kept in alike if data.content and kept.content == data.content), None)
         if found is None:
             # a reader that is not ours may read anything
-            stamp = plain._stamp(root) if _is_ours(plain) else None
+            stamp = plain._stamp(root) if is_ours(plain) else None
             found = next((kept for kept in alike if _serves(kept, stamp, data.content)), None)
             if found is None:
                 read = _read(plain, root, stamp)
@@ -182,10 +182,6 @@ class _Loader:
 _load = _Loader()
 
 
-def _is_ours(data: DataSet) -> bool:
-    return type(data).__module__.startswith("evo_robust.")
-
-
 def _serves(kept: Loaded, stamp: object, content: str | None) -> bool:
     # what cannot be checked (content is empty) and has no stamp is read once
     return kept.stamp == stamp and (stamp is not None or content == "")
@@ -198,8 +194,12 @@ def _read(data: DataSet, root: Path, stamp: object) -> Loaded:
         if isinstance(error, OSError) and error.errno in FULL:
             raise  # the disk is at fault, and the command's own words for it say more
         raise UserError(f"data={data.name} cannot be used: {error}") from None
+    except Exception as error:
+        if isinstance(error, UserError) or is_ours(data):
+            raise
+        raise UserError(f"data={data.name} cannot be used: its _read raised {type(error).__name__}: {error}") from error
     pool, test = check_parts(data.name, found, data.n_classes, data.in_shape)
-    content = data._content(root, pool, test) if _is_ours(data) else DataSet._content(data, root, pool, test)
+    content = data._content(root, pool, test) if is_ours(data) else DataSet._content(data, root, pool, test)
     size = len(pool) if data.train_limit is None else min(data.train_limit, len(pool))
     cut = size - round(size * data.val_share)
     # slices, not copies: images read from a memory-mapped file stay there
@@ -215,3 +215,9 @@ def _read(data: DataSet, root: Path, stamp: object) -> Loaded:
 @functools.lru_cache(maxsize=2)
 def _copied(splits: Splits, device: str) -> Splits:
     return splits.to(device)
+
+
+def forget_images() -> None:
+    """Read images anew where they are asked for next: somebody wrote to those that are kept."""
+    _load.cache_clear()
+    _copied.cache_clear()

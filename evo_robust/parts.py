@@ -88,6 +88,11 @@ def refuse_unless(part: object, *checks: tuple[str, bool, str], prefix: str = ""
             raise ValueError(f"expected {prefix}{name} {expected}, got {shortened(repr(getattr(part, name)))}")
 
 
+def is_ours(part: object) -> bool:
+    """Whether this package defines the part's class, not a problem file or another program."""
+    return type(part).__module__.startswith("evo_robust.")
+
+
 def parts_in(value: object) -> Iterator[Part]:
     """All parts in a part or tuple, however deep, outer ones first."""
     if isinstance(value, Part):

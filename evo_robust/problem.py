@@ -103,7 +103,7 @@ class Problem(Part):
         known: dict[str, Objective] = {}
         for objective in _objectives_in((self.objectives, self.recorded, self.constraints)):
             for what, text in (("name", objective.name), ("unit", objective.unit)):
-                if not isinstance(text, str) or not is_printable(text):
+                if not isinstance(text, str) or not is_printable(text) or (what == "name" and not text.strip()):
                     raise ValueError(
                         f"expected the {what} of {type(objective).__name__} to be text of one line without control "
                         f"characters, got {text!r}"
@@ -150,7 +150,10 @@ class Problem(Part):
             measured_under=measured_under,
             staff=staff or hire(self.evaluator, None, workers, device, say),
         )
-        return self.evaluator.start(context, self.objectives, self.constraints)
+        session = self.evaluator.start(context, self.objectives, self.constraints)
+        if not isinstance(session, Session):
+            raise UserError(f"expected {type(self.evaluator).__name__}.start to return a Session, got {session!r}")
+        return session
 
     def check_cache(self, device: str) -> None:
         """Raise ``UserError`` where the cache takes no files, and something has to be built there."""

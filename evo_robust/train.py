@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.checks import check_trainable, checked_images, highest_label, known_good
+from evo_robust.attacks.checks import check_logits, check_trainable, checked_images, highest_label, known_good
 from evo_robust.attacks.inference import clean_error
 from evo_robust.data import Images, batches
 from evo_robust.files import DamagedFile, read_tensors, write_tensors
@@ -241,7 +241,11 @@ class _Run:
                 self.model.choose(path)
             # the images come from bytes: the recipe and its attack need not look at them in every step
             with known_good(x, y), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                loss, logits = self.recipe.loss(self.model, x, y, self.generator)
+                loss, logits = _checked_loss(self.recipe, self.recipe.loss(self.model, x, y, self.generator), len(y))
+            if not self.model.training:
+                raise ValueError(
+                    f"{type(self.recipe).__name__}.loss left the network in eval mode: expected train mode"
+                )
             (loss / len(paths)).backward()
             total += torch.stack((loss.detach() * len(y), (logits.argmax(1) != y).sum()))
         if self.recipe.clip is not None:
@@ -312,6 +316,23 @@ def read_logs(checkpoint: Path) -> list[EpochLog]:
         return [EpochLog(**log) for log in info["logs"]]
     except (KeyError, TypeError) as error:
         raise DamagedFile(checkpoint, f"it is no state of a training: {error}") from error
+
+
+def _checked_loss(recipe: Recipe, found: Any, n: int) -> tuple[Tensor, Tensor]:
+    """What a recipe's loss of ``n`` images came to, where it is a loss to go back from and logits; costs nothing.
+
+    Raises:
+        ValueError: something else.
+    """
+    whose = f"{type(recipe).__name__}.loss"
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError(f"expected {whose} to return (loss, logits), got {type(found).__name__}")
+    loss, logits = found
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
+        kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        cut = " without a gradient" if isinstance(loss, Tensor) and not loss.requires_grad else ""
+        raise ValueError(f"expected {whose} to return a mean loss to go back from, a single number, got {kind}{cut}")
+    return loss, check_logits(logits, n)
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:

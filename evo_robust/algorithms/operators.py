@@ -14,6 +14,7 @@ from pymoo.core.population import Population
 from pymoo.core.repair import Repair
 from pymoo.core.sampling import Sampling
 
+from evo_robust.parts import UserError
 from evo_robust.spaces.structure import Budget
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ class DistinctSampling(Sampling):
             share = n_samples // len(self.budgets) + (index < n_samples % len(self.budgets))
             draw = functools.partial(space.sample_in, random_state, budget)
             genomes += _distinct(problem, share, taken, draw)
+        if not genomes and not taken:
+            reason = problem.no_network(space.sample(random_state))
+            raise UserError(f"expected random genomes of {type(space).__name__} to be networks, got none: {reason}")
         return np.array(genomes, dtype=int).reshape(len(genomes), problem.n_var)
 
 

@@ -213,9 +213,15 @@ def _strength_by_strength(
         threat = Threat(norm=norm, eps=Fraction(strength))
         for part in indices.split(batch_size):
             x, y = images.floats(part), images.y[part]
-            with known_good(x, y):
-                adversarial = attack.perturb(model, x, y, threat, generator)
+            # copies: an attack that changes what it is given must not move the middle of the ball, or the true classes
+            given = x.clone(), y.clone()
+            with known_good(*given):
+                adversarial = attack.perturb(model, *given, threat, generator)
             check_inside(adversarial, x, threat, type(attack).__name__)
+            if any(module.training for module in model.modules()):
+                raise ValueError(
+                    f"{type(attack).__name__} left the network in train mode: expected the mode that it was given"
+                )
             found[part] = adversarial
             level[part[classes(model(adversarial)) != y]] = k
         indices = indices[level[indices] > k]

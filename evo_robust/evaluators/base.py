@@ -55,12 +55,12 @@ class Evaluation:
                 recorded=_numbers(self.recorded),
                 figures={printable(name): as_json(name, value) for name, value in self.figures.items()},
             )
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError) as error:  # no numbers, or no dictionaries of them
             reason = printable(f"{type(error).__name__}: {error}")
             return Evaluation(
                 architecture=self.architecture, status="failed", seconds=self.seconds, seed=self.seed, error=reason
             )
-        return sound if self.error is None else dataclasses.replace(sound, error=printable(self.error))
+        return sound if self.error is None else dataclasses.replace(sound, error=printable(str(self.error)))
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from evo_robust.evaluators.time_limit import over
+from evo_robust.evaluators.untouched import left_alone
 from evo_robust.figures import one_number
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.parts import seed_from
@@ -61,14 +62,16 @@ class Meter:
 
         Raises:
             TypeError: it is no number.
-            ValueError: it is NaN or infinite.
+            ValueError: it is NaN or infinite, or a part of one's own changed what others measure.
             TimeLimit: the candidate's time was up meanwhile.
         """
         # one objective may be searched for, recorded and limited: equal settings give equal values
         for known, value in self._known:
             if known == objective:
                 return value
-        value = one_number(objective.name, objective.measure(self.candidate))
+        with left_alone(self.candidate, objective):
+            found = objective.measure(self.candidate)
+        value = one_number(objective.name, found)
         if self.limit is not None and self.deadline is not None and time.monotonic() > self.deadline:
             raise over(self.limit)
         self._known.append((objective, value))

@@ -22,6 +22,7 @@ from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, worker_device
 from evo_robust.evaluators.gates import with_limits
 from evo_robust.evaluators.time_limit import within
+from evo_robust.evaluators.untouched import torch_settings
 from evo_robust.figures import flat, one_number
 from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective, silent
 from evo_robust.objectives.cost import count_flops, count_params
@@ -297,7 +298,7 @@ def at_work(job: Job, architecture: Architecture) -> Iterator[Candidate]:
     context = dataclasses.replace(job.context, device=worker_device(job.context.device))
     text = context.space.to_text(architecture)
     try:
-        with fixed_threads(job.evaluator.threads):
+        with fixed_threads(job.evaluator.threads), torch_settings():
             splits = context.data.on(context.device)
             yield Candidate(context, architecture, text, candidate_seed(context, text), splits)
     finally:
