@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -136,6 +137,8 @@ def train(
         )
         if checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint, identity, companion)
+            if len(run.logs) > epochs:
+                raise DamagedFile(checkpoint, f"it has {len(run.logs)} epochs behind it, more than {epochs}")
         else:
             fit_normalization(model, images.x)
         model.train()
@@ -292,11 +295,22 @@ class _Run:
 
     def _take(self, tensors: dict[str, Tensor], info: dict[str, Any], companion: Companion | None) -> None:
         """Take a checkpoint's state."""
-        self.logs = [EpochLog(**log) for log in info["logs"]]
+        self.logs = _logs(info)
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        # torch would take numbers of another type in silence
+        kinds = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
+        for name, tensor in weights.items():
+            _expect(tensor.dtype == kinds.get(name, tensor.dtype), f"{name} is {tensor.dtype}, not {kinds.get(name)}")
         self.model.load_state_dict(weights)
+        for name, weight in self.model.named_parameters():
+            _expect(bool(weight.isfinite().all()), f"{name} is not finite")
         for index, parameter in enumerate(self.parameters):
             if f"momentum.{index}" in tensors:
+                kept = tensors[f"momentum.{index}"]
+                _expect(
+                    kept.dtype == parameter.dtype and bool(kept.isfinite().all()), f"momentum.{index} is not finite"
+                )
+                _expect(kept.shape == parameter.shape, f"momentum.{index} has the shape {tuple(kept.shape)}")
                 buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{index}"]).detach()
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
         if companion is not None:
@@ -309,12 +323,34 @@ class _Run:
             torch.cuda.set_rng_state(tensors["layers.cuda"], self.device)
 
 
+def _logs(info: dict[str, Any]) -> list[EpochLog]:
+    """Figures of the epochs behind a checkpoint, which is written when one is over: at least one, in order.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are something else.
+    """
+    found = info["logs"]
+    _expect(isinstance(found, list) and len(found) > 0, f"expected figures of its epochs, got {found!r:.60}")
+    logs = [EpochLog(**log) for log in found]
+    for number, log in enumerate(logs, 1):
+        _expect(log.epoch == number, f"expected figures of epoch {number}, got those of {log.epoch!r:.60}")
+        for name, value in vars(log).items():
+            good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            _expect(good, f"{name} of epoch {number} is {value!r:.60}")
+    return logs
+
+
+def _expect(good: bool, reason: str) -> None:
+    if not good:
+        raise ValueError(reason)
+
+
 def read_logs(checkpoint: Path) -> list[EpochLog]:
     """Figures of the epochs that a checkpoint has behind it; ``DamagedFile`` where it is no checkpoint."""
     info = read_tensors(checkpoint)[1]
     try:
-        return [EpochLog(**log) for log in info["logs"]]
-    except (KeyError, TypeError) as error:
+        return _logs(info)
+    except (KeyError, TypeError, ValueError) as error:
         raise DamagedFile(checkpoint, f"it is no state of a training: {error}") from error
 
 

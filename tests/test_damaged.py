@@ -198,6 +198,58 @@ def test_a_checkpoint_is_refused_and_the_advice_works(damage: str, tmp_path: Pat
         assert torch.equal(tensor, again[name])
 
 
+def _first(tensors: dict[str, torch.Tensor], kind: str) -> str:
+    return next(n for n in tensors if n.startswith(kind) and (n.endswith("weight") or kind == "momentum."))
+
+
+def _weight(tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> None:
+    tensors[_first(tensors, "model.")].view(-1)[0] = float("nan")
+
+
+def _whole_weights(tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> None:
+    tensors.update({n: t.int() for n, t in tensors.items() if n.endswith("weight")})
+
+
+def _momentum(tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> None:
+    tensors[_first(tensors, "momentum.")].view(-1)[0] = float("inf")
+
+
+def _spread_momentum(tensors: dict[str, torch.Tensor], info: dict[str, Any]) -> None:
+    tensors[_first(tensors, "momentum.")] = torch.ones(1)
+
+
+CONTENTS: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, Any]], None], str]] = {
+    "no logs": (lambda t, i: i.update(logs=[]), "expected figures of its epochs, got []"),
+    "a dictionary": (lambda t, i: i.update(logs={}), "expected figures of its epochs, got {}"),
+    "text": (lambda t, i: i.update(logs="abc"), "expected figures of its epochs, got 'abc'"),
+    "later": (lambda t, i: i["logs"][0].update(epoch=2), "expected figures of epoch 1, got those of 2"),
+    "no number": (lambda t, i: i["logs"][0].update(loss="1"), "loss of epoch 1 is '1'"),
+    "more": (lambda t, i: i.update(logs=[{**i["logs"][0], "epoch": e} for e in (1, 2, 3)]), "3 epochs behind it"),
+    "NaN weight": (_weight, "is not finite"),
+    "whole weights": (_whole_weights, "is torch.int32, not torch.float32"),
+    "infinite momentum": (_momentum, "momentum.0 is not finite"),
+    "momentum of one": (_spread_momentum, "momentum.0 has the shape (1,)"),
+}
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_a_checkpoint_whose_content_cannot_be_is_named(kind: str, tmp_path: Path) -> None:
+    file, images = tmp_path / "checkpoint", DATA.load().train
+
+    def trained(epochs: int) -> None:
+        model = SPACE.build(SPACE.decode(SPACE.sample(np.random.default_rng(0))), 10, (1, 8, 8))
+        train(model, images, RECIPE, 2, seed=1, checkpoint=file, until=epochs)
+
+    trained(1)
+    tensors, info = read_tensors(file)
+    spoil, reason = CONTENTS[kind]
+    spoil(tensors, info)
+    write_tensors(file, tensors, info)
+    with pytest.raises(DamagedFile) as error:
+        trained(2)
+    assert reason in str(error.value) and "delete it and run the command again" in str(error.value)
+
+
 def test_a_checkpoint_without_its_parts_is_no_state(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     write_tensors(file, {"w": torch.zeros(1)}, {"logs": [{"epoch": 1}]})
