@@ -31,7 +31,7 @@ KEYS = [
     ({"objectives.123456789": "Params"}, "objectives.123456789: expected objectives.2"),
     ({"objectives.1.of.7": "Params"}, "objectives.1.of.7: expected objectives.1.of.2"),
     ({"objectives.1.of.7.label": "x"}, "objectives.1.of.7: expected objectives.1.of.2"),
-    ({"objectives.2.label": "x"}, "missing: objectives.2, one of: CleanError, "),
+    ({"objectives.2.label": "x"}, "missing: objectives.2, one of: "),
     ({"objectives.1.of.2.label": "x"}, "missing: objectives.1.of.2, one of: "),
     ({"objectives.02": "Params"}, "unknown key 'objectives.02'"),
     ({"objectives." + "9" * 5000: "Params"}, "unknown key 'objectives.999"),
