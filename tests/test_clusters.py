@@ -18,8 +18,9 @@ import chz
 import pytest
 from toys import Toy
 
-from evo_robust import clusters
-from evo_robust.clusters import ClusterStaff, choose_staff, hire
+from evo_robust.clusters import ClusterStaff, choose_staff, hire, hiring, staff
+from evo_robust.clusters import dask as dask_workers
+from evo_robust.clusters import ray as ray_workers
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.ledger import Run, load_run
 from evo_robust.parts import UserError
@@ -252,24 +253,25 @@ class Head:
 
 def test_a_head_of_ray_that_answers_and_is_not_ready_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(clusters, "time", SimpleNamespace(sleep=waits.append))
+    monkeypatch.setattr(ray_workers, "time", SimpleNamespace(sleep=waits.append))
     where, said = ("ray://127.0.0.1:10001", "127.0.0.1:10001"), list[str]()
-    clusters._initialise_ray(head := Head(2), *where, said.append)
+    ray_workers._initialise(head := Head(2), *where, said.append)
     assert head.asked == 3 and len(waits) == 2
     assert said == ["cluster=ray://127.0.0.1:10001: ray could not begin (Gone: too busy): trying again"] * 2
     # what asking again does not mend, and a head that is never ready
     with pytest.raises(UserError, match=r"ray cannot connect \(Initialization failure from server:\); start a cluster"):
-        clusters._initialise_ray(head := Head(1, ConnectionError), *where, said.append)
+        ray_workers._initialise(head := Head(1, ConnectionError), *where, said.append)
     assert head.asked == 1
     with pytest.raises(UserError, match=r"127.0.0.1:10001: ray cannot connect \(Gone: too busy\); start a cluster"):
-        clusters._initialise_ray(head := Head(99), *where, said.append)
+        ray_workers._initialise(head := Head(99), *where, said.append)
     assert head.asked == 3
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is waited for."""
-    monkeypatch.setattr(clusters, "_CONNECT", 0.5)
+    for module in (hiring, staff, dask_workers):
+        monkeypatch.setattr(module, "CONNECT", 0.5)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +346,7 @@ def test_a_scheduler_that_goes_is_told() -> None:
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
         with distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as scheduler:
             client = distributed.Client(scheduler.scheduler_address, set_as_default=False)
-            staff = clusters.DaskStaff(client, "cluster=dask://there", None, print, client.close)
+            staff = dask_workers.DaskStaff(client, "cluster=dask://there", None, print, client.close)
             assert staff.idle([]) == []
         with pytest.raises(UserError, match="dask://there: the scheduler is gone .* run the same command again"):
             staff._present()

@@ -1,0 +1,178 @@
+"""Workers of a ray cluster."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Hashable
+from types import ModuleType
+from typing import Any
+
+from evo_robust.clusters.staff import ClusterStaff, how_to_start, introduction
+from evo_robust.parts import UserError
+from evo_robust.workers import Died, perform
+
+_ATTEMPTS = 3
+"""How often a head of ray that answers is asked for the server that it starts for every client."""
+
+
+def connect(
+    library: ModuleType, cluster: str, address: str, workers: int | None, device: str, say: Callable[[str], None]
+) -> ClusterStaff:
+    """The workers of the ray cluster at ``address``; arguments and errors as those of ``hire``.
+
+    Args:
+        library: the imported library.
+        cluster: the setting, for messages.
+        address: HOST:PORT.
+        workers: tasks under way at most.
+        device: torch device of the candidates.
+        say: takes one line of text.
+    """
+    if library.is_initialized():
+        raise UserError(f"cluster={cluster}: this process is connected with a ray cluster: say evaluator.backend=ray")
+    _initialise(library, cluster, address, say)
+    return RayStaff(library, f"cluster={cluster}", workers, device, say, library.shutdown).ready()
+
+
+def _initialise(library: ModuleType, cluster: str, address: str, say: Callable[[str], None]) -> None:
+    """Connect with the head at ``address``.
+
+    A head starts a server of its own for every client. On a busy machine that server may be too slow, or be lost to a
+    race of gRPC with ``fork``; the next one comes up. Attempts are counted, not seconds: ray's client takes minutes to
+    give up one that failed.
+
+    Raises:
+        UserError: it cannot be reached, or failed :data:`_ATTEMPTS` times.
+    """
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            library.init(f"ray://{address}", log_to_driver=False, logging_level="ERROR")
+            return
+        except ConnectionAbortedError as error:  # the head's own answer; its last line says what went wrong there
+            reason, again = str(error).strip().rpartition("\n")[2], attempt < _ATTEMPTS
+        except (ConnectionError, RuntimeError, ImportError, ValueError) as error:
+            reason, again = str(error).strip().partition("\n")[0], False
+        if not again:
+            break
+        say(f"cluster={cluster}: ray could not begin ({reason}): trying again")
+        time.sleep(1)
+    raise UserError(f"cluster={cluster}: ray cannot connect ({reason}); {how_to_start('ray')}")
+
+
+class RayStaff(ClusterStaff):
+    """Actors of a ray cluster, one CPU each, and a device each where candidates want one.
+
+    Args:
+        ray: the library, connected.
+        device: torch device of the candidates.
+        label, limit, say, disconnect: see :class:`ClusterStaff`.
+    """
+
+    def __init__(
+        self,
+        ray: ModuleType,
+        label: str,
+        limit: int | None,
+        device: str,
+        say: Callable[[str], None],
+        disconnect: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(label, limit, say, disconnect)
+        self.ray = ray
+        self.options: dict[str, Any] = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0}
+        resources = ray.cluster_resources()
+        devices, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+        if device != "cpu":
+            wanted = devices if limit is None else limit
+            # several share a device where there are more of them
+            self.options["num_gpus"] = 1 / max(1, math.ceil(wanted / max(1, devices)))
+        else:
+            wanted = cores if limit is None else limit
+        self.wanted = wanted
+        if device != "cpu" and not devices:
+            self.wanted, self.lack = 0, "ray knows of no device (GPU) there"
+        self.introductions: dict[Any, Any] = {}
+        self.refs: dict[Any, Any] = {}
+
+    @property
+    def expects(self) -> bool:
+        """See :attr:`ClusterStaff.expects`."""
+        return bool(self.introductions)
+
+    def look(self) -> None:
+        """See :meth:`ClusterStaff.look`: an actor answers as soon as the cluster has room for it."""
+        actor = self.ray.remote(**self.options)(_Actor)
+        while len(self.places) + len(self.introductions) + len(self.objections) < self.wanted:
+            new = actor.remote()
+            self.introductions[new] = new.introduce.remote(introduction())
+        by_ref = {ref: worker for worker, ref in self.introductions.items()}
+        for ref in self._done(by_ref, 0):
+            del self.introductions[by_ref[ref]]
+            try:
+                self.admit(by_ref[ref], self.ray.get(ref))
+            except self.ray.exceptions.RayError as error:
+                self.objections[by_ref[ref]] = str(error).strip().rpartition("\n")[2]
+
+    def _done(self, refs: Collection[Any], timeout: float) -> list[Any]:
+        """Those of ``refs`` that are there, after ``timeout`` seconds at most."""
+        if not refs:
+            return []
+        try:
+            self.ray.wait(list(refs), num_returns=1, timeout=timeout)
+            return self.ray.wait(list(refs), num_returns=len(refs), timeout=0)[0]
+        except ConnectionError as error:
+            raise UserError(
+                f"{self.label}: the connection is lost ({error}); what is finished is kept: run the same command again"
+            ) from None
+
+    def start(self, worker: Any, payload: bytes) -> None:
+        """See :meth:`Staff.start`."""
+        self.refs[worker] = worker.perform.remote(payload, self.places[worker])
+
+    def wait(self, busy: Collection[Hashable], timeout: float) -> list[tuple[Hashable, bytes | Died]]:
+        """See :meth:`Staff.wait`."""
+        if not busy:
+            time.sleep(timeout)
+            return []
+        by_ref = {self.refs[worker]: worker for worker in busy}
+        found: list[tuple[Hashable, bytes | Died]] = []
+        for ref in self._done(by_ref, timeout):
+            worker = by_ref[ref]
+            del self.refs[worker]
+            try:
+                found.append((worker, self.ray.get(ref)))
+            except self.ray.exceptions.RayError as error:  # ``perform`` raises nothing: it is ray's own
+                self.leave(worker)
+                found.append((worker, Died(type(error).__name__)))
+        return found
+
+    def dismiss(self, busy: Collection[Hashable]) -> None:
+        """See :meth:`Staff.dismiss`."""
+        for worker in busy:
+            self.refs.pop(worker, None)
+            self.leave(worker)
+            self.ray.kill(worker)
+
+    def close(self) -> None:
+        """See :meth:`Staff.close`."""
+        if self.ray.is_initialized():
+            for worker in [*self.places, *self.introductions, *self.objections]:
+                self.ray.kill(worker)
+        for kept in (self.places, self.introductions, self.objections, self.refs, self._shares):
+            kept.clear()
+        if self.disconnect is not None:
+            self.disconnect()
+            self.disconnect = None
+
+
+class _Actor:
+    """What lives in a worker process of ray."""
+
+    def introduce(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Tell who it is."""
+        return ask()
+
+    def perform(self, payload: bytes, place: int) -> bytes:
+        """See :func:`evo_robust.workers.perform`."""
+        return perform(payload, place)
