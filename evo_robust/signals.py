@@ -4,6 +4,8 @@
 answer to Ctrl-C is a traceback from the middle of that. So this module comes before everything else, imports nothing
 that takes time, and acts when Python is about to run one of this package's modules; where anything else imports the
 package, nothing is touched. (Python's own start, some hundredths of a second, is out of reach.)
+
+A worker process ends soon after its parent does, whatever it is at, importing torch included.
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 GO_ON = "the same command goes on where it stopped"
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, what ``kill`` and cluster schedulers send, and a terminal that is closed."""
+
+PARENT = "EVO_ROBUST_PARENT"
+"""Environment variable of a worker process: the number of the process that it ends with."""
 
 # seconds that a command may take to put things away before it ends without
 _GRACE = 10.0
@@ -112,6 +118,15 @@ def _command_starts() -> bool:
     return sys.argv[:1] == ["-m"] and module.startswith("evo_robust.")
 
 
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent did: such a parent could tell nobody."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+if (_parent := os.environ.pop(PARENT, "")).isdecimal():  # taken out: a process that a worker starts is no worker
+    threading.Thread(target=_end_with, args=(int(_parent),), daemon=True, name="parent").start()
 if _command_starts():
     for _number in heard():
         signal.signal(_number, leave)

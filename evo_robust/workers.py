@@ -24,6 +24,8 @@ import cloudpickle
 import joblib
 from joblib.externals.loky.backend import get_context, resource_tracker
 
+from evo_robust import signals
+
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -237,7 +239,7 @@ def perform(payload: bytes, place: int) -> bytes:
 
 def _serve(tasks: connection.Connection, place: int, parent: int) -> None:
     """What a process of :class:`LocalStaff` does: tasks, until there are no more."""
-    begin_local_worker(parent)
+    begin_local_worker()
     try:
         while True:
             tasks.send_bytes(perform(tasks.recv_bytes(), place))
@@ -246,20 +248,12 @@ def _serve(tasks: connection.Connection, place: int, parent: int) -> None:
             os._exit(1)
 
 
-def begin_local_worker(parent: int) -> None:
-    """Runs first in every worker process of this machine, whose parent has the process number ``parent``."""
+def begin_local_worker() -> None:
+    """Runs first in every worker process of this machine."""
     # blocked since the process was started, until a library that starts one itself unblocks them all
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent did, whatever it is at."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 # --- processes of this machine
@@ -324,9 +318,9 @@ class LocalStaff(Staff):
     def _hire(self, place: int) -> _Process:
         mine, its = connection.Pipe()
         threads = str(max(1, joblib.cpu_count() // self.count))
-        limits = {name: os.environ.get(name, threads) for name in _THREADS}
+        given = {name: os.environ.get(name, threads) for name in _THREADS} | {signals.PARENT: str(os.getpid())}
         process = get_context("loky").Process(
-            target=_serve, args=(its, place, os.getpid()), name=f"worker-{place}", env=limits
+            target=_serve, args=(its, place, os.getpid()), name=f"worker-{place}", env=given
         )
         # Ctrl-C and a closed terminal reach the whole group of processes: only the parent heeds them
         resource_tracker.ensure_running()  # starts a process too, and unblocks signals

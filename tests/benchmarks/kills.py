@@ -3,7 +3,7 @@
     python tests/benchmarks/kills.py [OUT] [--kills N]
 
 Small searches of all four methods, with one and with two workers, each in two copies. One copy nobody disturbs. The
-other one is killed by SIGKILL, SIGTERM or SIGINT at random (seeded) moments, and the same command is given again, until
+other one is killed by SIGKILL, SIGTERM, SIGHUP or SIGINT at random (seeded) moments, and the same command is given again, until
 it ends. Its record must be the other one's, seconds apart, and no process may be left ten seconds after a kill. What
 was done is kept in OUT/kills.jsonl, and a script that is stopped goes on from there.
 """
@@ -45,8 +45,8 @@ METHODS = {
         "algorithm.gradient.losses.passes=10",
     ],
 }
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}
 TABLES = ("front.json", "front.csv", "co_training.csv", "distribution.csv")
 PATIENCE = 600.0  # seconds after which a search is taken to hang
 
@@ -89,7 +89,7 @@ def start(method: str, workers: int, folder: Path) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)],
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in SIGNALS[1:]],
     )
 
 
