@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evo_robust.indicators import nondominated, objective_matrix
 from evo_robust.parts import UserError, changed, dotted
 from evo_robust.problem import Problem, missing_of, problem_from_dict
@@ -41,6 +43,14 @@ IMAGES = "data.content"
 LARGEST = 10_000_000
 """Evaluations and generations of a search stay below it: nobody could read a ledger of so many lines."""
 
+
+def _are_figures(value: object) -> bool:
+    """Whether a value holds figures by name, those that all searches record with a sound value."""
+    if not isinstance(value, dict):
+        return False
+    return all(is_number(count) and count >= 0 for name, count in value.items() if name in ("params", "flops"))
+
+
 _STATUSES = ("ok", "failed", "rejected")
 _COUNT = functools.partial(is_whole, smallest=0, beyond=LARGEST)
 _ROW = {
@@ -52,7 +62,7 @@ _ROW = {
     "objectives": (are_numbers, "finite numbers by name"),
     "constraints": (are_numbers, "finite numbers by name"),
     "recorded": (are_numbers, "finite numbers by name"),
-    "figures": (is_object, "figures by name"),
+    "figures": (_are_figures, "figures by name, of which params and flops are numbers >= 0"),
     "seconds": (lambda seconds: is_number(seconds) and seconds >= 0, "a number >= 0"),
     "seed": (lambda seed: is_whole(seed, 0), "a whole number >= 0"),
     "error": (is_absent_or_text, "text or null"),
@@ -228,26 +238,14 @@ def load_run(folder: str | Path, *, trust: bool = False) -> Run:
 
 
 def _check_rows(rows: Sequence[Mapping[str, Any]], problem: Problem, path: Path) -> None:
-    """Refuse rows with figures that lack one of the problem's, or whose architecture nobody could build."""
+    """Refuse rows with figures that lack one of the problem's."""
     names = {"objectives": [o.name for o in problem.objectives], "constraints": [c.name for c in problem.constraints]}
-    read: set[str] = set()
     for row in rows:
         if row["status"] != "ok":
             continue
         for key, wanted in names.items():
             if missing := [name for name in wanted if name not in row.get(key, {})]:
                 raise UserError(f"{path}: evaluation {row['id']} lacks {missing[0]!r} under {key!r}")
-        if (
-            text := row["architecture"]
-        ) in read or problem.space.stand_in:  # where weights change, one architecture has many rows
-            continue
-        read.add(text)
-        try:
-            problem.space.from_text(text)
-        except ValueError as error:
-            raise UserError(
-                f"{path}: the architecture of evaluation {row['id']}, {shown(text)}, cannot be read: {error}"
-            ) from None
 
 
 def read_problem(path: Path) -> dict[str, Any]:
@@ -296,7 +294,7 @@ def read_ledger(path: Path, space: SearchSpace | None = None) -> tuple[list[dict
 
     Args:
         path: the ledger; none is one without rows.
-        space: where its genomes come from; they are not checked when it is not given.
+        space: where its genomes come from; they are not held against the architectures when it is not given.
 
     Raises:
         UserError: a damaged line that is not the last one, or two different rows with one id.
@@ -308,13 +306,12 @@ def read_ledger(path: Path, space: SearchSpace | None = None) -> tuple[list[dict
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     rows: dict[int, dict[str, Any]] = {}
-    choices = None if space is None else [int(n) for n in space.n_choices]
     good = 0
     lines = data.split(b"\n")
     # after the last newline stands either nothing or what a killed process could not finish
     for number, line in enumerate(lines[:-1], 1):
         try:
-            row = _parse_row(line, choices)
+            row = _parse_row(line, space)
         except ValueError as error:
             raise UserError(
                 f"{path}, line {number} is damaged: {error}. Nothing was changed; restore the line or remove it to "
@@ -327,7 +324,7 @@ def read_ledger(path: Path, space: SearchSpace | None = None) -> tuple[list[dict
     return [rows[i] for i in sorted(rows)], good
 
 
-def _parse_row(line: bytes, choices: Sequence[int] | None) -> dict[str, Any]:
+def _parse_row(line: bytes, space: SearchSpace | None) -> dict[str, Any]:
     """A row as ``Record.add`` writes it.
 
     Raises:
@@ -340,14 +337,20 @@ def _parse_row(line: bytes, choices: Sequence[int] | None) -> dict[str, Any]:
         raise ValueError(wrong)
     if row["status"] == "ok" and not row["objectives"]:
         raise ValueError("it is ok and has no objectives")
-    if choices is not None:
-        _check_genome(row["genome"], choices)
+    if space is not None:
+        _check_genome(row, space)
     return row
 
 
-def _check_genome(genome: Sequence[int], choices: Sequence[int]) -> None:
+def _check_genome(row: Mapping[str, Any], space: SearchSpace) -> None:
+    genome, choices = row["genome"], space.n_choices
     if len(genome) != len(choices):
         raise ValueError(f"its genome has {len(genome)} genes, expected the space's {len(choices)}")
     if min(genome) < 0 or any(map(operator.ge, genome, choices)):
         i = next(i for i, gene in enumerate(genome) if not 0 <= gene < choices[i])
         raise ValueError(f"gene {i} of its genome is {shown(genome[i])}, expected 0 to {choices[i] - 1}")
+    if row["status"] != "ok":  # an architecture that cannot be built has no text
+        return
+    text = space.to_text(space.decode(np.array(genome)))
+    if text != row["architecture"]:
+        raise ValueError(f"its genome is that of {shown(text)}, its architecture {shown(row['architecture'])}")

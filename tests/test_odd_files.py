@@ -80,6 +80,7 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"genome": [0, 0, 0, 0, 0, 10**40]}, "gene 5 of its genome is 1000000"),
     ({"genome": [0, 0, 0, 0, 0, True]}, "'genome', got [0, 0, 0, 0, 0, true]"),
     ({"genome": []}, "'genome', got []"),
+    ({"genome": [0] * 6, "architecture": "000001"}, 'its genome is that of "0 0 0 0 0 0", its architecture '),
     ({"genome": "000000"}, "'genome', got \"000000\""),
     ({"architecture": 5}, "'architecture', got 5"),
     ({"status": "fine"}, "'status', got \"fine\""),
@@ -94,6 +95,8 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"constraints": "none"}, "'constraints', got \"none\""),
     ({"constraints": {"sum": [0]}}, "'constraints', got"),
     ({"figures": None}, "'figures', got null"),
+    ({"figures": {"params": "x"}}, "'figures', got"),
+    ({"figures": {"flops": -1}}, "'figures', got"),
     ({"seconds": -1}, "'seconds', got -1"),
     ({"seed": "0"}, "'seed', got \"0\""),
     ({"error": 5}, "'error', got 5"),
@@ -163,7 +166,7 @@ def test_what_is_good_json_is_read_as_it_stands() -> None:
 
 def test_an_architecture_that_nobody_can_build_is_refused(folder: Path) -> None:
     change_row(folder, lambda row: row.update(architecture="a b"))
-    with pytest.raises(UserError, match=r"architecture of evaluation \d+, \"a b\", cannot be read"):
+    with pytest.raises(UserError, match=r"its genome is that of .*, its architecture \"a b\"\. Nothing was changed"):
         load_run(folder)
 
 

@@ -332,9 +332,9 @@ class TestFolder:
         ledger = tmp_path / "run" / "evaluations.jsonl"
         lines = ledger.read_text().splitlines(keepends=True)
         row = json.loads(lines[5])
-        lines[5] = json.dumps({**row, "architecture": "9 9 9 9 9 9"}) + "\n"
+        lines[5] = json.dumps({**row, "genome": [0] * 6, "architecture": "0 0 0 0 0 0"}) + "\n"
         ledger.write_text("".join(lines))
-        with pytest.raises(UserError, match=rf"does not follow.*evaluation {row['id']} was '9 9 9 9 9 9'"):
+        with pytest.raises(UserError, match=rf"does not follow.*evaluation {row['id']} was '0 0 0 0 0 0'"):
             run(toy(), tmp_path / "run")
         assert ledger.read_text() == "".join(lines)
 

@@ -3,9 +3,9 @@
     python tests/benchmarks/kills.py [OUT] [--kills N]
 
 Small searches of all four methods, with one and with two workers, each in two copies. One copy nobody disturbs. The
-other one is killed by SIGKILL, SIGTERM, SIGHUP or SIGINT at random (seeded) moments, and the same command is given again, until
-it ends. Its record must be the other one's, seconds apart, and no process may be left ten seconds after a kill. What
-was done is kept in OUT/kills.jsonl, and a script that is stopped goes on from there.
+other one is killed by SIGKILL, SIGTERM, SIGHUP or SIGINT at random (seeded) moments, and the same command is given
+again, until it ends. Its record must be the other one's, seconds apart, and no process may be left ten seconds after a
+kill. What was done is kept in OUT/kills.jsonl, and a script that is stopped goes on from there.
 """
 
 from __future__ import annotations
