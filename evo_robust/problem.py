@@ -238,6 +238,10 @@ def load(name: str, scale: str = "demo", overrides: Mapping[str, str] | None = N
     Raises:
         UserError: unknown problem, scale, key, part or value.
     """
+    if not isinstance(name, str) or not isinstance(scale, str):
+        raise UserError(
+            f"expected the names of a problem and a scale, such as 'roco' and 'demo', got {name!r}, {scale!r}"
+        )
     known = scales(name)
     if scale not in known:
         raise UserError(f"unknown scale {scale!r} of problem {name!r}: {nearest(scale, known)}")

@@ -53,6 +53,7 @@ def search(
         SearchFailed: every candidate of the first generation failed.
     """
     refuse_while_reading()
+    _check_arguments(problem, out, cluster, info)
     reporter = reporter or Silent()
     device = choose_device(device)
     choose_workers(workers, device)  # said before anything is loaded
@@ -85,6 +86,22 @@ def search(
         finally:
             session.close()
     return load_run(folder)
+
+
+def _check_arguments(problem: object, out: object, cluster: object, info: object) -> None:
+    """Refuse what a call from Python may be given instead of what it takes."""
+    if isinstance(problem, str):
+        raise UserError(
+            f'expected a Problem, got the text {problem!r}: load("{problem}") reads the problem of that name'
+        )
+    if not isinstance(problem, Problem):
+        raise UserError(f"expected a Problem, got {type(problem).__name__}")
+    if not isinstance(out, (str, Path)) or not str(out):
+        raise UserError(f"expected out to be a folder, such as 'runs/first', got {out!r}")
+    if cluster is not None and not isinstance(cluster, str):
+        raise UserError(f"expected cluster to be text, such as 'dask://HOST:8786', got {cluster!r}")
+    if info is not None and not isinstance(info, dict):
+        raise UserError(f"expected info to be a dictionary, got {info!r}")
 
 
 def _loop(

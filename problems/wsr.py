@@ -13,8 +13,9 @@ are retrained with 45 channels, as the published one. What differs:
 - A generation is 10 epochs and 10 new architectures. The loss estimator learns once per generation, not once per
   epoch, and before that generation's own are measured: what the last one measures teaches nothing.
 - The rate of the distribution's steps is 0.3: after 200 of them the entropy of its draws is about .76 of a uniform
-  one's (docs/results.md). The public code's is 3e-5 (``scale=published``): 200 steps move A by 0.006 at most, so that
-  every draw stays as good as uniform, and the mode alone carries what was learned.
+  one's, as measured on digits with ``shared`` (docs/results.md). The public code's is 3e-5 (``scale=published``): 200
+  steps move A by 0.006 at most, so that every draw stays as good as uniform, and the mode alone carries what was
+  learned.
 - An architecture has two inputs per node, as the network found, and the warm-up trains such ones; the paper trains and
   measures all 14 edges while it searches.
 - The step of the attack is 2.5·ε/7, as in the paper's code; the paper prints 2.5·ε/20.

@@ -416,6 +416,16 @@ def test_networks_that_give_no_number_are_wrong(held_out: Images) -> None:
     assert (curve.clean_error, *curve.error) == (1.0, 1.0)
 
 
+def test_a_network_with_weights_that_are_no_numbers_is_wrong(held_out: Images) -> None:
+    channels = held_out.x.shape[1]
+    with torch.random.fork_rng():
+        network = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(10))
+        network(held_out.floats(slice(2)))
+    network[0].weight.data.fill_(torch.nan)
+    curve = robust_curve(network, held_out, PGD(), [0.1], generator=seeded())
+    assert (curve.clean_error, *curve.error) == (1.0, 1.0)
+
+
 def test_slopes_without_a_number_move_nothing() -> None:
     class Steep(Linear):
         def score(self, x: Tensor) -> Tensor:

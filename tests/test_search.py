@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -401,3 +401,23 @@ class TestFolder:
         front = json.loads((tmp_path / "run" / "front.json").read_text())["front"]
         assert [entry["id"] for entry in front] == [row["id"] for row in found.front]
         assert not (tmp_path / "run" / "lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda out: search("roco", out), r'got the text .roco.: load\("roco"\)'),  # type: ignore[arg-type]
+        (lambda out: search(5, out), "expected a Problem, got int"),  # type: ignore[arg-type]
+        (lambda out: search(toy(), ""), "expected out to be a folder"),
+        (lambda out: search(toy(), out, cluster=5), "expected cluster to be text"),  # type: ignore[arg-type]
+        (lambda out: search(toy(), out, info=5), "expected info to be a dictionary"),  # type: ignore[arg-type]
+        (lambda out: load(5), "expected the names of a problem and a scale"),  # type: ignore[arg-type]
+        (lambda out: load("roco", 5), "expected the names of a problem and a scale"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_problem_folder_or_name_is_refused(
+    call: Callable[[Path], object], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=said):
+        call(tmp_path / "run")
+    assert not any(tmp_path.iterdir())

@@ -78,6 +78,14 @@ def test_paper_has_the_epochs_and_steps_of_algorithm_1() -> None:
     assert PAPER.space.for_final_training().channels == 45
 
 
+def test_the_paper_scale_s_rate_leaves_uniform_draws_in_the_paper_s_number_of_steps() -> None:
+    """A search of the paper's length without its networks: losses follow from the architecture."""
+    gradient = chz.replace(PAPER.algorithm.gradient, losses=LossTraining(passes=50))
+    assert gradient.lr == 0.3
+    learner, steps = searched(gradient, PAPER.algorithm.n_gen, PAPER.evaluator.epochs)
+    assert sum(steps) == 200 and learner.figures()["entropy"] <= 0.8 * math.log(8)
+
+
 def test_published_keeps_the_rate_at_which_draws_stay_uniform() -> None:
     published: Any = load("wsr", "published")
     gradient = published.algorithm.gradient
