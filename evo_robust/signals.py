@@ -10,6 +10,7 @@ A worker process ends soon after its parent does, whatever it is at, importing t
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -127,6 +128,17 @@ def _end_with(parent: int) -> None:
 
 if (_parent := os.environ.pop(PARENT, "")).isdecimal():  # taken out: a process that a worker starts is no worker
     threading.Thread(target=_end_with, args=(int(_parent),), daemon=True, name="parent").start()
+def _ignore() -> None:
+    """Let what comes in the last tenths of a second find a command that has done everything.
+
+    Python takes its handlers down before it clears its modules away. A signal would then end it without a word, and
+    with a status that says that something was left.
+    """
+    for number in heard():
+        signal.signal(number, signal.SIG_IGN)
+
+
 if _command_starts():
+    atexit.register(_ignore)  # the first one: it runs last
     for _number in heard():
         signal.signal(_number, leave)

@@ -55,6 +55,17 @@ def test_ctrl_c_while_torch_is_imported_says_one_line() -> None:
         assert found[name] == (LINES[number], 128 + number)
 
 
+def test_a_signal_after_everything_is_done_changes_no_status() -> None:
+    """While Python clears its modules away, which takes tenths of a second."""
+    process = start("-m", "evo_robust.plot", "run=nowhere")
+    assert process.stderr is not None and process.stderr.readline().startswith("error: nowhere is no run folder")
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=PATIENCE)[1].strip()
+    # on a busy machine it may not have come so far
+    assert (process.returncode, said) in ((2, ""), (143, LINES[signal.SIGTERM]))
+
+
 def test_a_program_that_imports_the_package_keeps_its_own_answers(tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text(
         "import signal, sys\n"
