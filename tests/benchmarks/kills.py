@@ -185,15 +185,17 @@ def series(method: str, workers: int, n_kills: int, out: Path, seed: int = 0) ->
     while len(kills) < n_kills:
         process = start(method, workers, disturbed)
         await_moment(process, disturbed, rng)
-        if process.poll() is not None:  # it came to its end before: another copy
-            same &= process.returncode == 0 and record(disturbed) == whole
+        number = SIGNALS[(len(kills) + workers) % len(SIGNALS)]
+        found = kill(process, number) if process.poll() is None else {"ended": process.returncode}
+        if found["ended"] == 0:  # it came to its end before: another copy
+            same &= record(disturbed) == whole
             shutil.rmtree(disturbed)
             ends += 1
             if ends > 2 * n_kills:
                 raise RuntimeError(f"{method}: too short to be killed")
             continue
-        number = SIGNALS[(len(kills) + workers) % len(SIGNALS)]
-        found = kill(process, number)
+        if "status" not in found:
+            raise RuntimeError(f"{method} with {workers} workers ended with {found['ended']} by itself")
         kills.append(Kill(signal=number.name, inside=inside(disturbed, whole["rows"]), **found))
     return kills, same and run_through(method, workers, disturbed) == whole
 
