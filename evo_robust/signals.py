@@ -128,6 +128,8 @@ def _end_with(parent: int) -> None:
 
 if (_parent := os.environ.pop(PARENT, "")).isdecimal():  # taken out: a process that a worker starts is no worker
     threading.Thread(target=_end_with, args=(int(_parent),), daemon=True, name="parent").start()
+
+
 def _ignore() -> None:
     """Let what comes in the last tenths of a second find a command that has done everything.
 
