@@ -28,8 +28,8 @@ from evo_robust.attacks.level import CMAES, LevelAttack, LevelNorm
 from evo_robust.data import DataSet, Images
 from evo_robust.device import fixed_threads
 from evo_robust.files import former_digests, only_one, read_tensors, stored_checksum, whole_file, write_tensors
-from evo_robust.objectives.base import Say, silent
 from evo_robust.parts import Part, UserError, digest, dotted, seed_from
+from evo_robust.progress import Say, silent
 from evo_robust.recipes import Recipe, Standard
 from evo_robust.train import TrainingDiverged, train
 from evo_robust.workers import Died, Pool

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evo_robust.data import DataSet
 from evo_robust.files import write_csv
-from evo_robust.objectives.base import Say
+from evo_robust.progress import Say
 from evo_robust.recipes import Recipe, Standard
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.train import EpochLog, read_logs

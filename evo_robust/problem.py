@@ -25,9 +25,10 @@ from evo_robust.device import choose_device
 from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.files import check_cache
-from evo_robust.objectives.base import Constraint, Context, Gate, Objective, Say, silent
+from evo_robust.objectives.base import Constraint, Context, Gate, Objective
 from evo_robust.parts import Fraction, Part, UserError, dotted, nearest, parts_in, refuse_unwritable, subclasses
 from evo_robust.plain import is_printable
+from evo_robust.progress import Say, silent
 from evo_robust.resolve import from_dotted
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.stand_ins import MODULE, StandIns, tell

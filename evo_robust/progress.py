@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeRemainingColumn
@@ -14,8 +16,26 @@ from rich.text import Text
 
 from evo_robust.plain import visible
 
-if TYPE_CHECKING:
-    from evo_robust.record import Progress
+Say = Callable[[str], None]
+"""Takes one line of progress text."""
+
+
+def silent(_: str) -> None:
+    """Progress text that goes nowhere."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a search stands after a generation.
+
+    The hypervolume is the share of the box from zero to a tenth beyond the first generation's worst values.
+    """
+
+    generation: int
+    evaluations: int
+    hypervolume: float
+    front: int
+    seconds: float
 
 
 class _Plain(Console):

@@ -14,8 +14,9 @@ from evo_robust.device import choose_device
 from evo_robust.evaluators.co_trained import CoTrained, kept_weights
 from evo_robust.evaluators.pool import PooledEvaluator
 from evo_robust.ledger import Run
-from evo_robust.objectives.base import Context, Say, silent
+from evo_robust.objectives.base import Context
 from evo_robust.parts import UserError
+from evo_robust.progress import Say, silent
 
 
 def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = silent) -> tuple[nn.Module, str]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from evo_robust.attacks.base import Norm, Threat
-from evo_robust.attacks.checks import checked
+from evo_robust.attacks.calls import checked
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.attacks.losses import kl_divergence

@@ -35,6 +35,7 @@ from evo_robust.ledger import (
 )
 from evo_robust.parts import UserError, changed, dotted
 from evo_robust.problem import Problem, missing_of, problem_from_dict
+from evo_robust.progress import Progress
 
 
 class FolderLock:
@@ -75,20 +76,6 @@ class FolderLock:
 
     def _name_file(self) -> Path:
         return self.folder / "lock"
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """Where a search stands after a generation.
-
-    The hypervolume is the share of the box from zero to a tenth beyond the first generation's worst values.
-    """
-
-    generation: int
-    evaluations: int
-    hypervolume: float
-    front: int
-    seconds: float
 
 
 class Record:

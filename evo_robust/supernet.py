@@ -20,8 +20,8 @@ from evo_robust.data import DataSet
 from evo_robust.device import MOST_THREADS, fixed_threads
 from evo_robust.files import only_one, read_tensors, stored_checksum, write_json, write_tensors
 from evo_robust.learning_curve import LearningCurve
-from evo_robust.objectives.base import Say, silent
 from evo_robust.parts import Part, UserError, digest, dotted, refuse_unless, seed_from
+from evo_robust.progress import Say, silent
 from evo_robust.recipes import PGDTraining, Recipe
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Supernet

@@ -21,8 +21,7 @@ from evo_robust.indicators import hypervolume, ideal_and_nadir, nondominated, ob
 from evo_robust.ledger import Run
 from evo_robust.plotting.progress import curves
 from evo_robust.plotting.view import view_of
-from evo_robust.progress import Printed
-from evo_robust.record import Progress
+from evo_robust.progress import Printed, Progress
 
 CO_TRAINED = Problem(
     space=DARTS(channels=4, layers=2, nodes=2),

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.base import Threat, check_eps
 from evo_robust.images import Images
 from evo_robust.spaces.ops import Normalize
 
-_SLACK = 1e-5
+SLACK = 1e-5
 """How far float images may lie outside [0,1]: more than rounding adds to the sum of an image and a perturbation."""
 
 _known: ContextVar[tuple[tuple[Tensor, int], ...]] = ContextVar("known", default=())
@@ -43,53 +42,15 @@ def is_known(*tensors: object) -> bool:
 
 
 @contextlib.contextmanager
-def checked(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    *,
-    generator: torch.Generator | None,
-    threat: Threat | None = None,
-    gradient: bool = False,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Check a call with a network, images and labels; gives images and labels that gradients may flow through.
-
-    Args:
-        model: network from images in [0,1] to logits ``(n, classes)``; looked at when it first puts something out.
-        x: float images ``(n, c, h, w)`` in [0,1].
-        y: int64 class indices ``(n,)``, below the number of classes.
-        generator: source of random numbers; None where a call draws none.
-        threat: ball around the images; None where there is none.
-        gradient: whether gradients will be taken, which weights made in inference mode do not allow.
-
-    Raises:
-        ValueError: any of them is something else, naming what to do.
-    """
-    if is_known(x, y):
-        yield x, y
-        return
-    check_network(model, gradient=gradient)
-    check_generator(generator)
-    highest = check_values(x, y)
-    if threat is not None:
-        check_threat(threat, x)
-    _check_channels(model, x.shape[1])
-    with ordinary_mode(), watched(model, highest, x.dtype, x.device):
-        x, y = ordinary(x), ordinary(y)
-        with known_good(x, y):
-            yield x, y
-
-
-@contextlib.contextmanager
 def checked_images(
     model: nn.Module, images: Images, *, gradient: bool = False, device: torch.device | None = None
 ) -> Iterator[Images]:
-    """Check a call with a network and labelled uint8 images, as :func:`checked` does; at least one image.
+    """Check a call with a network and labelled uint8 images; at least one image.
 
     Args:
-        model: see :func:`checked`.
+        model: network from images in [0,1] to logits ``(n, classes)``; looked at when it first puts something out.
         images: what the network will be given, as floats.
-        gradient: see :func:`checked`.
+        gradient: whether gradients will be taken, which weights made in inference mode do not allow.
         device: where the network will be given them; where they are when not given.
 
     Raises:
@@ -97,7 +58,7 @@ def checked_images(
     """
     check_network(model, gradient=gradient)
     highest = highest_label(images)
-    _check_channels(model, images.x.shape[1])
+    check_channels(model, images.x.shape[1])
     with ordinary_mode(), watched(model, highest, torch.float32, device or images.x.device):
         yield Images(ordinary(images.x), ordinary(images.y))
 
@@ -113,7 +74,7 @@ def check_network(model: object, *, gradient: bool = False) -> None:
         )
 
 
-def _check_channels(model: nn.Module, channels: int) -> None:
+def check_channels(model: nn.Module, channels: int) -> None:
     """Raise ``ValueError`` where the network normalises another number of channels: one would be taken for all."""
     first = getattr(model, "normalize", next(model.children(), None))
     if isinstance(first, Normalize) and first.mean.shape[1] != channels:
@@ -170,35 +131,6 @@ def check_labels(y: object, x: Tensor) -> Tensor:
     return y
 
 
-def check_threat(threat: object, x: Tensor) -> None:
-    """Raise ``ValueError`` for what is no :class:`Threat`, or one wider than the images."""
-    if not isinstance(threat, Threat):
-        raise ValueError(f"expected a Threat, such as Threat(norm='linf', eps=8/255), got {threat!r}")
-    check_eps(threat.eps, threat.norm, x.shape[1:])
-
-
-def check_inside(found: object, x: Tensor, threat: Threat, who: str) -> Tensor:
-    """What an attack found for images ``x``, where it lies in the ball around them and in [0,1].
-
-    Raises:
-        ValueError: it does not: figures of it would be of another threat.
-    """
-    if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
-        got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise ValueError(f"expected {who} to give {x.dtype} images {tuple(x.shape)}, got {got}")
-    if x.numel() == 0:
-        return found
-    away = (found - x).flatten(1).norm(p=torch.inf if threat.norm == "linf" else 2, dim=1).max()
-    low, high, farthest = torch.stack((*found.aminmax(), away)).tolist()
-    # written so that NaN is refused too
-    if not (low >= -_SLACK and high <= 1 + _SLACK and farthest <= threat.eps * 1.001 + _SLACK):
-        raise ValueError(
-            f"expected {who} to stay in [0,1] and within {threat.eps:g} ({threat.norm}) of the images, "
-            f"got values from {low:g} to {high:g}, up to {farthest:g} away"
-        )
-    return found
-
-
 def check_generator(generator: object) -> None:
     """Raise ``ValueError`` for what is no torch generator; None passes."""
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -228,11 +160,11 @@ def check_values(x: object, y: object = None) -> int:
 
 
 def _check_range(low: float, high: float) -> None:
-    if low >= -_SLACK and high <= 1 + _SLACK:
+    if low >= -SLACK and high <= 1 + SLACK:
         return
     if low != low or high != high:
         raise ValueError("expected images in [0,1], got NaN in them")
-    if low < -_SLACK:
+    if low < -SLACK:
         hint = "give them before normalisation, which is a layer of the network (evo_robust.spaces.ops.Normalize)"
     else:
         hint = "divide by 255" if 2 < high <= 255 else "scale or clip them"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.base import check_norm
-from evo_robust.attacks.checks import checked
+from evo_robust.attacks.calls import checked
 from evo_robust.attacks.inference import classes, eval_mode
 from evo_robust.attacks.level_encoding import Boxes, Encoding, Pixels, Tone, Values
 from evo_robust.attacks.level_network import for_queries

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.base import Threat, check_eps
-from evo_robust.attacks.checks import checked
+from evo_robust.attacks.calls import checked
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.estimators.base import NoiseEstimator
 from evo_robust.estimators.strengths import Strengths

@@ -24,9 +24,10 @@ from evo_robust.evaluators.gates import with_limits
 from evo_robust.evaluators.time_limit import within
 from evo_robust.evaluators.untouched import torch_settings
 from evo_robust.figures import flat, one_number
-from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective, silent
+from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts import WHERE, UserError, digest, seed_from
+from evo_robust.progress import silent
 from evo_robust.spaces.base import Architecture
 from evo_robust.train import TimeLimit, TrainingDiverged
 

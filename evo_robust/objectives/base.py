@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +19,7 @@ from evo_robust.data import DataSet, Splits
 from evo_robust.files import mapped_tensors
 from evo_robust.images import Images
 from evo_robust.parts import Part, seed_from
+from evo_robust.progress import Say, silent
 from evo_robust.spaces.base import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ if TYPE_CHECKING:
     from evo_robust.estimators.measure import Source
     from evo_robust.evaluators.base import Evaluator
     from evo_robust.workers import Staff
-
-Say = Callable[[str], None]
-"""Takes one line of progress text."""
-
-
-def silent(_: str) -> None:
-    """Progress text that goes nowhere."""
 
 
 @dataclasses.dataclass(frozen=True)

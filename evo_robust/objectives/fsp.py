@@ -13,7 +13,8 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
 from evo_robust.attacks.base import Norm, Threat, check_eps
-from evo_robust.attacks.checks import check_generator, check_threat, checked_images, known_good
+from evo_robust.attacks.calls import check_threat
+from evo_robust.attacks.checks import check_generator, checked_images, known_good
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.attacks.inference import eval_mode, undisturbed
