@@ -28,7 +28,7 @@ from evo_robust import (
     zoo,
 )
 from evo_robust.adversarial_set import AdversarialSet
-from evo_robust.attacks import checks
+from evo_robust.attacks import calls
 from evo_robust.attacks.ball import project, steepest, unit_noise
 from evo_robust.attacks.base import Attack, Threat, check_balls, check_eps, check_norm
 from evo_robust.attacks.checks import is_known, known_good
@@ -515,8 +515,8 @@ def test_what_has_been_looked_at_is_not_looked_at_again(
     net: nn.Module, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
-    look = checks.check_values
-    monkeypatch.setattr(checks, "check_values", lambda *given: looked.append(given) or look(*given))
+    look = calls.check_values
+    monkeypatch.setattr(calls, "check_values", lambda *given: looked.append(given) or look(*given))
     train(copy.deepcopy(net), images, PGDTraining(batch_size=4), 2, seed=0)
     train(copy.deepcopy(net), images, TRADES(batch_size=4), 2, seed=0)
     assert not looked, "training images come from bytes"
