@@ -7,14 +7,14 @@ from evo_robust import signals as _signals  # noqa: F401 (before what takes seco
 
 # isort: split
 from evo_robust import zoo
-from evo_robust.adversarial_set import AdversarialSet
+from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.algorithms.evolution import NSGA2, NSGA3
 from evo_robust.algorithms.hybrid import GradientHybrid
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Attack, Threat
 from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
-from evo_robust.attacks.level import CMAES, DE
-from evo_robust.data import (
+from evo_robust.attacks.level.attack import CMAES, DE
+from evo_robust.data.sets import (
     CIFAR10,
     CIFAR100,
     MNIST,
@@ -42,11 +42,11 @@ from evo_robust.objectives.fsp import FSPDistance
 from evo_robust.objectives.lipschitz import LipschitzBound
 from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.objectives.transfer import TransferError
-from evo_robust.problem import Problem, load
-from evo_robust.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
+from evo_robust.problem.value import Problem, load
 from evo_robust.search import search
 from evo_robust.spaces import DARTS, OPERATIONS, NSGAPhases, RobNet, SearchSpace
-from evo_robust.supernet import SupernetTraining
+from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
+from evo_robust.training.supernet import SupernetTraining
 
 __all__ = [
     "A",

@@ -13,7 +13,6 @@ from typing import Any
 import chz
 from rich.console import Console
 
-from evo_robust import cli
 from evo_robust.analysis.finetuning import Change, finetuning_changes, write_changes
 from evo_robust.analysis.ranking import Ranking, ranking, write_ranking, write_scores
 from evo_robust.analysis.relations import (
@@ -24,22 +23,23 @@ from evo_robust.analysis.relations import (
     write_relations,
 )
 from evo_robust.analysis.separation import Separation, separation, write_points, write_separation
-from evo_robust.analysis.statistics import signed
 from evo_robust.analysis.study import LeftOut, Study, study_of, write_architectures
+from evo_robust.commands import cli
+from evo_robust.correlations import signed
 from evo_robust.files import make_folder
-from evo_robust.ledger import IMAGES, Run, load_run
-from evo_robust.parts import UserError, changed
-from evo_robust.paths import folders_of, refuse_odd_path, refuse_odd_paths
-from evo_robust.plotting.study_convolutions import draw_convolutions
-from evo_robust.plotting.study_density import draw_density
-from evo_robust.plotting.study_finetuning import draw_finetuning
-from evo_robust.plotting.study_fsp import draw_fsp
-from evo_robust.plotting.study_panel import networks
-from evo_robust.plotting.study_ranking import draw_ranking, draw_scores
-from evo_robust.plotting.study_separation import draw_separation
-from evo_robust.plotting.study_terminal import ranking_table, relations_table
-from evo_robust.plotting.view import names_of, view_of
+from evo_robust.parts.base import UserError, changed
+from evo_robust.parts.paths import folders_of, refuse_odd_path, refuse_odd_paths
+from evo_robust.plotting.study.convolutions import draw_convolutions
+from evo_robust.plotting.study.density import draw_density
+from evo_robust.plotting.study.finetuning import draw_finetuning
+from evo_robust.plotting.study.fsp import draw_fsp
+from evo_robust.plotting.study.panel import networks
+from evo_robust.plotting.study.ranking import draw_ranking, draw_scores
+from evo_robust.plotting.study.separation import draw_separation
+from evo_robust.plotting.study.terminal import ranking_table, relations_table
 from evo_robust.progress import output
+from evo_robust.record.reading import IMAGES, Run, load_run
+from evo_robust.record.view import names_of, view_of
 
 USAGE = """usage: python -m evo_robust.analyze run=DIR [out=DIR] [objective=robust_error]
        python -m evo_robust.analyze run=DIR truth=DIR[,DIR…] …       does the run rank as the truth does?

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import joblib
 import torch
 
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 
 MOST_THREADS = 1024
 """CPU threads of one process: the library below torch ends the process where it cannot start them."""

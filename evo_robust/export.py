@@ -21,22 +21,22 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from evo_robust.adversarial_set import AdversarialSet
-from evo_robust.budget import WithinBudget, parse_budget, structure_of, within
-from evo_robust.cli import TRUST, command, parse
+from evo_robust.adversarial_set.making import AdversarialSet
+from evo_robust.commands.cli import TRUST, command, parse
 from evo_robust.device import choose_device
-from evo_robust.figures import figures_of
 from evo_robust.files import DamagedFile, make_folder, naming, read_tensors, write_tensors
-from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
-from evo_robust.indicators import pick
-from evo_robust.ledger import Run, comparable, derived_of, load_run, unfinished
-from evo_robust.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
-from evo_robust.parts import Part, UserError, dotted
-from evo_robust.paths import refuse_odd_path
+from evo_robust.final_training.settings import SETTINGS_FILE, load_result, read_settings
+from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
+from evo_robust.networks.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
+from evo_robust.objectives.figures import figures_of
+from evo_robust.parts.base import Part, UserError, dotted
+from evo_robust.parts.paths import refuse_odd_path
 from evo_robust.progress import output
-from evo_robust.rebuild import rebuild
-from evo_robust.retraining import SETTINGS_FILE, load_result, read_settings
-from evo_robust.train import evaluate_error
+from evo_robust.record.budget import WithinBudget, parse_budget, structure_of, within
+from evo_robust.record.indicators import pick
+from evo_robust.record.reading import Run, comparable, derived_of, load_run, unfinished
+from evo_robust.record.rebuild import rebuild
+from evo_robust.training.loop import evaluate_error
 
 ONNX_NAME = "model.onnx"
 _OURS = frozenset({FILE_NAME, WEIGHTS_NAME, CARD_NAME, ONNX_NAME})

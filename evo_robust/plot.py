@@ -10,16 +10,16 @@ from typing import Any
 import chz
 from rich.console import Console
 
-from evo_robust import cli
+from evo_robust.commands import cli
 from evo_robust.files import make_folder
-from evo_robust.ledger import IMAGES, load_run, unfinished
-from evo_robust.parts import Part, changed, dotted
-from evo_robust.paths import folders_of, refuse_odd_path, refuse_odd_paths
+from evo_robust.parts.base import Part, changed, dotted
+from evo_robust.parts.paths import folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
-from evo_robust.plotting.style import Quantity, words
-from evo_robust.plotting.view import COSTS, View, names_of, view_of
 from evo_robust.progress import output
+from evo_robust.record.reading import IMAGES, load_run, unfinished
+from evo_robust.record.view import COSTS, View, names_of, view_of
+from evo_robust.style import Quantity, words
 
 USAGE = """usage: python -m evo_robust.plot run=DIR [out=DIR]                   all pictures of a run
        python -m evo_robust.plot run=DIR baseline=DIR [out=DIR]      beside a random search of equal budget

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColum
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from evo_robust.plain import visible
+from evo_robust.parts.plain import visible
 
 Say = Callable[[str], None]
 """Takes one line of progress text."""

@@ -15,20 +15,28 @@ import joblib
 import torch
 from torch import nn
 
-from evo_robust.adversarial_set import FILES, AdversarialSet
+from evo_robust.adversarial_set.making import FILES, AdversarialSet
 from evo_robust.attacks.base import Attack
 from evo_robust.attacks.curve import robust_curve
-from evo_robust.attacks.inference import clean_error
-from evo_robust.cli import HelpRequested, command, make, refuse_nothing, split
-from evo_robust.data import DATA_SETS, DataSet, cache_folder
-from evo_robust.data_checks import remarks
+from evo_robust.commands.cli import HelpRequested, command, make, refuse_nothing, split
+from evo_robust.data.checks import remarks
+from evo_robust.data.images import Images
+from evo_robust.data.sets import DATA_SETS, DataSet, cache_folder
 from evo_robust.device import choose_device
 from evo_robust.files import check_cache, make_folder, write_csv, write_json, write_tensors
-from evo_robust.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
-from evo_robust.images import Images
-from evo_robust.ledger import IMAGES
+from evo_robust.final_training.pictures import draw_curve, draw_training
+from evo_robust.final_training.settings import (
+    RESULT_FILE,
+    SETTINGS_FILE,
+    Result,
+    Retraining,
+    load_result,
+    read_settings,
+)
+from evo_robust.inference.predictions import clean_error
+from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.objectives.cost import count_flops, count_params
-from evo_robust.parts import (
+from evo_robust.parts.base import (
     Part,
     UserError,
     changed,
@@ -38,17 +46,16 @@ from evo_robust.parts import (
     seed_from,
     subclasses,
 )
-from evo_robust.paths import refuse_odd_path
-from evo_robust.plain import one_line
-from evo_robust.plotting.robustness import draw_curve, draw_training
+from evo_robust.parts.paths import refuse_odd_path
+from evo_robust.parts.plain import one_line
+from evo_robust.parts.resolve import from_dotted
 from evo_robust.progress import duration, output
-from evo_robust.recipes import RECIPES, Recipe
-from evo_robust.record import FolderLock, library_versions
-from evo_robust.resolve import from_dotted
-from evo_robust.retraining import RESULT_FILE, SETTINGS_FILE, Result, Retraining, load_result, read_settings
+from evo_robust.record.reading import IMAGES
+from evo_robust.record.writing import FolderLock, library_versions
 from evo_robust.spaces.base import SearchSpace
-from evo_robust.spaces.nsga_phases import NSGAPhases
-from evo_robust.train import EpochLog, TrainingDiverged, train
+from evo_robust.spaces.nsga.space import NSGAPhases
+from evo_robust.training.loop import EpochLog, TrainingDiverged, train
+from evo_robust.training.recipes import RECIPES, Recipe
 
 WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import chz
 
-from evo_robust.adapter import SearchFailed
-from evo_robust.cli import HelpRequested, command, make, refuse_nothing, split
+from evo_robust.algorithms.adapter import SearchFailed
+from evo_robust.commands.cli import HelpRequested, command, make, refuse_nothing, split
 from evo_robust.device import choose_device
-from evo_robust.ledger import Run
-from evo_robust.parts import Part, UserError, nearest
-from evo_robust.paths import refuse_odd_path
-from evo_robust.plain import message
+from evo_robust.parts.base import Part, UserError, nearest
+from evo_robust.parts.paths import refuse_odd_path
+from evo_robust.parts.plain import message
 from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
-from evo_robust.plotting.view import view_of
-from evo_robust.problem import Problem, find, load, own_source, problem_files, scales, summary
+from evo_robust.problem.value import Problem, find, load, own_source, problem_files, scales, summary
 from evo_robust.progress import Printed, output
+from evo_robust.record.reading import Run
+from evo_robust.record.view import view_of
 from evo_robust.search import search
 
 USAGE = """usage: python -m evo_robust.run problem=NAME [scale=demo|paper] [out=DIR] [device=auto|cpu|cuda] [workers=N]

@@ -15,18 +15,19 @@ import chz
 import pytest
 import torch
 
-from evo_robust import adversarial_set, zoo
-from evo_robust.adversarial_images import AdversarialImages, Row, Samples
-from evo_robust.adversarial_set import AdversarialSet, load
-from evo_robust.attacks.inference import predictions
-from evo_robust.attacks.level import CMAES, DE
-from evo_robust.data import Digits, Images
+from evo_robust import zoo
+from evo_robust.adversarial_set import making as adversarial_set
+from evo_robust.adversarial_set.making import AdversarialSet, load
+from evo_robust.adversarial_set.samples import AdversarialImages, Row, Samples
+from evo_robust.attacks.level.attack import CMAES, DE
+from evo_robust.data.sets import Digits, Images
 from evo_robust.files import read_tensors
+from evo_robust.inference.predictions import predictions
 from evo_robust.objectives.base import Candidate, Context
 from evo_robust.objectives.transfer import TransferError
-from evo_robust.parts import UserError
-from evo_robust.recipes import Standard
-from evo_robust.spaces.nsga_phases import NSGAPhases
+from evo_robust.parts.base import UserError
+from evo_robust.spaces.nsga.space import NSGAPhases
+from evo_robust.training.recipes import Standard
 
 DATA = Digits()
 TINY = AdversarialSet(

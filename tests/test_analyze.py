@@ -26,22 +26,22 @@ from evo_robust.analysis.finetuning import finetuning_changes
 from evo_robust.analysis.ranking import ranking
 from evo_robust.analysis.relations import density_relations, fsp_relations, relate
 from evo_robust.analysis.separation import features, separation
-from evo_robust.analysis.statistics import bootstrap_tau, correlate, kendall, p_text
 from evo_robust.analysis.study import Study, accuracy_words, study_of
-from evo_robust.data import Digits
+from evo_robust.correlations import bootstrap_tau, correlate, kendall, p_text
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
-from evo_robust.ledger import load_run
 from evo_robust.objectives.base import Constraint, Context, Objective
 from evo_robust.objectives.errors import CleanError, RobustError
-from evo_robust.parts import UserError, seed_from
-from evo_robust.plotting import study_fsp
-from evo_robust.plotting.study_panel import scatter
-from evo_robust.plotting.view import view_of
-from evo_robust.problem import Problem
+from evo_robust.parts.base import UserError, seed_from
+from evo_robust.plotting.study import fsp as study_fsp
+from evo_robust.plotting.study.panel import scatter
+from evo_robust.problem.value import Problem
+from evo_robust.record.reading import load_run
+from evo_robust.record.view import view_of
 from evo_robust.search import search
 from evo_robust.spaces.base import SearchSpace
-from evo_robust.spaces.nsga_phases import NSGAPhases
-from evo_robust.spaces.robnet import RobNet
+from evo_robust.spaces.nsga.space import NSGAPhases
+from evo_robust.spaces.robnet.space import RobNet
 
 SPACE = RobNet(channels=2, layers=3, nodes=4)
 FREE = RobNet(channels=2, layers=4, nodes=2, cells="free")

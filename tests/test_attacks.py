@@ -18,10 +18,10 @@ from evo_robust.attacks.cascade import Cascade
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.fast import fold_batch_norm, for_attack
 from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD, GradientAttack
-from evo_robust.attacks.inference import clean_error, correct_mask, eval_mode, predictions
 from evo_robust.attacks.losses import cross_entropy, kl_divergence, margin
-from evo_robust.images import Images
-from evo_robust.parts import Fraction
+from evo_robust.data.images import Images
+from evo_robust.inference.predictions import clean_error, correct_mask, eval_mode, predictions
+from evo_robust.parts.base import Fraction
 from evo_robust.spaces.ops import Normalize
 
 ATTACKS: list[GradientAttack] = [

@@ -12,20 +12,20 @@ from toys import Distance, Integers, Total, Toy
 
 from evo_robust import export
 from evo_robust.algorithms.random import RandomSearch
-from evo_robust.budget import Limit, parse_budget, structure_of, within
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
-from evo_robust.figures import figures_of
-from evo_robust.genotype import load_genotype
-from evo_robust.indicators import nondominated, objective_matrix, pick
-from evo_robust.ledger import Run, front_of
+from evo_robust.final_training.settings import SETTINGS_FILE
+from evo_robust.networks.genotype import load_genotype
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
-from evo_robust.parts import UserError
-from evo_robust.problem import Problem
-from evo_robust.retraining import SETTINGS_FILE
+from evo_robust.objectives.figures import figures_of
+from evo_robust.parts.base import UserError
+from evo_robust.problem.value import Problem
+from evo_robust.record.budget import Limit, parse_budget, structure_of, within
+from evo_robust.record.indicators import nondominated, objective_matrix, pick
+from evo_robust.record.reading import Run, front_of
 from evo_robust.search import search
-from evo_robust.spaces.robnet import RobNet
+from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.structure import BUDGETS
 
 

@@ -15,17 +15,17 @@ import pytest
 import torch
 
 from evo_robust import NSGA2, FromScratch, Params, Problem, Standard, WeightedSum, search
-from evo_robust.adversarial_images import Samples
-from evo_robust.adversarial_set import AdversarialSet
-from evo_robust.attacks.level import CMAES
-from evo_robust.data import Digits, Images
+from evo_robust.adversarial_set.making import AdversarialSet
+from evo_robust.adversarial_set.samples import Samples
+from evo_robust.attacks.level.attack import CMAES
+from evo_robust.data.sets import Digits, Images
 from evo_robust.evaluators.pool import PoolSession
 from evo_robust.files import former_digests, read_tensors, write_tensors
-from evo_robust.ledger import Run
 from evo_robust.objectives.base import Context
 from evo_robust.objectives.transfer import TransferError
-from evo_robust.parts import UserError, digest
-from evo_robust.spaces.nsga_phases import NSGAPhases
+from evo_robust.parts.base import UserError, digest
+from evo_robust.record.reading import Run
+from evo_robust.spaces.nsga.space import NSGAPhases
 
 DATA = Digits()
 FEW = AdversarialSet(

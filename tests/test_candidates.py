@@ -19,19 +19,19 @@ from toys import Integers, Total, Toy
 
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.gradient import PGD
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.time_limit import within
-from evo_robust.figures import as_json
 from evo_robust.objectives.base import Candidate, Constraint, Objective
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops
 from evo_robust.objectives.errors import RobustError
-from evo_robust.problem import Problem
+from evo_robust.objectives.figures import as_json
+from evo_robust.problem.value import Problem
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
-from evo_robust.train import TimeLimit
+from evo_robust.training.loop import TimeLimit
 
 TINY = Problem(
     space=NSGAPhases(phases=2, nodes=3, channels=4),

@@ -27,32 +27,32 @@ from evo_robust import (
     SupernetLoss,
     zoo,
 )
-from evo_robust.adversarial_set import AdversarialSet
+from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.attacks import calls
 from evo_robust.attacks.ball import project, steepest, unit_noise
 from evo_robust.attacks.base import Attack, Threat, check_balls, check_eps, check_norm
-from evo_robust.attacks.checks import is_known, known_good
 from evo_robust.attacks.curve import check_strengths, robust_curve
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
-from evo_robust.attacks.inference import clean_error, correct_mask, predictions
-from evo_robust.attacks.level import CMAES, DE
+from evo_robust.attacks.level.attack import CMAES, DE
 from evo_robust.attacks.losses import attack_loss
+from evo_robust.data.images import Images
 from evo_robust.estimators import WA, Strengths
 from evo_robust.estimators.learner import MemoryLearner
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.estimators.memory import NoiseLearner, NoiseMemory
 from evo_robust.estimators.noises import real_noises
-from evo_robust.images import Images
+from evo_robust.final_training.settings import Retraining
+from evo_robust.inference.checks import is_known, known_good
+from evo_robust.inference.predictions import clean_error, correct_mask, predictions
 from evo_robust.lipschitz.operations import lipschitz_constant
 from evo_robust.objectives.cost import count_flops
 from evo_robust.objectives.fsp import FSPDistance
-from evo_robust.parts import Fraction
-from evo_robust.recalibration import recalibrate
-from evo_robust.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Standard
-from evo_robust.retraining import Retraining
+from evo_robust.parts.base import Fraction
 from evo_robust.spaces.ops import Normalize, fit_normalization
-from evo_robust.train import train
+from evo_robust.training.loop import train
+from evo_robust.training.recalibration import recalibrate
+from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Standard
 
 # ---- one rule for ε
 

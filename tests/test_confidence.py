@@ -39,15 +39,15 @@ from evo_robust import (
 )
 from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.files import read_tensors
-from evo_robust.gradients.confidence import Multiplier
-from evo_robust.ledger import Run
+from evo_robust.gradients.multiplier import Multiplier
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import network_moments
 from evo_robust.lipschitz.network import network_constants
-from evo_robust.parts import UserError, digest, seed_from
-from evo_robust.problem import override
+from evo_robust.parts.base import UserError, digest, seed_from
+from evo_robust.problem.value import override
 from evo_robust.progress import Reporter
-from evo_robust.rebuild import rebuild
+from evo_robust.record.reading import Run
+from evo_robust.record.rebuild import rebuild
 
 PROBLEM = Problem(
     space=DARTS(channels=4, layers=3, nodes=2),

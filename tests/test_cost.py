@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.objectives.base import Candidate, Context
 from evo_robust.objectives.cost import Flops, Params, count_flops, count_params
 from evo_robust.spaces import NSGAPhases

@@ -32,10 +32,10 @@ from evo_robust.distributions import LogNormal
 from evo_robust.evaluators.co_trained import kept_weights
 from evo_robust.files import DamagedFile, read_tensors, write_tensors
 from evo_robust.gradients import SupernetLoss
-from evo_robust.ledger import load_run
-from evo_robust.parts import UserError
-from evo_robust.recipes import Standard
-from evo_robust.train import read_logs, train
+from evo_robust.parts.base import UserError
+from evo_robust.record.reading import load_run
+from evo_robust.training.loop import read_logs, train
+from evo_robust.training.recipes import Standard
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
 DATA = Digits(train_limit=200, test_limit=50)

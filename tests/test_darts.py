@@ -20,13 +20,13 @@ from evo_robust import export
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.fast import fold_batch_norm
 from evo_robust.attacks.gradient import FGSM
-from evo_robust.data import Digits
-from evo_robust.genotype import Genotype, load_genotype
+from evo_robust.data.sets import Digits
+from evo_robust.networks.genotype import Genotype, load_genotype
 from evo_robust.objectives.fsp import fsp_distances
 from evo_robust.spaces import DARTS, InvalidArchitecture
-from evo_robust.spaces.darts_codec import OPERATIONS
-from evo_robust.spaces.darts_genotypes import PUBLISHED
-from evo_robust.spaces.darts_network import DARTSCell
+from evo_robust.spaces.darts.codec import OPERATIONS
+from evo_robust.spaces.darts.genotypes import PUBLISHED
+from evo_robust.spaces.darts.network import DARTSCell
 from evo_robust.spaces.structure import BUDGETS
 
 SPACE = DARTS(channels=4, layers=3)

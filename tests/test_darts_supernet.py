@@ -25,20 +25,20 @@ from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import FGSM
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.objectives.cost import Params, count_flops
 from evo_robust.objectives.errors import RobustError
-from evo_robust.parts import Fraction
-from evo_robust.problem import Problem
-from evo_robust.recipes import FastTraining
+from evo_robust.parts.base import Fraction
+from evo_robust.problem.value import Problem
 from evo_robust.retrain import RetrainOptions, retrain, settings_from
 from evo_robust.search import search
 from evo_robust.spaces import DARTS
-from evo_robust.spaces.darts_codec import CONVOLUTIONS, OPERATIONS, full_cell
-from evo_robust.spaces.darts_supernet import MixedCell
+from evo_robust.spaces.darts.codec import CONVOLUTIONS, OPERATIONS, full_cell
+from evo_robust.spaces.darts.supernet import MixedCell
 from evo_robust.spaces.supernet import Mixture, inherit
-from evo_robust.supernet import SupernetTraining
+from evo_robust.training.recipes import FastTraining
+from evo_robust.training.supernet import SupernetTraining
 
 PARTIAL = chz.replace(SPACE, partial=2)
 QUARTER = chz.replace(SHARED, partial=4, layers=2)

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from evo_robust.data import CIFAR10, CIFAR100, DATA_SETS, MNIST, SVHN, Digits, ImageNet, TinyImageNet, data_folder
-from evo_robust.images import Augment, Images, batches, stratified_order
-from evo_robust.parts import UserError
+from evo_robust.data.images import Augment, Images, batches, stratified_order
+from evo_robust.data.sets import CIFAR10, CIFAR100, DATA_SETS, MNIST, SVHN, Digits, ImageNet, TinyImageNet, data_folder
+from evo_robust.parts.base import UserError
 
 DATA = Path(os.environ.get("EVO_ROBUST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -308,7 +308,7 @@ def test_batches_hold_every_image_once_as_channels_last_floats() -> None:
 def test_batches_are_the_same_whatever_the_pieces_they_are_made_in(monkeypatch: pytest.MonkeyPatch) -> None:
     images = random_images(40)
     whole = [y.tolist() for _, y in batches(images, 4, generator(3))]
-    monkeypatch.setattr("evo_robust.images._CHUNK_VALUES", 1)
+    monkeypatch.setattr("evo_robust.data.images._CHUNK_VALUES", 1)
     assert [y.tolist() for _, y in batches(images, 4, generator(3))] == whole
 
 

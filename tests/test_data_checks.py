@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from evo_robust import NSGA2, CleanError, FromScratch, NSGAPhases, Params, Problem, Standard, search
-from evo_robust.data import MNIST, DataSet, Digits, Images
-from evo_robust.data_checks import remarks
-from evo_robust.images import Augment
-from evo_robust.parts import UserError
+from evo_robust.data.checks import remarks
+from evo_robust.data.images import Augment
+from evo_robust.data.sets import MNIST, DataSet, Digits, Images
+from evo_robust.parts.base import UserError
 from evo_robust.progress import Silent
 
 Arrays = tuple[torch.Tensor, torch.Tensor]

@@ -29,17 +29,17 @@ from evo_robust import (
     plot,
     search,
 )
-from evo_robust.data import CIFAR10, MNIST, SVHN, DataSet, Digits, Images, TinyImageNet
+from evo_robust.data.images import Augment
+from evo_robust.data.sets import CIFAR10, MNIST, SVHN, DataSet, Digits, Images, TinyImageNet
 from evo_robust.evaluators.pool import PoolSession
 from evo_robust.files import read_tensors, write_tensors
-from evo_robust.images import Augment
-from evo_robust.ledger import Run, load_run
-from evo_robust.parts import UserError, digest
+from evo_robust.final_training.settings import Retraining
+from evo_robust.parts.base import UserError, digest
 from evo_robust.progress import Silent
-from evo_robust.rebuild import rebuild
+from evo_robust.record.reading import Run, load_run
+from evo_robust.record.rebuild import rebuild
 from evo_robust.retrain import retrain
-from evo_robust.retraining import Retraining
-from evo_robust.train import train
+from evo_robust.training.loop import train
 
 DATA = Path(os.environ.get("EVO_ROBUST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 SET = AdversarialSet(victims=("lenet",))

@@ -18,10 +18,10 @@ import pytest
 import torch
 from toys import Distance, Integers, Total, Toy
 
-from evo_robust import files, record
+from evo_robust import files
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.export import main as export
@@ -30,14 +30,15 @@ from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops
 from evo_robust.objectives.errors import CleanError
 from evo_robust.objectives.transfer import TransferError
-from evo_robust.parts import UserError
-from evo_robust.plotting.style import picture
-from evo_robust.problem import Problem
-from evo_robust.recipes import Standard
+from evo_robust.parts.base import UserError
+from evo_robust.problem.value import Problem
+from evo_robust.record import writing as record
 from evo_robust.run import main
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases, RobNet
-from evo_robust.supernet import SupernetTraining
+from evo_robust.style import picture
+from evo_robust.training.recipes import Standard
+from evo_robust.training.supernet import SupernetTraining
 
 TOY = Problem(
     space=Integers(),
@@ -266,7 +267,7 @@ def test_what_a_cache_must_hold_is_known_beforehand(tmp_path: Path, monkeypatch:
         algorithm=RandomSearch(pop_size=2, n_gen=1),
     )
     asked = []
-    monkeypatch.setattr("evo_robust.problem.check_cache", asked.append)
+    monkeypatch.setattr("evo_robust.problem.value.check_cache", asked.append)
     for problem in (shared, sums):
         problem.check_cache("cpu")
     assert asked == [tmp_path] * 2

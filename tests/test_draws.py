@@ -22,10 +22,10 @@ from evo_robust.algorithms.hybrid import GradientHybrid
 from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
 from evo_robust.gradients import EstimatedLoss, SupernetLoss
 from evo_robust.objectives.robust_loss import RobustLoss
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 from evo_robust.plot import draw_run
-from evo_robust.recipes import Standard
-from evo_robust.spaces.darts_codec import OPERATIONS
+from evo_robust.spaces.darts.codec import OPERATIONS
+from evo_robust.training.recipes import Standard
 
 SPACE = DARTS(operations=tuple(name for name in OPERATIONS if name != "none"))
 UNIFORM = GumbelSoftmax(temperature=0.1, init=0.0)

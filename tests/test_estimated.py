@@ -34,10 +34,10 @@ from evo_robust.estimators import WA, A, LossTraining, NoiseTraining, Strengths,
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.gradients import EstimatedLoss
-from evo_robust.learning_curve import LearningCurve
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.robust_loss import RobustLoss
-from evo_robust.train import EpochLog, train
+from evo_robust.training.learning_curve import LearningCurve
+from evo_robust.training.loop import EpochLog, train
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
 DATA = Digits(train_limit=300)

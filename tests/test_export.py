@@ -17,26 +17,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evo_robust import export
-from evo_robust.adversarial_set import AdversarialSet
+from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Threat
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.files import read_tensors
-from evo_robust.genotype import Genotype, load_genotype, save_genotype
-from evo_robust.ledger import Run
-from evo_robust.model_card import probe
+from evo_robust.networks.genotype import Genotype, load_genotype, save_genotype
+from evo_robust.networks.model_card import probe
+from evo_robust.networks.standalone import standalone_source
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
 from evo_robust.objectives.transfer import TransferError
-from evo_robust.parts import UserError, dotted
-from evo_robust.problem import Problem
+from evo_robust.parts.base import UserError, dotted
+from evo_robust.problem.value import Problem
+from evo_robust.record.reading import Run
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.ops import Normalize, fit_normalization
-from evo_robust.standalone import standalone_source
-from evo_robust.train import evaluate_error
+from evo_robust.training.loop import evaluate_error
 
 SPACE = NSGAPhases(phases=2, nodes=4, channels=6, dense_channels=8)
 

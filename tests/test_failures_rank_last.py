@@ -24,10 +24,10 @@ from pymoo.util.ref_dirs import get_reference_directions
 from toys import Distance, Integers, Total, Toy
 
 from evo_robust import NSGA2, NSGA3, Digits, Problem, RandomSearch, search
-from evo_robust.adapter import PENALTY, SearchProblem
+from evo_robust.algorithms.adapter import PENALTY, SearchProblem
 from evo_robust.algorithms.base import Algorithm
-from evo_robust.ledger import load_run
 from evo_robust.objectives.base import Constraint
+from evo_robust.record.reading import load_run
 
 POP = 8
 UNITS = [(1.0, 1.0), (1.0, 1e10), (1e18, 1.0), (1e18, 1e-18), (1e29, 1e29)]

@@ -19,21 +19,21 @@ from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Attack
 from evo_robust.attacks.curve import robust_curve
-from evo_robust.attacks.inference import clean_error, correct_mask
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
-from evo_robust.ledger import Run
+from evo_robust.inference.predictions import clean_error, correct_mask
 from evo_robust.objectives.base import Candidate, Constraint, Objective
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
-from evo_robust.parts import seed_from
-from evo_robust.problem import Problem
-from evo_robust.rebuild import rebuild
-from evo_robust.recipes import Standard
+from evo_robust.parts.base import seed_from
+from evo_robust.problem.value import Problem
+from evo_robust.record.reading import Run
+from evo_robust.record.rebuild import rebuild
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
+from evo_robust.training.recipes import Standard
 
 TINY = Problem(
     space=NSGAPhases(phases=2, nodes=3, channels=4),

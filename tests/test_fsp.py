@@ -15,14 +15,14 @@ from torch import nn
 from evo_robust import zoo
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import FGSM, PGD
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.objectives import fsp
 from evo_robust.objectives.base import Candidate, Context
 from evo_robust.objectives.fsp import FSPDistance, fsp_distances, squared_distances
-from evo_robust.parts import Fraction
-from evo_robust.recipes import RECIPES
+from evo_robust.parts.base import Fraction
 from evo_robust.spaces import NSGAPhases, RobNet, SearchSpace
-from evo_robust.train import train
+from evo_robust.training.loop import train
+from evo_robust.training.recipes import RECIPES
 
 DATA = Digits()
 SPLITS = DATA.load()

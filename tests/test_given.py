@@ -26,13 +26,13 @@ from evo_robust import (
     zoo,
 )
 from evo_robust import analyze as analyze_command
-from evo_robust.adversarial_set import AdversarialSet
+from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.analyze import _other_images
-from evo_robust.ledger import Run, load_run
-from evo_robust.parts import UserError
-from evo_robust.paths import folders_of
-from evo_robust.record import Record
-from evo_robust.retraining import Retraining
+from evo_robust.final_training.settings import Retraining
+from evo_robust.parts.base import UserError
+from evo_robust.parts.paths import folders_of
+from evo_robust.record.reading import Run, load_run
+from evo_robust.record.writing import Record
 from evo_robust.search import search
 
 

@@ -29,7 +29,7 @@ from evo_robust import (
     search,
 )
 from evo_robust.algorithms.hybrid import GradientHybrid, _Hybrid
-from evo_robust.data import batches
+from evo_robust.data.sets import batches
 from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
 from evo_robust.evaluators.co_trained import CoTrained, CoTraining
 from evo_robust.evaluators.one_shot import OneShot
@@ -37,11 +37,11 @@ from evo_robust.files import read_tensors
 from evo_robust.gradients import Confidence, EstimatedLoss, SupernetLoss
 from evo_robust.gradients.base import DistributionLearner
 from evo_robust.gradients.supernet_loss import SupernetLearner
-from evo_robust.learning_curve import LearningCurve
-from evo_robust.parts import UserError, seed_from
-from evo_robust.rebuild import rebuild
+from evo_robust.parts.base import UserError, seed_from
+from evo_robust.record.rebuild import rebuild
 from evo_robust.spaces.supernet import Mixture
-from evo_robust.train import EpochLog, evaluate_error, train
+from evo_robust.training.learning_curve import LearningCurve
+from evo_robust.training.loop import EpochLog, evaluate_error, train
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
 DATA = Digits(train_limit=300)

@@ -10,10 +10,10 @@ from pymoo.core.problem import Problem
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from evo_robust.attacks.level import CMAES, DE, LevelAttack, LevelResult
-from evo_robust.attacks.level_encoding import Boxes, Pixels, Tone, Values, reflect_
-from evo_robust.attacks.level_network import HalvingMaxPool, for_queries
-from evo_robust.attacks.level_optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES
+from evo_robust.attacks.level.attack import CMAES, DE, LevelAttack, LevelResult
+from evo_robust.attacks.level.encoding import Boxes, Pixels, Tone, Values, reflect_
+from evo_robust.attacks.level.network import HalvingMaxPool, for_queries
+from evo_robust.attacks.level.optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES
 from evo_robust.spaces.ops import Normalize
 
 ATTACKS = [

@@ -19,21 +19,21 @@ from torch import Tensor, nn
 from toys import Integers
 
 from evo_robust import zoo
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.lipschitz.graph import graph_of
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.network import network_constants
 from evo_robust.lipschitz.operations import lipschitz_constant
 from evo_robust.objectives.base import Candidate, Constraint, Context
 from evo_robust.objectives.lipschitz import LipschitzBound, fenton_wilkinson
-from evo_robust.parts import UserError
-from evo_robust.recipes import RECIPES
+from evo_robust.parts.base import UserError
 from evo_robust.spaces import NSGAPhases, RobNet, SearchSpace
-from evo_robust.spaces.cell_ops import FactorizedReduce
-from evo_robust.spaces.darts import DARTS
-from evo_robust.spaces.darts_codec import OPERATIONS
+from evo_robust.spaces.cells.ops import FactorizedReduce
+from evo_robust.spaces.darts.codec import OPERATIONS
+from evo_robust.spaces.darts.space import DARTS
 from evo_robust.spaces.supernet import Mixture, inherit
-from evo_robust.train import train
+from evo_robust.training.loop import train
+from evo_robust.training.recipes import RECIPES
 
 DATA = Digits()
 SPLITS = DATA.load()

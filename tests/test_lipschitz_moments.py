@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evo_robust.lipschitz.confidence import calibrated_limit, confidence_constraint, dual_update, lagrangian_term
+from evo_robust.lipschitz.chance_constraint import calibrated_limit, confidence_constraint, dual_update, lagrangian_term
 from evo_robust.lipschitz.moments import (
     cell_moments,
     edge_moments,

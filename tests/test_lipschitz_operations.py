@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from evo_robust.lipschitz.linear import Convolution, LinearMap, Scale, SpectralNorms, certain_steps
 from evo_robust.lipschitz.operations import lipschitz_constant, operation_of
-from evo_robust.spaces.cell_ops import FactorizedReduce, SepConv
-from evo_robust.spaces.darts_ops import DilConv
+from evo_robust.spaces.cells.ops import FactorizedReduce, SepConv
+from evo_robust.spaces.darts.ops import DilConv
 from evo_robust.spaces.ops import Normalize
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evo_robust.lipschitz.confidence import Kept, caution, kept
+from evo_robust.lipschitz.chance_constraint import Kept, caution, kept
 from evo_robust.lipschitz.moments import CHECKED, Cells, edges_into_nodes, network_moments
 from evo_robust.lipschitz.sampled import network_draws
 from evo_robust.objectives.confidence import LipschitzConfidence

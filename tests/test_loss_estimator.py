@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from evo_robust.estimators import LossEstimator, LossLearner, LossTraining, SearchLoss, ranking
-from evo_robust.estimators.objective import strength_weights
+from evo_robust.estimators.search_loss import strength_weights
 from evo_robust.files import read_tensors, write_tensors
 
 ROWS, OPERATIONS, HEADS = 28, 8, 7

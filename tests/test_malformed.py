@@ -12,9 +12,9 @@ from malformed import commands
 from spoiled import COMMANDS, damages
 
 from evo_robust import analyze, export, plot, retrain, run
-from evo_robust.genotype import load_genotype
-from evo_robust.ledger import load_run
-from evo_robust.retraining import load_result
+from evo_robust.final_training.settings import load_result
+from evo_robust.networks.genotype import load_genotype
+from evo_robust.record.reading import load_run
 
 BOM = b"\xef\xbb\xbf"
 MAINS = {"run": run.main, "plot": plot.main, "export": export.main, "analyze": analyze.main, "retrain": retrain.main}

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import FGSM, MIFGSM, PGD, GradientAttack
-from evo_robust.attacks.inference import clean_error, undisturbed
-from evo_robust.data import Digits, batches
+from evo_robust.data.sets import Digits, batches
 from evo_robust.estimators import (
     STRENGTHS,
     WA,
@@ -34,10 +33,11 @@ from evo_robust.estimators import (
 )
 from evo_robust.estimators.noises import spectrum
 from evo_robust.files import read_tensors, write_tensors
-from evo_robust.parts import Fraction, Part
-from evo_robust.recipes import RECIPES
-from evo_robust.resolve import from_dotted
-from evo_robust.train import train
+from evo_robust.inference.predictions import clean_error, undisturbed
+from evo_robust.parts.base import Fraction, Part
+from evo_robust.parts.resolve import from_dotted
+from evo_robust.training.loop import train
+from evo_robust.training.recipes import RECIPES
 
 DATA = Digits()
 SPLITS = DATA.load()

@@ -14,13 +14,13 @@ from toys import Distance, Integers, Total, Toy
 
 from evo_robust import export, plot
 from evo_robust.algorithms.random import RandomSearch
-from evo_robust.data import Digits
-from evo_robust.ledger import load_run, unfinished
+from evo_robust.data.sets import Digits
 from evo_robust.objectives.base import Constraint
-from evo_robust.parts import UserError
-from evo_robust.paths import folders_of
-from evo_robust.problem import Problem
-from evo_robust.reading import DEEPEST, parse_json
+from evo_robust.parts.base import UserError
+from evo_robust.parts.paths import folders_of
+from evo_robust.parts.strict_json import DEEPEST, parse_json
+from evo_robust.problem.value import Problem
+from evo_robust.record.reading import load_run, unfinished
 from evo_robust.search import search
 
 BOM = b"\xef\xbb\xbf"

@@ -17,30 +17,30 @@ from evo_robust import export
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import FGSM
-from evo_robust.attacks.inference import clean_error
-from evo_robust.cli import make
-from evo_robust.data import Digits, cache_folder
+from evo_robust.commands.cli import make
+from evo_robust.data.images import Augment
+from evo_robust.data.sets import Digits, cache_folder
 from evo_robust.evaluators import one_shot, pool
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.files import mapped_tensors, read_tensors
-from evo_robust.genotype import load_genotype
-from evo_robust.images import Augment
-from evo_robust.ledger import Run, load_run
+from evo_robust.inference.predictions import clean_error
+from evo_robust.networks.genotype import load_genotype
 from evo_robust.objectives import base
 from evo_robust.objectives.base import Candidate, Constraint, Gate, Objective
 from evo_robust.objectives.cost import Params
 from evo_robust.objectives.errors import CleanError, RobustError
-from evo_robust.parts import Fraction, UserError
-from evo_robust.problem import Problem, problem_from_dict, problem_to_dict
-from evo_robust.rebuild import rebuild
-from evo_robust.recalibration import draw_batches, recalibrate
-from evo_robust.recipes import FastTraining
+from evo_robust.parts.base import Fraction, UserError
+from evo_robust.problem.value import Problem, problem_from_dict, problem_to_dict
+from evo_robust.record.reading import Run, load_run
+from evo_robust.record.rebuild import rebuild
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
-from evo_robust.spaces.robnet import RobNet
-from evo_robust.supernet import SupernetTraining
+from evo_robust.spaces.robnet.space import RobNet
+from evo_robust.training.recalibration import draw_batches, recalibrate
+from evo_robust.training.recipes import FastTraining
+from evo_robust.training.supernet import SupernetTraining
 
 FAST = FastTraining(lr=0.1, batch_size=64, threat=Threat(eps=Fraction(0.05)), augment=Augment(crop_padding=1))
 SUPERNET = SupernetTraining(epochs=2, recipe=FAST, threads=1)

@@ -16,17 +16,17 @@ from toys import Integers, Total, Toy, ToySession
 from evo_robust import run
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Attack
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.objectives.cost import Params
 from evo_robust.objectives.errors import CleanError, RobustError
-from evo_robust.parts import UserError
-from evo_robust.problem import Problem
-from evo_robust.recipes import Standard
+from evo_robust.parts.base import UserError
+from evo_robust.problem.value import Problem
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
+from evo_robust.training.recipes import Standard
 
 SPACE = NSGAPhases(phases=2, nodes=3, channels=4)
 TINY = Problem(

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from evo_robust import NSGA2, PGD, CleanError, Digits, NSGAPhases, PGDTraining, RobustError, Standard, Threat
-from evo_robust.cli import make
-from evo_robust.parts import Part, UserError, digest, dotted, refuse_unwritable, subclasses
-from evo_robust.plain import Fraction, fault, from_json, read
-from evo_robust.resolve import from_dotted
+from evo_robust.commands.cli import make
+from evo_robust.parts.base import Part, UserError, digest, dotted, refuse_unwritable, subclasses
+from evo_robust.parts.plain import Fraction, fault, from_json, read
+from evo_robust.parts.resolve import from_dotted
 from evo_robust.spaces.base import SearchSpace
 
 Word = Literal["linf", "l2"]

@@ -19,19 +19,19 @@ from matplotlib.image import imread
 from evo_robust import plot
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
-from evo_robust.indicators import hypervolume, hypervolume_curve, ideal_and_nadir, knee, nondominated, pick
-from evo_robust.ledger import load_run
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 from evo_robust.plotting import size, tables
 from evo_robust.plotting.progress import history
-from evo_robust.plotting.style import quantity
-from evo_robust.plotting.view import view_of
-from evo_robust.problem import Problem, problem_to_dict
-from evo_robust.spaces.nsga_phases import NSGAPhases
+from evo_robust.problem.value import Problem, problem_to_dict
+from evo_robust.record.indicators import hypervolume, hypervolume_curve, ideal_and_nadir, knee, nondominated, pick
+from evo_robust.record.reading import load_run
+from evo_robust.record.view import view_of
+from evo_robust.spaces.nsga.space import NSGAPhases
+from evo_robust.style import quantity
 
 SPACE = NSGAPhases(phases=2, nodes=3)
 NAMES = ("clean_error", "flops", "transfer_error", "params", "robust_error")

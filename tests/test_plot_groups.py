@@ -12,14 +12,14 @@ from test_plot import NAMES, check_picture, rows_of, write_run
 from evo_robust import plot
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
-from evo_robust.indicators import nondominated
-from evo_robust.ledger import load_run
 from evo_robust.plotting import compare
 from evo_robust.plotting.groups import GroupStanding, Spread, _common_name, best_of, groups_of, p_value, smallest_p
 from evo_robust.plotting.progress import Curve, curves, mean_curve
-from evo_robust.plotting.view import names_of, view_of
+from evo_robust.record.indicators import nondominated
+from evo_robust.record.reading import load_run
+from evo_robust.record.view import names_of, view_of
 
 
 def views_of(folders):

@@ -10,11 +10,11 @@ import pytest
 
 from evo_robust import analyze, export, run
 from evo_robust.estimators import STRENGTHS
-from evo_robust.genotype import load_genotype
-from evo_robust.ledger import Run, load_run
+from evo_robust.networks.genotype import load_genotype
 from evo_robust.objectives.cost import Flops
-from evo_robust.parts import UserError
-from evo_robust.problem import load, problem_files, problem_from_dict, problem_to_dict, scales
+from evo_robust.parts.base import UserError
+from evo_robust.problem.value import load, problem_files, problem_from_dict, problem_to_dict, scales
+from evo_robust.record.reading import Run, load_run
 
 SCALES = [(name, scale) for name in sorted(problem_files()) for scale in scales(name)]
 # what both RobNets are cut down to: hundreds of images, one attack step, two tiny cells

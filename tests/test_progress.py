@@ -17,11 +17,11 @@ from evo_robust import DARTS, CleanError, Digits, Params, Problem, progress, sea
 from evo_robust.algorithms.hybrid import GradientHybrid
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.gradients import EstimatedLoss, SupernetLoss
-from evo_robust.indicators import hypervolume, ideal_and_nadir, nondominated, objective_matrix
-from evo_robust.ledger import Run
 from evo_robust.plotting.progress import curves
-from evo_robust.plotting.view import view_of
 from evo_robust.progress import Printed, Progress
+from evo_robust.record.indicators import hypervolume, ideal_and_nadir, nondominated, objective_matrix
+from evo_robust.record.reading import Run
+from evo_robust.record.view import view_of
 
 CO_TRAINED = Problem(
     space=DARTS(channels=4, layers=2, nodes=2),

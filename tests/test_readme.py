@@ -12,12 +12,12 @@ import pytest
 
 from evo_robust import zoo
 from evo_robust.analyze import AnalyzeCommand
-from evo_robust.budget import parse_budget
-from evo_robust.cli import make, parse, split
+from evo_robust.commands.cli import make, parse, split
 from evo_robust.export import Export
-from evo_robust.genotype import Genotype, save_genotype
+from evo_robust.networks.genotype import Genotype, save_genotype
 from evo_robust.plot import PlotCommand
-from evo_robust.problem import load
+from evo_robust.problem.value import load
+from evo_robust.record.budget import parse_budget
 from evo_robust.retrain import RetrainOptions, settings_from
 from evo_robust.run import RunOptions, main
 from evo_robust.spaces import NSGAPhases

@@ -18,17 +18,17 @@ import torch
 
 from evo_robust import export
 from evo_robust.attacks.gradient import PGD
-from evo_robust.attacks.inference import clean_error
-from evo_robust.data import CIFAR10, Digits
+from evo_robust.data.sets import CIFAR10, Digits
 from evo_robust.files import read_tensors
-from evo_robust.genotype import Genotype, load_genotype, save_genotype
-from evo_robust.parts import UserError, dotted
-from evo_robust.recipes import TRADES, PGDTraining, Standard
-from evo_robust.record import FolderLock
+from evo_robust.final_training.settings import load_result
+from evo_robust.inference.predictions import clean_error
+from evo_robust.networks.genotype import Genotype, load_genotype, save_genotype
+from evo_robust.parts.base import UserError, dotted
+from evo_robust.record.writing import FolderLock
 from evo_robust.retrain import Retraining, RetrainOptions, main, retrain, settings_from
-from evo_robust.retraining import load_result
 from evo_robust.spaces import NSGAPhases
-from evo_robust.spaces.robnet import RobNet
+from evo_robust.spaces.robnet.space import RobNet
+from evo_robust.training.recipes import TRADES, PGDTraining, Standard
 
 SPACE = NSGAPhases(phases=2, nodes=3, channels=4, dense_channels=8)
 TINY = {

@@ -24,18 +24,18 @@ from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
 from toys import Distance, Integers, Total, Toy
 
-from evo_robust.adapter import PENALTY, SearchFailed
+from evo_robust.algorithms.adapter import PENALTY, SearchFailed
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.evolution import NSGA2, NSGA3
 from evo_robust.algorithms.random import RandomSearch
-from evo_robust.data import Digits
-from evo_robust.ledger import Run, load_run, read_ledger
+from evo_robust.data.sets import Digits
 from evo_robust.objectives.base import Constraint
-from evo_robust.parts import UserError
-from evo_robust.problem import Problem, load
-from evo_robust.record import Record
+from evo_robust.parts.base import UserError
+from evo_robust.problem.value import Problem, load
+from evo_robust.record.reading import Run, load_run, read_ledger
+from evo_robust.record.writing import Record
 from evo_robust.search import search
-from evo_robust.spaces.robnet import RobNet
+from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.structure import Operation, Structure
 
 ALGORITHMS = [NSGA2(pop_size=12, n_gen=6), NSGA3(pop_size=12, n_gen=6), RandomSearch(pop_size=12, n_gen=6)]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from evo_robust import NSGAPhases, export, retrain
 from evo_robust.files import DamagedFile, read_tensors, write_tensors
-from evo_robust.genotype import Genotype, save_genotype
-from evo_robust.plain import LONGEST_MESSAGE, message, one_line, visible
+from evo_robust.networks.genotype import Genotype, save_genotype
+from evo_robust.parts.plain import LONGEST_MESSAGE, message, one_line, visible
 
 SPACE = NSGAPhases(phases=2, nodes=3, channels=2)
 HOSTILE = [

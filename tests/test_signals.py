@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from evo_robust import signals
-from evo_robust.cli import command
+from evo_robust.commands.cli import command
 
 COMMANDS = ("run", "plot", "export", "retrain", "analyze")
 LINES = {
@@ -133,7 +133,8 @@ def test_what_is_ignored_stays_ignored() -> None:
 
 STUBBORN = """
 import os, signal, sys, time
-from evo_robust import cli, signals
+from evo_robust import signals
+from evo_robust.commands import cli
 signals._GRACE = 0.5
 @cli.command
 def main(argv):

@@ -18,7 +18,7 @@ from toys import Integers
 from evo_robust.objectives.cost import count_flops
 from evo_robust.spaces import InvalidArchitecture, NSGAPhases, RobNet, SearchSpace
 from evo_robust.spaces.base import Architecture
-from evo_robust.spaces.nsga_codec import (
+from evo_robust.spaces.nsga.codec import (
     PhaseGraph,
     PhasesArchitecture,
     canonical_inputs,
@@ -26,7 +26,7 @@ from evo_robust.spaces.nsga_codec import (
     decode_phase,
     n_bits,
 )
-from evo_robust.spaces.nsga_network import Phase, PhasesNetwork
+from evo_robust.spaces.nsga.network import Phase, PhasesNetwork
 from evo_robust.spaces.structure import Structure
 
 # A new space is under contract as soon as it stands here; networks small enough for many forward passes.

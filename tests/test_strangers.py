@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from evo_robust import analyze, export, plot, retrain, run
-from evo_robust.genotype import load_genotype
-from evo_robust.ledger import load_run
-from evo_robust.parts import UserError
+from evo_robust.networks.genotype import load_genotype
+from evo_robust.parts.base import UserError
+from evo_robust.record.reading import load_run
 
 OWN = '''"""A problem with parts of its own."""
 

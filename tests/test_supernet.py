@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from evo_robust.attacks.gradient import PGD
-from evo_robust.data import Digits
+from evo_robust.data.sets import Digits
 from evo_robust.files import only_one, read_tensors
-from evo_robust.parts import Fraction, UserError
-from evo_robust.recipes import TRADES, FastTraining, PGDTraining, Recipe, Standard
-from evo_robust.spaces.nsga_phases import NSGAPhases
-from evo_robust.spaces.robnet import RobNet
+from evo_robust.parts.base import Fraction, UserError
+from evo_robust.spaces.nsga.space import NSGAPhases
+from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.supernet import inherit
-from evo_robust.supernet import FILE, SupernetTraining
+from evo_robust.training.recipes import TRADES, FastTraining, PGDTraining, Recipe, Standard
+from evo_robust.training.supernet import FILE, SupernetTraining
 
 SPACE = RobNet(channels=4, layers=3, nodes=2)
 DATA = Digits(train_limit=600)

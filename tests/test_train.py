@@ -17,14 +17,22 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import PGD
-from evo_robust.attacks.inference import correct_mask
-from evo_robust.data import Augment, Digits, Images
-from evo_robust.parts import Fraction, UserError
-from evo_robust.recipes import RECIPES, TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
+from evo_robust.data.sets import Augment, Digits, Images
+from evo_robust.inference.predictions import correct_mask
+from evo_robust.parts.base import Fraction, UserError
 from evo_robust.spaces.ops import Normalize
-from evo_robust.spaces.robnet import RobNet, RobNetArchitecture
+from evo_robust.spaces.robnet.space import RobNet, RobNetArchitecture
 from evo_robust.spaces.supernet import inherit
-from evo_robust.train import TimeLimit, TrainingDiverged, evaluate_error, read_logs, train
+from evo_robust.training.loop import TimeLimit, TrainingDiverged, evaluate_error, read_logs, train
+from evo_robust.training.recipes import (
+    RECIPES,
+    TRADES,
+    FastTraining,
+    MultiStrengthTraining,
+    PGDTraining,
+    Recipe,
+    Standard,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -287,9 +295,9 @@ def test_interrupted_equals_uninterrupted(recipe: Recipe, stop_after: int, tmp_p
 KILLED = """
 import sys, torch
 from pathlib import Path
-from evo_robust.data import Digits
-from evo_robust.recipes import Standard
-from evo_robust.train import train
+from evo_robust.data.sets import Digits
+from evo_robust.training.recipes import Standard
+from evo_robust.training.loop import train
 from tests.test_train import network
 
 torch.set_num_threads(1)

@@ -31,13 +31,13 @@ from evo_robust import (
     search,
 )
 from evo_robust.export import genotype_of
-from evo_robust.ledger import Run, load_run
-from evo_robust.model_card import _objective_lines
+from evo_robust.networks.model_card import _objective_lines
 from evo_robust.objectives.base import Objective
-from evo_robust.parts import subclasses
+from evo_robust.parts.base import subclasses
 from evo_robust.plotting.compare import shown_columns
-from evo_robust.plotting.style import quantity
-from evo_robust.plotting.view import view_of
+from evo_robust.record.reading import Run, load_run
+from evo_robust.record.view import view_of
+from evo_robust.style import quantity
 
 UNITS = [
     (CleanError(), "fraction"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 from evo_robust.workers import Died, Pool, position
 
 

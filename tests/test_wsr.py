@@ -22,9 +22,9 @@ from evo_robust.evaluators.base import Evaluation
 from evo_robust.gradients import EstimatedLoss
 from evo_robust.gradients.estimated_loss import EstimatedLearner
 from evo_robust.objectives.robust_loss import RobustLoss
-from evo_robust.parts import digest
-from evo_robust.recipes import FastTraining
-from evo_robust.supernet import SupernetTraining
+from evo_robust.parts.base import digest
+from evo_robust.training.recipes import FastTraining
+from evo_robust.training.supernet import SupernetTraining
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
 DATA = Digits(train_limit=300)

@@ -12,7 +12,7 @@ from torch import nn
 
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.objectives.base import Constraint, Context, Objective
-from evo_robust.parts import WHERE, digest
+from evo_robust.parts.base import WHERE, digest
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
 
 

@@ -11,11 +11,11 @@ from pymoo.core.algorithm import Algorithm as PymooAlgorithm
 
 from evo_robust.evaluators.base import Evaluator
 from evo_robust.objectives.base import Objective
-from evo_robust.parts import WHERE, Part
+from evo_robust.parts.base import WHERE, Part
 from evo_robust.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
-    from evo_robust.adapter import SearchProblem
+    from evo_robust.algorithms.adapter import SearchProblem
 
 
 MOST_PROPOSED = 100_000

@@ -22,7 +22,7 @@ from evo_robust.algorithms.operators import (
 )
 
 if TYPE_CHECKING:
-    from evo_robust.adapter import SearchProblem
+    from evo_robust.algorithms.adapter import SearchProblem
 
 
 @chz.chz

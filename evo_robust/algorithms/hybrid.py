@@ -21,11 +21,11 @@ from evo_robust.evaluators.base import Evaluator
 from evo_robust.evaluators.co_trained import CoTrained, CoTrainedSession
 from evo_robust.gradients import ArchitectureGradient, DistributionLearner, SupernetLoss
 from evo_robust.objectives.base import Objective
-from evo_robust.parts import seed_from
+from evo_robust.parts.base import seed_from
 from evo_robust.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
-    from evo_robust.adapter import SearchProblem
+    from evo_robust.algorithms.adapter import SearchProblem
 
 # draws per wanted architecture before the distribution is taken to have settled
 _PATIENCE = 50

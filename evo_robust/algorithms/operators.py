@@ -14,11 +14,11 @@ from pymoo.core.population import Population
 from pymoo.core.repair import Repair
 from pymoo.core.sampling import Sampling
 
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 from evo_robust.spaces.structure import Budget
 
 if TYPE_CHECKING:
-    from evo_robust.adapter import SearchProblem
+    from evo_robust.algorithms.adapter import SearchProblem
 
 # draws per wanted genome before a sampling gives up: a space that small is exhausted
 _PATIENCE = 100

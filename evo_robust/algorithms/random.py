@@ -19,7 +19,7 @@ from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.structure import Budget
 
 if TYPE_CHECKING:
-    from evo_robust.adapter import SearchProblem
+    from evo_robust.algorithms.adapter import SearchProblem
 
 
 @chz.chz

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evo_robust.analysis.statistics import Kendall, kendall
 from evo_robust.analysis.study import LeftOut, Study, blank
+from evo_robust.correlations import Kendall, kendall
 from evo_robust.files import write_csv
 
 

@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from evo_robust.analysis.statistics import FEWEST, Kendall, kendall
 from evo_robust.analysis.study import LeftOut, Study, blank
+from evo_robust.correlations import FEWEST, Kendall, kendall
 from evo_robust.files import write_csv
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 
 Kind = Literal["evaluation", "size", "truth"]
 

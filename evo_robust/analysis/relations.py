@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evo_robust.analysis.statistics import Correlation, correlate
 from evo_robust.analysis.study import LeftOut, Study, blank
+from evo_robust.correlations import Correlation, correlate
 from evo_robust.files import write_csv
 from evo_robust.spaces.structure import BUDGETS
 

@@ -12,12 +12,12 @@ import numpy as np
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.files import write_csv
 from evo_robust.objectives.errors import CleanError
-from evo_robust.parts import UserError, nearest
+from evo_robust.parts.base import UserError, nearest
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.structure import Structure
 
 if TYPE_CHECKING:
-    from evo_robust.plotting.view import View
+    from evo_robust.record.view import View
 
 
 class LeftOut(Exception):

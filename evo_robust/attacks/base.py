@@ -11,7 +11,7 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.parts import Fraction, Part, parts_in
+from evo_robust.parts.base import Fraction, Part, parts_in
 
 Norm = Literal["linf", "l2"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.base import Threat, check_eps
-from evo_robust.attacks.checks import (
+from evo_robust.inference.checks import (
     SLACK,
     check_channels,
     check_generator,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.ball import project, unit_noise
 from evo_robust.attacks.base import Norm
-from evo_robust.attacks.inference import classes
 from evo_robust.attacks.losses import cross_entropy
+from evo_robust.inference.predictions import classes
 
 if TYPE_CHECKING:
     from evo_robust.attacks.gradient import GradientAttack

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from evo_robust.attacks.base import Attack, Norm, Threat, check_eps
 from evo_robust.attacks.calls import check_inside
 from evo_robust.attacks.cascade import Cascade, Found
-from evo_robust.attacks.checks import check_generator, checked_images, known_good
 from evo_robust.attacks.fast import Precision, for_attack
 from evo_robust.attacks.gradient import GradientAttack
-from evo_robust.attacks.inference import classes, correct_mask, eval_mode, undisturbed
-from evo_robust.images import Images
-from evo_robust.parts import Fraction
+from evo_robust.data.images import Images
+from evo_robust.inference.checks import check_generator, checked_images, known_good
+from evo_robust.inference.predictions import classes, correct_mask, eval_mode, undisturbed
+from evo_robust.parts.base import Fraction
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from evo_robust.attacks.checks import check_images, check_network, slope
-from evo_robust.attacks.inference import eval_mode
+from evo_robust.inference.checks import check_images, check_network, slope
+from evo_robust.inference.predictions import eval_mode
 
 Precision = Literal["float32", "bf16", "auto"]
 

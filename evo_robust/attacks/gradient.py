@@ -14,10 +14,10 @@ from evo_robust.attacks.ball import project, steepest, unit_noise
 from evo_robust.attacks.base import Attack, Norm, Threat, check_step, widest
 from evo_robust.attacks.calls import checked
 from evo_robust.attacks.cascade import Cascade
-from evo_robust.attacks.checks import ordinary, slope
-from evo_robust.attacks.inference import undisturbed
 from evo_robust.attacks.losses import LossName, attack_loss, check_loss
-from evo_robust.parts import Fraction
+from evo_robust.inference.checks import ordinary, slope
+from evo_robust.inference.predictions import undisturbed
+from evo_robust.parts.base import Fraction
 
 
 @dataclasses.dataclass(frozen=True)

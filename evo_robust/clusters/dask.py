@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from evo_robust.clusters.staff import CONNECT, ClusterStaff, how_to_start, introduction
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 from evo_robust.workers import Died, perform
 
 

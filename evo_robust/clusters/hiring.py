@@ -10,7 +10,7 @@ from types import ModuleType
 from evo_robust.clusters import dask, ray
 from evo_robust.clusters.staff import CONNECT, ClusterStaff, how_to_start
 from evo_robust.device import choose_workers
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 
 _LIBRARIES = {"dask": "distributed", "ray": "ray"}
 

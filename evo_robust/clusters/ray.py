@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from evo_robust.clusters.staff import ClusterStaff, how_to_start, introduction
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 from evo_robust.workers import Died, perform
 
 _ATTEMPTS = 3

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
-from evo_robust.parts import UserError
+from evo_robust.parts.base import UserError
 from evo_robust.workers import Staff
 
 _SAME = ("evo_robust", "torch", "numpy")

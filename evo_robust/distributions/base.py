@@ -9,7 +9,7 @@ import chz
 import torch
 from torch import Tensor
 
-from evo_robust.parts import Part, UserError
+from evo_robust.parts.base import Part, UserError
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Mixture
 

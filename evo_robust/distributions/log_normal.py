@@ -11,7 +11,7 @@ from torch import Tensor
 
 from evo_robust.distributions.base import Distribution, Sampler
 from evo_robust.lipschitz.moments import edges_into_nodes
-from evo_robust.parts import refuse_unless
+from evo_robust.parts.base import refuse_unless
 from evo_robust.spaces.base import SearchSpace
 
 

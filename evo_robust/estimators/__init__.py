@@ -7,7 +7,7 @@ from evo_robust.estimators.loss import LossEstimator, LossLearner, LossTraining,
 from evo_robust.estimators.maps import E, EMinus
 from evo_robust.estimators.memory import NoiseLearner, NoiseMemory, NoiseTraining
 from evo_robust.estimators.noises import real_noises
-from evo_robust.estimators.objective import SearchLoss
+from evo_robust.estimators.search_loss import SearchLoss
 from evo_robust.estimators.strengths import STRENGTHS, Strengths
 
 # every kind is imported here, so that a command line finds it by name wherever the package is used

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, Shape, rescaled, rms
 from evo_robust.estimators.layers import PLACES, Cell, PooledVector, convolutions, dense, lengths, through
-from evo_robust.parts import LATER, refuse_unless
+from evo_robust.parts.base import LATER, refuse_unless
 
 
 @chz.chz

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.estimators.state import optimizer_tensors, part, restore_optimizer
-from evo_robust.parts import seed_from
-from evo_robust.train import reproducible
+from evo_robust.parts.base import seed_from
+from evo_robust.training.loop import reproducible
 
 
 class MemoryLearner(abc.ABC):

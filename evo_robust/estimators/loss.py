@@ -9,10 +9,10 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.analysis.statistics import Kendall, kendall
+from evo_robust.correlations import Kendall, kendall
 from evo_robust.estimators.learner import MemoryLearner
-from evo_robust.parts import Part, refuse_unless, seed_from
-from evo_robust.train import reproducible
+from evo_robust.parts.base import Part, refuse_unless, seed_from
+from evo_robust.training.loop import reproducible
 
 _NEAR = 0.9
 """A head whose losses come above this share of its bound gets a higher one."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, Shape, rescaled, rms
 from evo_robust.estimators.layers import Cell, convolutions, lengths, through
-from evo_robust.parts import refuse_unless
+from evo_robust.parts.base import refuse_unless
 
 
 @chz.chz

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.gradient import GradientAttack
+from evo_robust.data.images import Images, batches
 from evo_robust.estimators.base import Estimator, NoiseEstimator, Shape
 from evo_robust.estimators.learner import MemoryLearner
 from evo_robust.estimators.noises import real_noises
 from evo_robust.estimators.strengths import REACH, Strengths
-from evo_robust.images import Images, batches
-from evo_robust.parts import Part, refuse_unless, seed_from
-from evo_robust.train import reproducible
+from evo_robust.parts.base import Part, refuse_unless, seed_from
+from evo_robust.training.loop import reproducible
 
 
 @chz.chz

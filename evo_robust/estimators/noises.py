@@ -12,7 +12,7 @@ from evo_robust.attacks.calls import checked
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.estimators.base import NoiseEstimator
 from evo_robust.estimators.strengths import Strengths
-from evo_robust.parts import Fraction
+from evo_robust.parts.base import Fraction
 
 
 def real_noises(

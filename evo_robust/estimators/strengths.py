@@ -5,8 +5,8 @@ from __future__ import annotations
 import chz
 
 from evo_robust.attacks.curve import check_strengths
-from evo_robust.parts import Fraction, Part
-from evo_robust.recipes import SPECTRUM
+from evo_robust.parts.base import Fraction, Part
+from evo_robust.training.recipes import SPECTRUM
 
 REACH = 0.15 / 0.105
 """Extra strengths of the memory lie below this many times the largest strength: U(0, .15) beside .105 in the paper."""

@@ -11,9 +11,9 @@ from torch import nn
 
 from evo_robust.evaluators.time_limit import over
 from evo_robust.evaluators.untouched import left_alone
-from evo_robust.figures import one_number
 from evo_robust.objectives.base import Candidate, Context, Objective
-from evo_robust.parts import seed_from
+from evo_robust.objectives.figures import one_number
+from evo_robust.parts.base import seed_from
 from evo_robust.spaces.base import Architecture
 from evo_robust.workers import position
 

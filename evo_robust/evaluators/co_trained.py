@@ -17,21 +17,21 @@ from typing import ClassVar, Protocol
 import chz
 from torch import Tensor
 
-from evo_robust.data import DataSet
+from evo_robust.data.images import Images
+from evo_robust.data.sets import DataSet
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.evaluators.pool import PoolSession
 from evo_robust.files import DamagedFile, read_tensors, stored_checksum, write_csv, write_tensors
-from evo_robust.images import Images
-from evo_robust.learning_curve import LearningCurve
 from evo_robust.objectives.base import Constraint, Context, Objective
-from evo_robust.parts import UserError, digest, refuse_unless, seed_from
+from evo_robust.parts.base import UserError, digest, refuse_unless, seed_from
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Path as NetworkPath
 from evo_robust.spaces.supernet import Supernet
-from evo_robust.supernet import initial_supernet
-from evo_robust.train import TrainingDiverged, train
+from evo_robust.training.learning_curve import LearningCurve
+from evo_robust.training.loop import TrainingDiverged, train
+from evo_robust.training.supernet import initial_supernet
 
 FOLDER = "co_training"
 DRAWS = "distribution."
@@ -401,10 +401,10 @@ class _Since:
     first: int
 
     def state(self) -> dict[str, Tensor]:
-        """See :class:`evo_robust.train.Companion`."""
+        """See :class:`evo_robust.training.loop.Companion`."""
         return self.learner.state()
 
     def restore(self, state: dict[str, Tensor], epochs: int) -> None:
-        """See :class:`evo_robust.train.Companion`; what the learner knew when the generation began, it has already."""
+        """See :class:`Companion`; what the learner knew when the generation began, it has already."""
         if epochs > self.first:
             self.learner.restore(state)

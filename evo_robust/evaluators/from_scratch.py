@@ -9,9 +9,9 @@ import chz
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.objectives.base import Context
-from evo_robust.recipes import Recipe, Standard
 from evo_robust.spaces.base import Architecture
-from evo_robust.train import train
+from evo_robust.training.loop import train
+from evo_robust.training.recipes import Recipe, Standard
 
 
 @chz.chz

@@ -11,21 +11,21 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.data import DataSet, Splits
+from evo_robust.data.images import Augment
+from evo_robust.data.sets import DataSet, Splits
 from evo_robust.device import choose_device
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.files import copy_file, mapped_tensors
-from evo_robust.images import Augment
-from evo_robust.learning_curve import CURVE_FILES
 from evo_robust.objectives.base import Context
-from evo_robust.parts import UserError, refuse_unless, seed_from
-from evo_robust.recalibration import Batches, draw_batches, recalibrate
-from evo_robust.recipes import PGDTraining, Recipe
+from evo_robust.parts.base import UserError, refuse_unless, seed_from
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import inherit
-from evo_robust.supernet import FILE, SupernetTraining
-from evo_robust.train import train
+from evo_robust.training.learning_curve import CURVE_FILES
+from evo_robust.training.loop import train
+from evo_robust.training.recalibration import Batches, draw_batches, recalibrate
+from evo_robust.training.recipes import PGDTraining, Recipe
+from evo_robust.training.supernet import FILE, SupernetTraining
 
 
 @chz.chz

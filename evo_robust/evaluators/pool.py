@@ -23,13 +23,13 @@ from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_s
 from evo_robust.evaluators.gates import with_limits
 from evo_robust.evaluators.time_limit import within
 from evo_robust.evaluators.untouched import torch_settings
-from evo_robust.figures import flat, one_number
 from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective
 from evo_robust.objectives.cost import count_flops, count_params
-from evo_robust.parts import WHERE, UserError, digest, seed_from
+from evo_robust.objectives.figures import flat, one_number
+from evo_robust.parts.base import WHERE, UserError, digest, seed_from
 from evo_robust.progress import silent
 from evo_robust.spaces.base import Architecture
-from evo_robust.train import TimeLimit, TrainingDiverged
+from evo_robust.training.loop import TimeLimit, TrainingDiverged
 
 T = TypeVar("T")
 

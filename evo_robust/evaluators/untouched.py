@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from evo_robust.data_set import forget_images
+from evo_robust.data.base import forget_images
 from evo_robust.objectives.base import Candidate, Objective
-from evo_robust.parts import is_ours, parts_in
+from evo_robust.parts.base import is_ours, parts_in
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from evo_robust.estimators.state import optimizer_tensors, part, restore_optimiz
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.objectives.base import Objective
-from evo_robust.parts import Part, refuse_unless, seed_from
+from evo_robust.parts.base import Part, refuse_unless, seed_from
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.supernet import Path
 

@@ -10,7 +10,7 @@ import chz
 import torch
 from torch import Tensor
 
-from evo_robust.analysis.statistics import kendall
+from evo_robust.correlations import kendall
 from evo_robust.distributions.base import Sampler
 from evo_robust.estimators import LossLearner, LossTraining, NoiseLearner, NoiseTraining
 from evo_robust.estimators.measure import Source
@@ -20,7 +20,7 @@ from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.gradients.base import ArchitectureGradient, DistributionLearner
 from evo_robust.objectives.base import Objective
 from evo_robust.objectives.robust_loss import RobustLoss
-from evo_robust.parts import refuse_unless, seed_from
+from evo_robust.parts.base import refuse_unless, seed_from
 
 # fewer unseen architectures rank nothing worth a name
 _FEWEST = 4

@@ -12,17 +12,17 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor
 
 from evo_robust.attacks.base import Threat
-from evo_robust.attacks.checks import known_good
 from evo_robust.attacks.gradient import GradientAttack
-from evo_robust.attacks.inference import undisturbed
-from evo_robust.data import batches
+from evo_robust.data.sets import batches
 from evo_robust.distributions.base import Distribution, Sampler
 from evo_robust.distributions.log_normal import LogNormal
 from evo_robust.evaluators.co_trained import CoTraining
 from evo_robust.gradients.base import ArchitectureGradient, DistributionLearner
-from evo_robust.gradients.confidence import Confidence, Multiplier
+from evo_robust.gradients.multiplier import Confidence, Multiplier
+from evo_robust.inference.checks import known_good
+from evo_robust.inference.predictions import undisturbed
 from evo_robust.objectives.base import Objective
-from evo_robust.parts import LATER, refuse_unless, seed_from
+from evo_robust.parts.base import LATER, refuse_unless, seed_from
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.supernet import Path
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from evo_robust.lipschitz.linear import Shape
 from evo_robust.lipschitz.operations import Factor, Step, Steps, steps_of
-from evo_robust.spaces.cell_network import CellNetwork
-from evo_robust.spaces.darts_network import DARTSCell
-from evo_robust.spaces.nsga_network import Phase, PhasesNetwork
-from evo_robust.spaces.robnet_codec import CONVOLUTION, IDENTITY
-from evo_robust.spaces.robnet_network import RobNetCell
+from evo_robust.spaces.cells.network import CellNetwork
+from evo_robust.spaces.darts.network import DARTSCell
+from evo_robust.spaces.nsga.network import Phase, PhasesNetwork
+from evo_robust.spaces.robnet.codec import CONVOLUTION, IDENTITY
+from evo_robust.spaces.robnet.network import RobNetCell
 
 IMAGE = "image"
 """Name of the network's input."""

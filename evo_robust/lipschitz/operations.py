@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from evo_robust.lipschitz.linear import Convolution, Layer, LinearMap, Pair, Scale, Shape, SpectralNorms
-from evo_robust.spaces.cell_ops import FactorizedReduce
+from evo_robust.spaces.cells.ops import FactorizedReduce
 from evo_robust.spaces.ops import Normalize
 
 Rule = Literal["joint", "layers", "paper"]

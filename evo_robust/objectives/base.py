@@ -14,11 +14,11 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.inference import correct_mask
-from evo_robust.data import DataSet, Splits
+from evo_robust.data.images import Images
+from evo_robust.data.sets import DataSet, Splits
 from evo_robust.files import mapped_tensors
-from evo_robust.images import Images
-from evo_robust.parts import Part, seed_from
+from evo_robust.inference.predictions import correct_mask
+from evo_robust.parts.base import Part, seed_from
 from evo_robust.progress import Say, silent
 from evo_robust.spaces.base import Architecture, SearchSpace
 

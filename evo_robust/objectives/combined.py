@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import chz
 
-from evo_robust.data import DataSet
-from evo_robust.figures import one_number
+from evo_robust.data.sets import DataSet
 from evo_robust.objectives.base import Candidate, Context, Objective
+from evo_robust.objectives.figures import one_number
 
 if TYPE_CHECKING:
     from evo_robust.algorithms.base import Algorithm

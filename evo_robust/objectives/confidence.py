@@ -9,14 +9,14 @@ import chz
 import torch
 from torch import Tensor
 
-from evo_robust.lipschitz import confidence
+from evo_robust.lipschitz import chance_constraint
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import Cells
 from evo_robust.lipschitz.network import descriptions, network_constants
 from evo_robust.lipschitz.operations import Rule
 from evo_robust.lipschitz.sampled import DRAWS
 from evo_robust.objectives.base import Candidate, Objective
-from evo_robust.parts import LATER, UserError, refuse_unless
+from evo_robust.parts.base import LATER, UserError, refuse_unless
 
 if TYPE_CHECKING:
     from evo_robust.algorithms.base import Algorithm
@@ -53,7 +53,7 @@ class LipschitzConfidence(Objective):
     reads_distribution: ClassVar[bool] = True
 
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
-    form: confidence.Form = chz.field(
+    form: chance_constraint.Form = chz.field(
         default="corrected", doc="corrected (with σ) or as_printed (with σ², as in the paper)"
     )
     cells: Cells = chz.field(
@@ -62,14 +62,14 @@ class LipschitzConfidence(Objective):
     constants: Rule = chz.field(default="layers", doc="of operations: layers or joint (corrected), or paper")
     slack: float = chz.field(default=0.01, doc="how far spectral norms may lie above the true ones, in (0,1)")
     relative: bool = chz.field(default=False, doc="take ln λ* of the search's own constraint off")
-    quantile: confidence.Quantile = chz.field(
+    quantile: chance_constraint.Quantile = chz.field(
         default="moments", metadata=LATER, doc="what λ_F keeps with confidence: from moments (paper) or sampled"
     )
     draws: int = chz.field(default=DRAWS, metadata=LATER, doc="draws of a sampled quantile, in 100..10000000")
 
     @chz.validate
     def _sensible(self) -> None:
-        refuse_unless(self, *confidence.checks(self), ("slack", 0 < self.slack < 1, "in (0,1)"))
+        refuse_unless(self, *chance_constraint.checks(self), ("slack", 0 < self.slack < 1, "in (0,1)"))
 
     @property
     def unit(self) -> str:
@@ -111,7 +111,7 @@ class LipschitzConfidence(Objective):
         # operations that were not chosen have λ = 0 there: they are no terms
         operations = candidate.context.space.operations  # type: ignore[attr-defined]
         constants = found.of_operations(operations, known[0].shape[1])
-        kept = confidence.kept(
+        kept = chance_constraint.kept(
             [tensor.double() for tensor in known],
             *(constants, descriptions(network, len(known[0]))),
             log_c=found.log_outside(),
@@ -123,4 +123,4 @@ class LipschitzConfidence(Objective):
     def caution(self, shared: Mapping[str, Tensor]) -> str | None:
         """See :meth:`Objective.caution`: σ beyond what the moments were checked for."""
         sigmas = [shared[f"distribution.{name}"] for name in SIGMAS if f"distribution.{name}" in shared]
-        return confidence.caution(sigmas, self, self.name)
+        return chance_constraint.caution(sigmas, self, self.name)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from evo_robust.attacks.checks import check_network, ordinary_mode
+from evo_robust.inference.checks import check_network, ordinary_mode
 from evo_robust.objectives.base import Candidate, Objective
 
 Rule = Literal["thop", "macs", "nsga"]

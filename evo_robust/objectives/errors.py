@@ -14,7 +14,7 @@ from evo_robust.estimators.base import Estimator
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.estimators.strengths import Strengths
 from evo_robust.objectives.base import Candidate, Objective
-from evo_robust.parts import Fraction
+from evo_robust.parts.base import Fraction
 
 Reduction = Literal["mean", "worst"]
 Crafting = Literal["float32", "bf16"]

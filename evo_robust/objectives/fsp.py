@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.base import Norm, Threat, check_eps
 from evo_robust.attacks.calls import check_threat
-from evo_robust.attacks.checks import check_generator, checked_images, known_good
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD, GradientAttack
-from evo_robust.attacks.inference import eval_mode, undisturbed
-from evo_robust.images import Images, batches
+from evo_robust.data.images import Images, batches
+from evo_robust.inference.checks import check_generator, checked_images, known_good
+from evo_robust.inference.predictions import eval_mode, undisturbed
 from evo_robust.objectives.base import Candidate, Objective
-from evo_robust.parts import Fraction
+from evo_robust.parts.base import Fraction
 
 _BATCH = 128
 """Images that are attacked together: always as many, since random starts are drawn batch by batch."""

@@ -12,7 +12,7 @@ import chz
 import numpy as np
 import torch
 
-from evo_robust.lipschitz.confidence import (
+from evo_robust.lipschitz.chance_constraint import (
     calibrated_limit,
     confidence_constraint,
     dual_update,
@@ -29,7 +29,7 @@ from evo_robust.lipschitz.moments import (
 from evo_robust.lipschitz.network import Form, NetworkConstants, network_constants
 from evo_robust.lipschitz.operations import Rule, lipschitz_constant
 from evo_robust.objectives.base import Candidate, Context, Objective
-from evo_robust.parts import UserError, refuse_unless
+from evo_robust.parts.base import UserError, refuse_unless
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
 
 __all__ = [

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import chz
 
-from evo_robust.adversarial_images import Samples
-from evo_robust.adversarial_set import FILES, AdversarialSet, load
-from evo_robust.attacks.inference import predictions
-from evo_robust.data import DataSet
+from evo_robust.adversarial_set.making import FILES, AdversarialSet, load
+from evo_robust.adversarial_set.samples import Samples
+from evo_robust.data.sets import DataSet
+from evo_robust.inference.predictions import predictions
 from evo_robust.objectives.base import Candidate, Context, Objective
 
 

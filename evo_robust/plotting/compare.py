@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from evo_robust.files import write_csv
-from evo_robust.indicators import nondominated
 from evo_robust.plotting.fronts import better
 from evo_robust.plotting.groups import Group, GroupStanding, Spread
 from evo_robust.plotting.progress import (
@@ -26,9 +25,10 @@ from evo_robust.plotting.progress import (
     reference_note,
     zoom,
 )
-from evo_robust.plotting.style import INK, MARKERS, RUNS, Quantity, grid, heading, note, picture, quantity
 from evo_robust.plotting.tables import SEARCH_TIME, TOP, Top
-from evo_robust.plotting.view import COSTS, View
+from evo_robust.record.indicators import nondominated
+from evo_robust.record.view import COSTS, View
+from evo_robust.style import INK, MARKERS, RUNS, Quantity, grid, heading, note, picture, quantity
 
 
 def shown_columns(views: Sequence[View], names: Sequence[str]) -> list[Quantity]:

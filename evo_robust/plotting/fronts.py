@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from evo_robust.plotting.groups import alone
 from evo_robust.plotting.progress import apart_note, draw_steps, history
-from evo_robust.plotting.style import EVALUATED, FRONT, INK, KNEE, Quantity, grid, heading, note, picture, plain
-from evo_robust.plotting.view import COSTS, View
+from evo_robust.record.view import COSTS, View
+from evo_robust.style import EVALUATED, FRONT, INK, KNEE, Quantity, grid, heading, note, picture, plain
 
 MAX_NUMBERED = 30
 """Larger fronts show only the numbers of the networks that stand out."""

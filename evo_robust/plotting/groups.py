@@ -15,9 +15,9 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from evo_robust.files import write_csv
-from evo_robust.ledger import IMAGES
-from evo_robust.parts import dotted
-from evo_robust.plotting.view import View
+from evo_robust.parts.base import dotted
+from evo_robust.record.reading import IMAGES
+from evo_robust.record.view import View
 
 LEAST = 3
 """Runs that a group must have before it is tested against another: of fewer no test tells anything."""

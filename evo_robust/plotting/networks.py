@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evo_robust.plotting.style import FRONT, KNEE, picture
-from evo_robust.plotting.view import View
+from evo_robust.record.view import View
+from evo_robust.style import FRONT, KNEE, picture
 
 
 def draw_networks(view: View, path: Path) -> None:

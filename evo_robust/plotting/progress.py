@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from evo_robust.indicators import hypervolume_curve, ideal_and_nadir
 from evo_robust.plotting.groups import Group, alone
-from evo_robust.plotting.style import FRONT, note, picture, words
-from evo_robust.plotting.view import View, columns
+from evo_robust.record.indicators import hypervolume_curve, ideal_and_nadir
+from evo_robust.record.view import View, columns
+from evo_robust.style import FRONT, note, picture, words
 
 
 @dataclasses.dataclass(frozen=True)

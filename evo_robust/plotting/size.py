@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from evo_robust.analysis.statistics import SIGNIFICANT, correlate, p_text, signed
+from evo_robust.correlations import SIGNIFICANT, correlate, p_text, signed
 from evo_robust.files import write_csv
-from evo_robust.plotting.style import EVALUATED, FRONT, Quantity, grid, heading, note, picture, quantity
-from evo_robust.plotting.view import View
+from evo_robust.record.view import View
+from evo_robust.style import EVALUATED, FRONT, Quantity, grid, heading, note, picture, quantity
 
 FEWEST = 10
 """Fewer networks tell nothing: a perfect rank order of three has p = 1/3, and tests for large samples call it 0."""

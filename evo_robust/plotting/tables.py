@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evo_robust.figures import figures_of
 from evo_robust.files import write_csv
-from evo_robust.parts import UserError
-from evo_robust.plotting.view import View
+from evo_robust.objectives.figures import figures_of
+from evo_robust.parts.base import UserError
+from evo_robust.record.view import View
 
 TOP = (1, 3, 5)
 """How many networks RoCo-NAS averages in Tables III and IV, Figs. 3 and 4."""

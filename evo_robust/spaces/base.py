@@ -10,7 +10,7 @@ import chz
 import numpy as np
 from torch import nn
 
-from evo_robust.parts import Part, refuse_unless
+from evo_robust.parts.base import Part, refuse_unless
 from evo_robust.spaces.structure import Budget, Structure
 
 if TYPE_CHECKING:

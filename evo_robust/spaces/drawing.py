@@ -13,7 +13,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 if TYPE_CHECKING:
-    from evo_robust.spaces.nsga_codec import PhaseGraph
+    from evo_robust.spaces.nsga.codec import PhaseGraph
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart
 INK = "#222222"

@@ -29,12 +29,12 @@ from evo_robust.attacks.base import Threat
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD
-from evo_robust.data import CIFAR10, cache_folder
-from evo_robust.images import Images, Splits
-from evo_robust.parts import Fraction, digest
-from evo_robust.recipes import FastTraining
+from evo_robust.data.images import Images, Splits
+from evo_robust.data.sets import CIFAR10, cache_folder
+from evo_robust.parts.base import Fraction, digest
 from evo_robust.spaces.ops import Normalize
-from evo_robust.train import train
+from evo_robust.training.loop import train
+from evo_robust.training.recipes import FastTraining
 
 EPS = (0.03, 0.10, 0.17, 0.25)
 STEPS = 20

@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD
-from evo_robust.data import DATA_SETS, DataSet, Images, Splits, batches, cache_folder
+from evo_robust.data.sets import DATA_SETS, DataSet, Images, Splits, batches, cache_folder
 from evo_robust.estimators import (
     STRENGTHS,
     WA,
@@ -57,10 +57,10 @@ from evo_robust.estimators import (
     Strengths,
     real_noises,
 )
-from evo_robust.parts import Fraction, digest
-from evo_robust.recipes import FastTraining, PGDTraining, Recipe
-from evo_robust.spaces.robnet import RobNet
-from evo_robust.train import train
+from evo_robust.parts.base import Fraction, digest
+from evo_robust.spaces.robnet.space import RobNet
+from evo_robust.training.loop import train
+from evo_robust.training.recipes import FastTraining, PGDTraining, Recipe
 
 SCALES = {"digits": 2.0}
 """How much larger strengths are than the paper's: digits of 8×8 grey pixels bear more."""

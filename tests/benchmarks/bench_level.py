@@ -29,13 +29,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from evo_robust import zoo
-from evo_robust.attacks.inference import correct_mask
-from evo_robust.attacks.level import CMAES, DE, LevelAttack
-from evo_robust.data import CIFAR10, cache_folder
-from evo_robust.images import Images
-from evo_robust.parts import digest
-from evo_robust.recipes import Standard
-from evo_robust.train import train
+from evo_robust.attacks.level.attack import CMAES, DE, LevelAttack
+from evo_robust.data.images import Images
+from evo_robust.data.sets import CIFAR10, cache_folder
+from evo_robust.inference.predictions import correct_mask
+from evo_robust.parts.base import digest
+from evo_robust.training.loop import train
+from evo_robust.training.recipes import Standard
 
 WANTED_SPEED = {"CMAES": 20.0, "DE": 2.0}
 EPOCHS = 8

@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 
 from evo_robust import load, search
-from evo_robust.analysis.statistics import kendall
-from evo_robust.data import cache_folder
+from evo_robust.correlations import kendall
+from evo_robust.data.sets import cache_folder
 from evo_robust.estimators import LossLearner, LossTraining
 from evo_robust.files import write_csv
-from evo_robust.ledger import Run, load_run
 from evo_robust.objectives.robust_loss import RobustLoss
-from evo_robust.plotting.style import INK, RUNS, note, picture
+from evo_robust.record.reading import Run, load_run
+from evo_robust.style import INK, RUNS, note, picture
 
 FEWEST = 4
 """New architectures that a generation must have to be ranked."""

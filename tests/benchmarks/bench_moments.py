@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from evo_robust.files import read_tensors
-from evo_robust.ledger import load_run
-from evo_robust.lipschitz.confidence import log_quantile
+from evo_robust.lipschitz.chance_constraint import log_quantile
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import Cells, network_moments
 from evo_robust.lipschitz.network import descriptions, network_constants
 from evo_robust.lipschitz.sampled import network_draws
 from evo_robust.objectives.confidence import PARAMETERS
+from evo_robust.record.reading import load_run
 
 EDGES, OPERATIONS, CELLS = 14, 8, [0, 0, 1, 0, 0, 1, 0, 0]
 RANGES = ((0.15, 0.45), (0.3, 0.9), (0.5, 1.5), (0.75, 2.25))

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from toys import Distance, Integers, Total, Toy
 
 from evo_robust import NSGA2, Digits, NSGAPhases, Problem, RandomSearch, load, search
-from evo_robust.adapter import SearchProblem
+from evo_robust.algorithms.adapter import SearchProblem
 
 # the digits demo without its adversarial set, whose images both would share
 TRAINED = load("roco_baseline", "demo", {"recorded": ""})

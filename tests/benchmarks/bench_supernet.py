@@ -45,24 +45,24 @@ from torch import Tensor, nn
 
 from evo_robust import load
 from evo_robust.attacks.gradient import PGD
-from evo_robust.data import Images, batches
+from evo_robust.data.sets import Images, batches
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.evaluators.pool import PooledEvaluator, Stage
-from evo_robust.learning_curve import CURVE_FILES
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.cost import count_flops
-from evo_robust.parts import Fraction
-from evo_robust.recipes import PGDTraining
+from evo_robust.parts.base import Fraction
 from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.ops import fit_normalization
-from evo_robust.spaces.robnet import RobNet
+from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.supernet import Supernet
-from evo_robust.supernet import SupernetTraining
-from evo_robust.train import train
+from evo_robust.training.learning_curve import CURVE_FILES
+from evo_robust.training.loop import train
+from evo_robust.training.recipes import PGDTraining
+from evo_robust.training.supernet import SupernetTraining
 
 SHAPE, CLASSES, BATCH = (3, 32, 32), 10, 64
 SPACE = RobNet(channels=16, layers=8)

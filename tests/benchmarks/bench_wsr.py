@@ -62,7 +62,7 @@ from evo_robust.attacks.fast import for_attack
 from evo_robust.estimators import A
 from evo_robust.files import write_csv
 from evo_robust.gradients.base import DistributionLearner
-from evo_robust.plotting.style import EVALUATED, INK, RUNS, note, picture
+from evo_robust.style import EVALUATED, INK, RUNS, note, picture
 
 SHOWN, TARGET = 6, 0.5
 

@@ -18,8 +18,7 @@ from torch import Tensor
 from evo_robust import load
 from evo_robust.attacks.curve import attacked_together, robust_curve
 from evo_robust.attacks.fast import for_attack
-from evo_robust.attacks.inference import undisturbed
-from evo_robust.data import Images, batches, cache_folder
+from evo_robust.data.sets import Images, batches, cache_folder
 from evo_robust.distributions import Sampler
 from evo_robust.estimators import Estimator, NoiseLearner, Strengths, real_noises
 from evo_robust.estimators.measure import Found, Source, measure_spectrum
@@ -27,12 +26,13 @@ from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.co_trained import CoTrained, CoTraining
 from evo_robust.gradients import EstimatedLoss
 from evo_robust.gradients.base import DistributionLearner
+from evo_robust.inference.predictions import undisturbed
 from evo_robust.objectives.robust_loss import RobustLoss
-from evo_robust.parts import Fraction, digest
-from evo_robust.problem import Problem
-from evo_robust.recipes import FastTraining, PGDTraining, Recipe
+from evo_robust.parts.base import Fraction, digest
+from evo_robust.problem.value import Problem
 from evo_robust.spaces.supernet import Mixture, Supernet
-from evo_robust.train import train
+from evo_robust.training.loop import train
+from evo_robust.training.recipes import FastTraining, PGDTraining, Recipe
 
 SCALES = {"digits": "demo", "cifar10": "paper"}
 """Data sets, and the scale of the problem ``wsr`` that each is for."""

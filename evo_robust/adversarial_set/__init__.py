@@ -1,0 +1,1 @@
+"""RoCo-NAS's adversarial images: made once, cached, checked."""

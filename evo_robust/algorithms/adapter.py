@@ -1,0 +1,285 @@
+"""A search as a pymoo problem: genomes in, objectives and constraints out, every architecture evaluated once."""
+
+from __future__ import annotations
+
+import dataclasses
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, get_args
+
+import numpy as np
+from pymoo.core.problem import Problem as PymooProblem
+
+from evo_robust.evaluators.base import Evaluation, Session, Status
+from evo_robust.objectives.base import Constraint, Objective
+from evo_robust.parts.base import UserError
+from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
+
+PENALTY = 1e30
+"""F and G of a candidate without figures: behind all real ones, whatever their units.
+
+Finite, since crowding breaks on infinities, and small enough that squares and products of it are finite too, which
+algorithms need that measure distances or volumes. The one constant for all, since F that an individual has is never
+changed: a penalty that follows what was measured so far would fall behind what is measured later. What is measured at
+or beyond it is a failure (``_rankable``).
+"""
+
+
+class SearchFailed(RuntimeError):
+    """Every candidate of the first generation failed."""
+
+
+class Ledger(Protocol):
+    """Where evaluations are kept."""
+
+    def known(self, architecture: str, fingerprint: str) -> Evaluation | None:
+        """What an earlier run of the same search measured, or None."""
+
+    def add(self, evaluation: Evaluation, *, id: int, generation: int, genome: np.ndarray, fingerprint: str) -> None:
+        """Keep one evaluation."""
+
+
+class SearchProblem(PymooProblem):
+    """What pymoo's algorithms see of a search; ours find ``space``, ``seed``, ``key`` and ``proposed`` on it too.
+
+    Attributes:
+        space: the search space.
+        seed: the problem's seed, for the algorithm.
+        objectives: what is minimised, in declared order.
+        evaluations: what this search asked for, in order of asking, by (architecture, fingerprint).
+        generation: number of calls that pymoo made, one per generation for generational algorithms.
+        derived: the architecture that the algorithm's distribution stands for, None where it has none.
+        settled: figures of that distribution, such as its entropy.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        session: Session,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint],
+        seed: int,
+        ledger: Ledger | None = None,
+    ) -> None:
+        choices = _genes(space)
+        super().__init__(
+            n_var=len(choices),
+            n_obj=len(objectives),
+            n_ieq_constr=len(constraints),
+            xl=np.zeros(len(choices), dtype=int),
+            xu=choices - 1,
+            vtype=int,
+        )
+        self.space = space
+        self.session = session
+        self.seed = seed
+        self.ledger = ledger
+        self.objectives = tuple(objectives)
+        self.objective_names = [o.name for o in objectives]
+        self.constraint_names = [c.name for c in constraints]
+        self.evaluations: dict[tuple[str, str], Evaluation] = {}
+        self.generation = 0
+        self.derived: str | None = None
+        self.settled: Mapping[str, float] = {}
+        self._decoded: dict[bytes, tuple[str | None, Architecture | str]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SearchProblem:
+        """The problem itself: pymoo copies algorithms with all they refer to, and pools cannot be copied."""
+        return self
+
+    def key(self, genome: np.ndarray) -> str | None:
+        """Notation of the genome's architecture, equal for equal networks; None when it is no network."""
+        return self._decode(genome)[0]
+
+    def no_network(self, genome: np.ndarray) -> str:
+        """Why the genome is no network; empty where it is one."""
+        text, found = self._decode(genome)
+        return str(found) if text is None else ""
+
+    def proposed(self) -> set[str]:
+        """Notations of all architectures evaluated so far under the session's present fingerprint (a copy)."""
+        return {text for text, fingerprint in self.evaluations if fingerprint == self.session.fingerprint}
+
+    def _decode(self, genome: np.ndarray) -> tuple[str | None, Architecture | str]:
+        """(notation, architecture), or (None, reason)."""
+        whole = np.asarray(genome).round().astype(np.int64)
+        memo = whole.tobytes()
+        if memo not in self._decoded:
+            if len(self._decoded) > 100_000:  # decoding again is cheap, growing for ever is not
+                self._decoded.clear()
+            try:
+                architecture = self.space.decode(whole)
+                self._decoded[memo] = (_notation(self.space, architecture), architecture)
+            except InvalidArchitecture as error:
+                self._decoded[memo] = (None, str(error))
+            except Exception as error:  # a space of one's own
+                if isinstance(error, UserError):
+                    raise
+                self._decoded[memo] = (None, f"{type(error).__name__}: {error}")
+        return self._decoded[memo]
+
+    def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        self.generation += 1
+        evaluations = self.evaluate_genomes(X)
+        if self.generation == 1 and not any(e.status == "ok" for e in evaluations):
+            failed = [e for e in evaluations if e.status == "failed"]
+            if failed:
+                raise SearchFailed(f"every candidate of the first generation failed; the first: {failed[0].error}")
+        out["F"] = _rows(evaluations, self.objective_names, "objectives")
+        if self.constraint_names:
+            out["G"] = _rows(evaluations, self.constraint_names, "constraints")
+
+    def evaluate_genomes(self, X: np.ndarray) -> list[Evaluation]:
+        """One evaluation per row of ``X`` ``(n, n_genes)``; only architectures not known yet are measured."""
+        fingerprint = self.session.fingerprint
+        keys: list[tuple[str, str]] = []
+        todo: dict[tuple[str, str], tuple[int, np.ndarray, Architecture]] = {}
+        for row in X:
+            text, architecture = self._decode(row)
+            genome = np.asarray(row).round().astype(int)
+            key = (text if text is not None else _no_network(genome), fingerprint)
+            keys.append(key)
+            if key in self.evaluations:
+                continue
+            # the place is taken now: numbers follow the order of asking, never the order of arrival
+            number = len(self.evaluations)
+            known = self.ledger.known(*key) if self.ledger else None
+            if known is not None:
+                self.evaluations[key] = known
+            elif text is None:
+                self.evaluations[key] = Evaluation(architecture=key[0], status="failed", error=str(architecture))
+                self._keep(key, number, genome)
+            else:
+                self.evaluations[key] = Evaluation(architecture=text, status="failed", error="not evaluated")
+                todo[key] = (number, genome, architecture)
+        asked = list(todo)
+        open_ = set(asked)
+        answers = self.session.evaluate([todo[key][2] for key in asked])
+        if not isinstance(answers, Iterable):
+            raise UserError(
+                f"expected {type(self.session).__name__}.evaluate to give pairs (index, Evaluation), got {answers!r}"
+            )
+        for found in answers:
+            index, evaluation = _answer(self.session, found, asked)
+            number, genome, _ = todo[asked[index]]
+            self.evaluations[asked[index]] = _rankable(_complete(evaluation.sound(), self.objective_names))
+            self._keep(asked[index], number, genome)
+            open_.discard(asked[index])
+        if open_:
+            raise UserError(
+                f"expected {type(self.session).__name__}.evaluate to answer each of {len(asked)} architectures, "
+                f"{len(open_)} are left"
+            )
+        return [self.evaluations[key] for key in keys]
+
+    def evaluation(self, genome: np.ndarray) -> Evaluation:
+        """What is known of a genome's architecture under the session's present fingerprint.
+
+        Raises:
+            KeyError: it was not asked for.
+        """
+        text = self.key(genome)
+        if text is None:
+            text = _no_network(np.asarray(genome).round().astype(int))
+        return self.evaluations[text, self.session.fingerprint]
+
+    def _keep(self, key: tuple[str, str], number: int, genome: np.ndarray) -> None:
+        if self.ledger:
+            self.ledger.add(
+                self.evaluations[key], id=number, generation=self.generation, genome=genome, fingerprint=key[1]
+            )
+
+
+def _genes(space: SearchSpace) -> np.ndarray:
+    """Number of choices of each gene of a space, one of somebody's own perhaps.
+
+    Raises:
+        UserError: they are no whole numbers >= 1.
+    """
+    found = np.asarray(space.n_choices)
+    if found.ndim != 1 or len(found) == 0 or not np.issubdtype(found.dtype, np.integer) or found.min() < 1:
+        raise UserError(
+            f"expected n_choices of {type(space).__name__} to be whole numbers >= 1, one for each gene, "
+            f"got {reprlib.repr(space.n_choices)}"
+        )
+    blocks = np.arange(len(found))
+    inherited = [gene for block in space.blocks for gene in blocks[block]]
+    if set(inherited) != set(blocks.tolist()):
+        raise UserError(
+            f"expected blocks of {type(space).__name__} to be slices that cover all {len(found)} genes, "
+            f"got {reprlib.repr(space.blocks)}"
+        )
+    return found
+
+
+def _notation(space: SearchSpace, architecture: Architecture) -> str:
+    """The architecture's name in the record.
+
+    Raises:
+        UserError: the space gives none.
+    """
+    text = space.to_text(architecture)
+    if not isinstance(text, str) or not text:
+        raise UserError(
+            f"expected to_text of {type(space).__name__} to give the notation of an architecture, got {text!r}"
+        )
+    return text
+
+
+def _answer(session: Session, found: Any, asked: Sequence[tuple[str, str]]) -> tuple[int, Evaluation]:
+    """What an evaluator said of one of the architectures that it was asked for.
+
+    Raises:
+        UserError: it said something else.
+    """
+    who = type(session).__name__
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], Evaluation):
+        raise UserError(f"expected {who}.evaluate to give pairs (index, Evaluation), got {reprlib.repr(found)}")
+    index, evaluation = found
+    if not isinstance(index, int) or not 0 <= index < len(asked) or evaluation.architecture != asked[index][0]:
+        raise UserError(
+            f"expected {who}.evaluate to answer each of {len(asked)} architectures once, got one for "
+            f"{evaluation.architecture!r} at index {index!r}"
+        )
+    return index, evaluation
+
+
+def _complete(evaluation: Evaluation, names: Sequence[str]) -> Evaluation:
+    """The evaluation, or a failure where its status is none, or an objective is missing."""
+    if evaluation.status not in get_args(Status):
+        error = f"the evaluator gave the status {evaluation.status!r}: expected one of {', '.join(get_args(Status))}"
+    elif evaluation.status == "ok" and (missing := [name for name in names if name not in evaluation.objectives]):
+        error = f"the evaluator gave no {', '.join(missing)}"
+    else:
+        return evaluation
+    return dataclasses.replace(evaluation, status="failed", objectives={}, constraints={}, recorded={}, error=error)
+
+
+def _rankable(evaluation: Evaluation) -> Evaluation:
+    """The evaluation, or a failure where an objective is so large that failures would rank before it."""
+    for name, value in evaluation.objectives.items():
+        if evaluation.status == "ok" and abs(value) >= PENALTY:
+            error = f"{name} is {value:.3g}: expected less than {PENALTY:g}, where failures rank; choose a larger unit"
+            return dataclasses.replace(
+                evaluation, status="failed", objectives={}, constraints={}, recorded={}, error=error
+            )
+    return evaluation
+
+
+def _no_network(genome: np.ndarray) -> str:
+    """What stands for the notation of a genome that has none."""
+    return "no network: " + "".join(map(str, genome))
+
+
+def _rows(evaluations: Sequence[Evaluation], names: Sequence[str], what: str) -> np.ndarray:
+    """Values ``(n, len(names))``; those without figures get the penalty."""
+
+    def value(evaluation: Evaluation, name: str) -> float:
+        known: Mapping[str, float] = getattr(evaluation, what)
+        # a rejected candidate keeps the violations that rejected it, so that pymoo can tell near from far
+        usable = evaluation.status == "ok" or (what == "constraints" and evaluation.status == "rejected")
+        missing = 0.0 if what == "constraints" and evaluation.status == "rejected" else PENALTY
+        # a limit close to zero makes violations of any size: none is worse than a failure
+        return min(known.get(name, missing), PENALTY) if usable else PENALTY
+
+    return np.array([[value(e, name) for name in names] for e in evaluations], dtype=float)

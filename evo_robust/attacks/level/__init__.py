@@ -1,0 +1,1 @@
+"""Attacks on chosen pixels that see logits alone."""

@@ -1,0 +1,1 @@
+"""Data sets, their images, and the files they are read from."""

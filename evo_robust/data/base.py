@@ -1,0 +1,223 @@
+"""What a data set is: where it lies, its splits, and a digest of the images that were read."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import os
+from pathlib import Path
+from typing import ClassVar
+
+import chz
+
+from evo_robust.data.checks import check_parts, check_splits
+from evo_robust.data.images import Augment, Images, Splits
+from evo_robust.files import FULL
+from evo_robust.parts.base import WHERE, Part, UserError, digest, is_ours
+
+
+def cache_folder() -> Path:
+    """Folder of what later runs reuse: ``EVO_ROBUST_CACHE`` or ``~/.cache/evo_robust``; it may not exist yet."""
+    return Path(os.environ.get("EVO_ROBUST_CACHE") or "~/.cache/evo_robust").expanduser().absolute()
+
+
+def data_folder(root: str | None = None) -> Path:
+    """Folder that data sets lie in: ``root``, else ``EVO_ROBUST_DATA``, else ``data`` in the cache folder."""
+    named = root or os.environ.get("EVO_ROBUST_DATA")
+    return Path(named).expanduser().absolute() if named else cache_folder() / "data"
+
+
+@chz.chz
+class DataSet(Part, abc.ABC):
+    """Images with classes, split by a seed into training and validation; the test images are the publisher's own.
+
+    A subclass says ``n_classes``, ``in_shape`` and ``default_augment``, and how images are read. What was read is part
+    of what is measured: names in the cache and fingerprints of runs tell the digest of the images.
+    """
+
+    n_classes: ClassVar[int]
+    in_shape: ClassVar[tuple[int, int, int]]
+    default_augment: ClassVar[Augment]
+
+    root: str | None = chz.field(
+        default=None,
+        doc="folder that holds the data; EVO_ROBUST_DATA or the cache folder when not given",
+        metadata=WHERE,
+    )
+    download: bool = chz.field(default=True, doc="fetch what is missing, where torchvision can", metadata=WHERE)
+    val_share: float = chz.field(default=0.2, doc="share of the training images kept for validation, in [0,1)")
+    train_limit: int | None = chz.field(
+        default=None, doc="how many training and validation images to use, classes in proportion; all when not given"
+    )
+    test_limit: int | None = chz.field(default=None, doc="how many test images to use; all when not given")
+    split_seed: int = chz.field(default=0, doc="seed of the split and of the subset of training images")
+    content: str | None = chz.field(
+        default=None,
+        doc="digest of the images, as problem.json tells it: others are refused; when not given, those that are there "
+        "are taken; empty: they are not checked",
+        metadata=WHERE,
+    )
+
+    @chz.validate
+    def _limits(self) -> None:
+        if not 0 <= self.val_share < 1:
+            raise ValueError(f"expected val_share in [0,1), got {self.val_share}")
+        for name in ("train_limit", "test_limit"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise ValueError(f"expected {name} >= 1, got {limit}")
+        if self.split_seed < 0:
+            raise ValueError(f"expected split_seed >= 0, got {self.split_seed}")
+
+    @property
+    def name(self) -> str:
+        """The data set's name in lower case, as in ``DATA_SETS``."""
+        return type(self).__name__.lower()
+
+    def load(self) -> Splits:
+        """The splits, in host memory; shared by all callers of one process, so never written to.
+
+        They are read again where files have changed since.
+
+        Raises:
+            UserError: the data is missing or damaged, or its parts do not agree; says where it was looked for and what
+                to put there. Or ``content`` names other images.
+        """
+        return self._loaded().splits
+
+    def on(self, device: str) -> Splits:
+        """The splits on a device, copied there once per process. Raises as ``load`` does."""
+        return _copied(self.load(), device)
+
+    def digest(self) -> str:
+        """Digest of the images where settings do not say it all; empty for published files that are checked anyway.
+
+        It covers pixels, labels and names of classes, not where they lie: the same images in another folder are the
+        same data. Raises as ``load`` does.
+        """
+        return self._loaded().content if self.content is None else self.content
+
+    def key(self) -> tuple[str, ...]:
+        """What names in the cache tell beside the settings: the digest of the images, or nothing where it is empty."""
+        return tuple(filter(None, [self.digest()]))
+
+    def pinned(self) -> DataSet:
+        """This data set with the images that are there now, and no others. Raises as ``load`` does."""
+        return chz.replace(self, content=self.digest() or self.content)
+
+    def _loaded(self) -> Loaded:
+        root = data_folder(self.root)
+        loaded = _load(self, root)
+        if self.content and loaded.content != self.content:
+            raise UserError(
+                f"the images of data={self.name} (root {root}) are not those that are wanted (digest {loaded.content}, "
+                f"expected {self.content}): put the former ones back, or begin anew with another out="
+            )
+        return loaded
+
+    @abc.abstractmethod
+    def _read(self, root: Path) -> tuple[Images, Images]:
+        """All training and all test images, each in ``stratified_order``."""
+
+    def _stamp(self, root: Path) -> object:
+        """What changes when files that ``_read`` reads do; None where that cannot be told: then they are read anew."""
+        return None
+
+    def _content(self, root: Path, pool: Images, test: Images) -> str:
+        """See ``digest``: of what ``_read`` has just returned."""
+        return digest(pool.content(), test.content())
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A data set as it was read.
+
+    Attributes:
+        data: its settings.
+        root: the folder it was read from.
+        stamp: of the files, see ``DataSet._stamp``.
+        content: digest of the images, see ``DataSet.digest``.
+        splits: the images.
+    """
+
+    data: DataSet
+    root: Path
+    stamp: object
+    content: str
+    splits: Splits
+
+
+class _Loader:
+    """Reads data sets, and keeps the last two."""
+
+    size = 2
+
+    def __init__(self) -> None:
+        self._kept: list[Loaded] = []
+
+    def __call__(self, data: DataSet, root: Path) -> Loaded:
+        """The data set as it is now; what was read before serves as long as files stay as they were."""
+        plain = chz.replace(data, content=None)
+        alike = [kept for kept in self._kept if kept.data == plain and kept.root == root]
+        # who says which images are wanted needs no look at the files, of which there may be a million
+        found = next((kept for kept in alike if data.content and kept.content == data.content), None)
+        if found is None:
+            # a reader that is not ours may read anything
+            stamp = plain._stamp(root) if is_ours(plain) else None
+            found = next((kept for kept in alike if _serves(kept, stamp, data.content)), None)
+            if found is None:
+                read = _read(plain, root, stamp)
+                # the same images again: those that are there may be on a device already
+                found = next((kept for kept in alike if read.content and kept.content == read.content), read)
+                found = dataclasses.replace(read, splits=found.splits)
+        self._kept = [found, *(kept for kept in self._kept if kept.data != plain or kept.root != root)][: self.size]
+        return found
+
+    def cache_clear(self) -> None:
+        """Forget what was read."""
+        self._kept = []
+
+
+_load = _Loader()
+
+
+def _serves(kept: Loaded, stamp: object, content: str | None) -> bool:
+    # what cannot be checked (content is empty) and has no stamp is read once
+    return kept.stamp == stamp and (stamp is not None or content == "")
+
+
+def _read(data: DataSet, root: Path, stamp: object) -> Loaded:
+    try:
+        found = data._read(root)
+    except (OSError, ValueError) as error:  # no such file; images or labels of another type or shape
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise  # the disk is at fault, and the command's own words for it say more
+        raise UserError(f"data={data.name} cannot be used: {error}") from None
+    except Exception as error:
+        if isinstance(error, UserError) or is_ours(data):
+            raise
+        raise UserError(f"data={data.name} cannot be used: its _read raised {type(error).__name__}: {error}") from error
+    pool, test = check_parts(data.name, found, data.n_classes, data.in_shape)
+    content = data._content(root, pool, test) if is_ours(data) else DataSet._content(data, root, pool, test)
+    size = len(pool) if data.train_limit is None else min(data.train_limit, len(pool))
+    cut = size - round(size * data.val_share)
+    # slices, not copies: images read from a memory-mapped file stay there
+    splits = Splits(
+        train=pool.take(slice(cut)),
+        val=pool.take(slice(cut, size)),
+        test=test.take(slice(data.test_limit)),
+    )
+    check_splits(data, splits)
+    return Loaded(data, root, stamp, content, splits)
+
+
+@functools.lru_cache(maxsize=2)
+def _copied(splits: Splits, device: str) -> Splits:
+    return splits.to(device)
+
+
+def forget_images() -> None:
+    """Read images anew where they are asked for next: somebody wrote to those that are kept."""
+    _load.cache_clear()
+    _copied.cache_clear()

@@ -1,0 +1,1 @@
+"""A found network trained from scratch, and judged."""

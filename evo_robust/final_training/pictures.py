@@ -1,0 +1,84 @@
+"""How a trained network fares: accuracy over the attack's strength, and its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from evo_robust.style import EVALUATED, FRONT, INK, KNEE, note, picture
+
+if TYPE_CHECKING:
+    from evo_robust.final_training.settings import Result
+    from evo_robust.training.loop import EpochLog
+
+_NORMS = {"linf": "L∞: how far each pixel may move, of 0..1", "l2": "L2: length of the change, pixels in 0..1"}
+
+
+def draw_curve(path: Path, result: Result) -> None:
+    """Accuracy on the test images over ε, beginning with the clean images; guessing as a dashed line."""
+    eps, error = np.array(result.points()).T
+    accuracy, chance = 100 * (1 - error), 100 / result.n_classes
+    with picture(path, height=4.8) as figure:
+        axes = figure.add_subplot()
+        axes.fill_between(eps, accuracy, color=FRONT, alpha=0.08, lw=0)
+        axes.plot(eps, accuracy, "-o", color=FRONT, lw=2, ms=6, clip_on=False, zorder=3)
+        axes.plot(0, accuracy[0], "o", color=INK, ms=8, clip_on=False, zorder=4)
+        axes.axhline(chance, color=EVALUATED, ls="--", lw=1.2)
+        axes.annotate(
+            f"guessing ({chance:.3g} %)", (0, chance), (8, 4), xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points", color="#667077", fontsize=9,
+        )  # fmt: skip
+        for k in _labelled(eps):
+            text = f"{accuracy[k]:.1f} %" + (" without attack" if k == 0 else "")
+            axes.annotate(
+                text, (eps[k], accuracy[k]), (7, 6), textcoords="offset points", color=FRONT if k else INK, fontsize=9
+            )
+        axes.set_xlabel(f"strength of the attack ε ({_NORMS.get(result.norm, result.norm)})")
+        axes.set_ylabel("accuracy (%)")
+        axes.set_xlim(0, eps[-1] * 1.09)
+        axes.set_ylim(0, 105)
+        axes.set_title(f"How much of its accuracy the network keeps under {result.attack}")
+        note(figure, f"{result.how()}; {result.n_test:,} test images; {result.params:,} parameters.")
+
+
+def _labelled(eps: np.ndarray) -> list[int]:
+    """Points that get a number: all, but of those close together only the first."""
+    chosen = [0]
+    for k in range(1, len(eps)):
+        if eps[k] - eps[chosen[-1]] > 0.06 * eps[-1]:
+            chosen.append(k)
+    return chosen
+
+
+def draw_training(path: Path, result: Result, logs: Sequence[EpochLog]) -> None:
+    """Loss and accuracy on the training images over the epochs, and what came out on the test images."""
+    epochs = [log.epoch for log in logs]
+    accuracy = [100 * (1 - log.train_error) for log in logs]
+    with picture(path, height=4.8) as figure:
+        left, right = figure.subplots(1, 2)
+        left.plot(epochs, [log.loss for log in logs], color=KNEE, lw=2, marker="o" if len(logs) < 20 else None, ms=4)
+        left.set_ylabel("training loss")
+        left.set_ylim(bottom=0)
+        left.set_title("Loss")
+        right.plot(
+            epochs, accuracy, color=FRONT, lw=2, marker="o" if len(logs) < 20 else None, ms=4, label=_what(result)
+        )
+        test = 100 * (1 - result.clean_error)
+        right.axhline(test, color=INK, ls="--", lw=1.2, label=f"test images in the end: {test:.1f} %")
+        right.legend(loc="lower right")
+        right.set_ylabel("accuracy (%)")
+        right.set_ylim(0, 105)
+        right.set_title("Accuracy")
+        for axes in (left, right):
+            axes.set_xlabel("epoch")
+            axes.set_xlim(0.5 if len(epochs) < 20 else 0, max(epochs) + 0.5)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        note(figure, f"{result.how()}; {result.params:,} parameters.")
+
+
+def _what(result: Result) -> str:
+    return "training images" if result.recipe == "Standard" else "training images, attacked"

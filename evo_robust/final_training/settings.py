@@ -1,0 +1,249 @@
+"""What a retraining is and what it leaves: its settings and its result, as files, table and sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import chz
+import torch
+from rich.table import Table
+from torch import nn
+
+from evo_robust.adversarial_set.making import AdversarialSet
+from evo_robust.attacks.base import Attack, Norm, check_balls
+from evo_robust.attacks.curve import check_strengths
+from evo_robust.attacks.fast import Precision
+from evo_robust.attacks.gradient import PGD
+from evo_robust.data.images import Images
+from evo_robust.data.sets import DataSet
+from evo_robust.networks import zoo
+from evo_robust.parts.base import Fraction, Part, UserError, seed_from
+from evo_robust.parts.strict_json import are_numbers, fault, is_number, is_object, is_text, is_whole, read_json
+from evo_robust.spaces.base import Architecture, SearchSpace
+from evo_robust.training.recipes import PGDTraining, Recipe
+
+SCHEMA = 1
+SETTINGS_FILE = "retrain.json"
+RESULT_FILE = "result.json"
+
+
+@chz.chz
+class Retraining(Part):
+    """How one network is trained from scratch and judged on the test images."""
+
+    network: str | None = chz.field(default=None, doc="reference network by name; None for a found one")
+    space: SearchSpace | None = chz.field(default=None, doc="space of the found network, from its genotype")
+    architecture: str | None = chz.field(default=None, doc="notation of the found network, from its genotype")
+    data: DataSet = chz.field(doc="the images; by name (cifar10) or class; the genotype's when not given")
+    recipe: Recipe = chz.field(
+        default_factory=PGDTraining,
+        blueprint_unspecified=PGDTraining,
+        doc="how it is trained; by name (pgd, standard, …) or class; when not given, as the space's paper does: "
+        "standard on NSGAPhases (RoCo-NAS), else pgd",
+    )
+    epochs: int = chz.field(default=120, doc="passes over the training images; >= 1")
+    train_on: Literal["all", "train"] = chz.field(
+        default="all",
+        doc="all: training and validation images, since nothing is chosen any more; train: without validation",
+    )
+    attack: Attack = chz.field(default_factory=PGD, blueprint_unspecified=PGD, doc="attack of the robustness curve")
+    eps: tuple[Fraction, ...] = chz.field(
+        default=(Fraction(0.03), Fraction(8 / 255), Fraction(0.10), Fraction(0.17), Fraction(0.25)),
+        doc="strengths of the curve, ascending, each > 0, in units of the pixel range 0..1",
+    )
+    norm: Norm = chz.field(default="linf", doc="norm of the curve's ball: linf or l2")
+    precision: Precision = chz.field(
+        default="float32",
+        doc="of a gradient attack's crafting: float32, which repeats to the bit; bf16, faster on CUDA; auto, the "
+        "faster of the two as measured; the network itself, in float32, has the last word on every image",
+    )
+    adversarial_set: AdversarialSet | None = chz.field(
+        default=None,
+        doc="judge on an adversarial set made of test images, too: search (that of the search) or AdversarialSet",
+    )
+    seed: int = chz.field(default=0, doc="seed of weights, batches and attacks; >= 0")
+
+    @chz.validate
+    def _sensible(self) -> None:
+        check_strengths(self.eps, self.norm)
+        check_balls(self, self.data.in_shape)
+        if self.epochs < 1:
+            raise ValueError(f"expected epochs >= 1, got {self.epochs}")
+        if self.seed < 0:
+            raise ValueError(f"expected seed >= 0, got {self.seed}")
+
+    def build(self) -> nn.Module:
+        """The network with fresh weights that depend on seed and network alone, on the CPU."""
+        seed = seed_from(self.seed, self.network or self.architecture)
+        # modules draw their initial weights from torch's global generator
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self.space is None:
+                return zoo.build(str(self.network), self.data.n_classes, self.data.in_shape)
+            return self.space.build(self.parsed(), self.data.n_classes, self.data.in_shape)
+
+    def parsed(self) -> Architecture:
+        """The architecture, read from its notation."""
+        if self.space is None or self.architecture is None:
+            raise ValueError("expected a found network, got a reference network")
+        return self.space.from_text(self.architecture)
+
+    def images(self, device: str) -> tuple[Images, Images]:
+        """Training and test images on a device."""
+        splits = self.data.load()
+        chosen = splits.train
+        if self.train_on == "all":
+            x, y = (torch.cat(pair) for pair in ((chosen.x, splits.val.x), (chosen.y, splits.val.y)))
+            chosen = Images(x, y)
+        return chosen.to(device), splits.test.to(device)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a retrained network fares on the test images.
+
+    Attributes:
+        network: notation of the architecture, or name of the reference network.
+        data: name of the data set.
+        recipe: class of the training recipe.
+        epochs: passes over the training images.
+        n_train: number of training images.
+        n_test: number of test images.
+        n_classes: number of classes.
+        params: number of parameters.
+        flops: multiply-accumulates of one image (thop).
+        attack: attack of the curve, such as ``PGD-20``.
+        norm: norm of its ball.
+        clean_error: fraction of the test images that is misclassified.
+        eps: strengths of the curve, ascending, in units of the pixel range 0..1.
+        error: fraction misclassified at each strength.
+        adversarial: error on and size of the adversarial set's test part; None where it was not asked for.
+        seconds: time of training (of the last process) and attack.
+    """
+
+    network: str
+    data: str
+    recipe: str
+    epochs: int
+    n_train: int
+    n_test: int
+    n_classes: int
+    params: int
+    flops: float
+    attack: str
+    norm: str
+    clean_error: float
+    eps: tuple[float, ...]
+    error: tuple[float, ...]
+    adversarial: dict[str, float] | None
+    seconds: dict[str, float]
+
+    def points(self) -> list[tuple[float, float]]:
+        """Strength and error from the clean images on."""
+        return [(0.0, self.clean_error), *zip(self.eps, self.error, strict=True)]
+
+    def how(self) -> str:
+        """The training in a few words."""
+        return f"{self.recipe}, {self.epochs} epochs on {self.n_train:,} images of {self.data}"
+
+    def table(self) -> Table:
+        """Accuracy at every strength, for people."""
+        table = Table(title=f"{self.how()}; {self.params:,} parameters", title_justify="left")
+        table.add_column("attack")
+        table.add_column("ε", justify="right")
+        table.add_column("ε·255", justify="right")
+        table.add_column(f"accuracy on {self.n_test:,} test images", justify="right")
+        for eps, error in self.points():
+            row = (f"{self.attack}, {self.norm}", f"{eps:.4g}", f"{255 * eps:.3g}") if eps else ("none", "", "")
+            table.add_row(*row, f"{100 * (1 - error):.2f} %")
+        if self.adversarial:
+            accuracy = f"{100 * (1 - self.adversarial['error']):.2f} % of {self.adversarial['n']:,}"
+            table.add_row("adversarial set", "", "", accuracy)
+        return table
+
+    def summary(self) -> dict[str, Any]:
+        """JSON values for a genotype's provenance."""
+        keys = (
+            "recipe",
+            "epochs",
+            "data",
+            "n_train",
+            "n_test",
+            "params",
+            "flops",
+            "attack",
+            "norm",
+            "clean_error",
+            "adversarial",
+        )
+        return {**{key: getattr(self, key) for key in keys}, "eps": list(self.eps), "error": list(self.error)}
+
+    def sentences(self) -> list[str]:
+        """Training and accuracy, one line each, for a model card."""
+        lines = [f"trained from scratch: {self.how()}", f"accuracy on the {self.n_test:,} test images:"]
+        for eps, error in self.points():
+            attack = f"{self.attack}, {self.norm}, eps {eps:.4g}" if eps else "not attacked"
+            lines.append(f"  {100 * (1 - error):6.2f} %  {attack}")
+        if self.adversarial:
+            share, n = 100 * (1 - self.adversarial["error"]), self.adversarial["n"]
+            lines.append(f"  {share:6.2f} %  on the {n:,} images of the adversarial set made of test images")
+        return lines
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Content of a retraining folder's settings file.
+
+    Raises:
+        UserError: it is absent or damaged.
+    """
+    return _read(folder / SETTINGS_FILE, _SETTINGS)
+
+
+def load_result(folder: Path) -> Result:
+    """Result of a finished retraining.
+
+    Raises:
+        UserError: it is not finished, or damaged.
+    """
+    if not (folder / RESULT_FILE).is_file():
+        raise UserError(f"the training in {folder} is not finished; the command that began it goes on where it stopped")
+    content = _read(folder / RESULT_FILE, _RESULT)
+    values = {field.name: content[field.name] for field in dataclasses.fields(Result)}
+    values["eps"], values["error"] = tuple(values["eps"]), tuple(values["error"])
+    if len(values["eps"]) != len(values["error"]):
+        raise UserError(f"{folder / RESULT_FILE} is damaged: 'eps' and 'error' differ in length")
+    return Result(**values)
+
+
+def _is_share(value: object) -> bool:
+    return is_number(value) and 0 <= value <= 1  # type: ignore[operator] # a number, as was asked
+
+
+_SETTINGS = {"identity": (is_object, "the values that decide the figures"), "versions": (is_object, "versions by name")}
+_COUNT = functools.partial(is_whole, smallest=0)
+_RESULT = {
+    **dict.fromkeys(("network", "data", "recipe", "attack", "norm"), (is_text, "text")),
+    **dict.fromkeys(("epochs", "n_train", "n_test", "n_classes", "params"), (_COUNT, "a whole number >= 0")),
+    "flops": (is_number, "a finite number"),
+    "clean_error": (_is_share, "a share of the images, from 0 to 1"),
+    "eps": (lambda v: isinstance(v, list) and all(map(is_number, v)), "finite numbers"),
+    "error": (lambda v: isinstance(v, list) and all(map(_is_share, v)), "shares of the images, from 0 to 1"),
+    "adversarial": (
+        lambda v: v is None or (are_numbers(v) and {"error", "n"} <= v.keys() and _is_share(v["error"])),
+        "null or {'error': …, 'n': …}",
+    ),
+    "seconds": (are_numbers, "finite numbers by name"),
+}
+
+
+def _read(path: Path, expected: Mapping[str, tuple[Any, str]]) -> dict[str, Any]:
+    """The JSON object of a retraining's file."""
+    content = read_json(path, f"a retraining of schema {SCHEMA}")
+    schema = {"schema": (lambda schema: schema == SCHEMA, f"a retraining of schema {SCHEMA}")}
+    if wrong := fault(content, {**schema, **expected}, {"versions": {}}):
+        raise UserError(f"{path} is damaged: {wrong}")
+    return content

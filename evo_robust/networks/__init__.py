@@ -1,0 +1,1 @@
+"""Networks outside a search: references, genotype files, generated code."""

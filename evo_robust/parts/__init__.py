@@ -1,0 +1,1 @@
+"""Configurable parts: typed values, what text and files say of them, stand-ins."""

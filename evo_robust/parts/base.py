@@ -1,0 +1,288 @@
+"""Configurable parts: immutable typed values, what they are made of as plain text, and their digest."""
+
+from __future__ import annotations
+
+import abc
+import enum
+import hashlib
+import json
+import numbers
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import chz
+from chz.field import Field
+
+from evo_robust.parts.plain import Fraction, fault, fits, from_json, nearest, shortened, without_numpy
+
+__all__ = ["Fraction", "nearest"]
+
+P = TypeVar("P", bound="Part")
+
+WHERE = {"identity": False}
+"""``chz.field(metadata=WHERE)`` marks a field that says where things are or how fast, never what comes out."""
+
+LATER = {"later": True}
+"""``chz.field(default=…, metadata=LATER)`` marks a field that came after records had been made.
+
+While it has its default it is no part of a digest, so that fingerprints and names of cached files stay as they were.
+"""
+
+
+@chz.chz
+class Part:
+    """Base of everything that a problem is made of: immutable, typed, keyword-only.
+
+    Every field is checked against its type where a part is made: numbers must be finite, words one of those that are
+    allowed.
+
+    Raises:
+        ValueError: naming the field, what was expected and what it is.
+    """
+
+    stand_in: ClassVar[str | None] = None
+    """Of a part that stands for one whose class is not at hand: why it is not."""
+
+    @chz.validate
+    def _typed(self) -> None:
+        for name, field in chz.chz_fields(self).items():
+            kind = _declared(field)
+            # what a field is given, before it makes something else of it
+            own = field.x_name if field._munger is not None else name
+            value = getattr(self, own)
+            if (plain := without_numpy(value)) is not value:  # stored as what it stands for, as chz stores it
+                for place in {own, field.x_name} & vars(self).keys():
+                    object.__setattr__(self, place, plain)
+                value = plain
+            if not fits(value, kind):
+                raise ValueError(f"expected {type(self).__name__}.{name} to be {fault(value, kind)}")
+
+
+def _declared(field: Field) -> Any:
+    """The type of a field; anything, where its annotation names what only type checkers see."""
+    try:
+        return field.x_type
+    except NameError:
+        return Any
+
+
+class UserError(Exception):
+    """A mistake that the person at the keyboard can mend: shown as one message, exit status 2."""
+
+
+def refuse_unless(part: object, *checks: tuple[str, bool, str], prefix: str = "") -> None:
+    """Refuse the first of a part's fields that is not good.
+
+    Args:
+        part: whose fields they are.
+        checks: (field, whether its value is good, what was expected of it), such as ``("epochs", …, ">= 1")``.
+        prefix: what stands before the fields' names where a user types them, such as ``evaluator.``.
+
+    Raises:
+        ValueError: naming the field, what was expected and what it is.
+    """
+    for name, good, expected in checks:
+        if not good:
+            raise ValueError(f"expected {prefix}{name} {expected}, got {shortened(repr(getattr(part, name)))}")
+
+
+def is_ours(part: object) -> bool:
+    """Whether this package defines the part's class, not a problem file or another program."""
+    return type(part).__module__.startswith("evo_robust.")
+
+
+def parts_in(value: object) -> Iterator[Part]:
+    """All parts in a part or tuple, however deep, outer ones first."""
+    if isinstance(value, Part):
+        yield value
+        value = tuple(getattr(value, name) for name in chz.chz_fields(value))
+    if isinstance(value, tuple):
+        for item in value:
+            yield from parts_in(item)
+
+
+def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
+    """Flat values of ``part`` as a user types them: ``{"algorithm": "NSGA2", "algorithm.pop_size": 40, …}``.
+
+    Parts appear by class name, everything else as JSON values (tuples as lists). With ``identity`` the fields
+    marked ``WHERE`` are left out, so that equal dictionaries mean equal results.
+    """
+    skip = set(_fields_that(_says_where, part)) if identity else set()
+    values = chz.beta_to_blueprint_values(part)
+    try:
+        return {key: _plain(value) for key, value in values.items() if key not in skip}
+    except TypeError:
+        refuse_unwritable(part)
+        raise
+
+
+def refuse_unwritable(part: object) -> None:
+    """Refuse a part with a field that no record could hold and give back.
+
+    Raises:
+        UserError: naming the class and the field.
+    """
+    for owner in parts_in(part):
+        for name, field in chz.chz_fields(owner).items():
+            value = getattr(owner, field.x_name)
+            try:
+                good = _comes_back(value, _declared(field))
+            except (TypeError, ValueError):
+                good = False
+            if not good:
+                raise UserError(
+                    f"{type(owner).__name__}.{name} cannot be recorded and read again: expected a part, text, a "
+                    "number, true or false, None, a Path or a member of an Enum (of a field that is "
+                    f"declared as such), or a tuple of these, got {shortened(repr(value))}"
+                )
+
+
+def _comes_back(value: Any, kind: Any) -> bool:
+    """Whether a record can hold a value; paths and members of an Enum are text there, which the type reads again."""
+    if isinstance(value, tuple) and any(isinstance(item, Part) for item in value):
+        return all(isinstance(item, Part) for item in value)
+    if isinstance(value, Part):
+        return True
+    items = value if isinstance(value, tuple) else (value,)
+    written = _plain(value)
+    if any(isinstance(item, (Path, enum.Enum)) for item in items):
+        return bool(from_json(written, kind) == value)
+    return True
+
+
+def _says_where(field: Field, value: object) -> bool:
+    return (field.metadata or {}).get("identity", True) is False
+
+
+def _later_unused(field: Field, value: object) -> bool:
+    """Whether the field is marked ``LATER`` and has its default."""
+    if not (field.metadata or {}).get("later"):
+        return False
+    made = field._default_factory
+    return value == (made() if callable(made) else field._default)
+
+
+def _fields_that(holds: Callable[[Field, object], bool], part: object, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the fields of which ``holds`` is true, in ``part`` and the parts inside it."""
+    for name, field in chz.chz_fields(part).items():
+        value = getattr(part, name)
+        if holds(field, value):
+            yield prefix + name
+        elif isinstance(value, Part):
+            yield from _fields_that(holds, value, f"{prefix}{name}.")
+        elif isinstance(value, tuple):
+            for i, item in enumerate(value):
+                if isinstance(item, Part):
+                    yield from _fields_that(holds, item, f"{prefix}{name}.{i}.")
+
+
+def is_base(cls: type) -> bool:
+    """Whether a class is there to be derived from: it has abstract methods, or names ``abc.ABC`` as a base itself."""
+    return bool(getattr(cls, "__abstractmethods__", None)) or abc.ABC in cls.__bases__
+
+
+def subclasses(base: type[P]) -> dict[str, type[P]]:
+    """All concrete subclasses of ``base`` (itself included) by class name."""
+    return {name: found[0] for name, found in named(base).items()}
+
+
+def _below(base: type[P]) -> list[type[P]]:
+    """``base`` and all classes derived from it, each once."""
+    found = [base]
+    for cls in found:
+        found += [below for below in cls.__subclasses__() if below not in found]
+    return found
+
+
+def named(base: type[P]) -> dict[str, list[type[P]]]:
+    """The concrete subclasses of ``base`` by class name, several where classes share it."""
+    found: dict[str, list[type[P]]] = {}
+    for cls in _below(base):
+        if not is_base(cls) and cls.stand_in is None:
+            found.setdefault(cls.__name__, []).append(cls)
+    # of a problem file that was read again only the newest classes count
+    return {name: [cls for cls in several if _is_current(cls)] or several for name, several in found.items()}
+
+
+def _is_current(cls: type) -> bool:
+    """Whether a class is what its module calls by its name today."""
+    return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
+
+
+def subclass_named(base: type[P], name: str) -> type[P]:
+    """Subclass of ``base`` by class name.
+
+    Raises:
+        ValueError: no such class, with the nearest name; a class that is there to be derived from; several of the name.
+    """
+    known = named(base)
+    if name not in known:
+        wider = {cls.__name__: cls for cls in _below(Part) if is_base(cls)}
+        if name in wider:
+            options = sorted(subclasses(wider[name] if issubclass(wider[name], base) else base))
+            raise ValueError(f"{name} is a base, expected one of: {', '.join(options)}")
+        raise ValueError(f"unknown {base.__name__} {name!r}: {nearest(name, known)}")
+    if len(known[name]) > 1:
+        places = ", ".join(sorted(cls.__module__ for cls in known[name]))
+        raise ValueError(f"several classes are called {name}, in {places}: expected different names")
+    return known[name][0]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, type):
+        return value.__name__
+    if isinstance(value, Part):
+        return {"class": type(value).__name__, **dotted(value)}
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, enum.Enum):  # some are text or numbers too
+        if value.name in type(value).__members__:
+            return value.name
+        raise TypeError(f"expected a member of {type(value).__name__}, got {value!r}")
+    value = without_numpy(value)
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, numbers.Integral):  # numpy's too
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    raise TypeError(f"expected a part, text, number or tuple of these, got {value!r}")
+
+
+def digest(*things: object, length: int = 16) -> str:
+    """Hexadecimal digest of parts and plain values; equal for equal settings in every process.
+
+    Fields marked ``WHERE`` do not count, nor do fields marked ``LATER`` that have their default.
+    """
+    text = json.dumps(things, sort_keys=True, default=_counted)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _counted(value: object) -> Any:
+    """What of a value counts in a digest."""
+    if not isinstance(value, Part):
+        return _plain(value)
+    unused = tuple(_fields_that(_later_unused, value))
+    below = tuple(f"{key}." for key in unused)
+    counted = {k: v for k, v in dotted(value, identity=True).items() if k not in unused and not k.startswith(below)}
+    return {"class": type(value).__name__, **counted}
+
+
+def seed_from(*things: object) -> int:
+    """Seed in [0, 2**63) that depends on its arguments alone, never on order of work or clock."""
+    return int(digest(*things), 16) >> 1
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines ``key: old → new`` for every key whose value differs."""
+    keys = sorted(old.keys() | new.keys())
+    missing = "(absent)"
+    return [
+        f"{shortened(k)}: {shortened(str(old.get(k, missing)))} → {shortened(str(new.get(k, missing)))}"
+        for k in keys
+        if old.get(k, missing) != new.get(k, missing)
+    ]

@@ -1,0 +1,222 @@
+"""Parts made of what text and files say: names of known classes and plain values, by dotted key.
+
+Text and files come from strangers. Nothing that they say is imported, looked up elsewhere or called.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import chz
+from chz.field import Field
+
+from evo_robust.parts.base import Part, is_base, named, subclass_named, subclasses
+from evo_robust.parts.plain import alternatives, from_json, item_type, shortened, wanted
+
+P = TypeVar("P", bound=Part)
+
+
+class Substitutes(Protocol):
+    """What takes the place of classes that are not known."""
+
+    def means(self, cls: type[Part]) -> bool:
+        """Whether a class of a name that the values have may be the one that they mean."""
+
+    def make(self, base: type[Part], name: str, key: str) -> type[Part]:
+        """A class in the place of ``name``, derived from ``base``, for the part under a dotted key."""
+
+    def without_inner(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``resolved`` found, without values that no field takes."""
+
+
+def from_dotted(
+    base: type[P], values: Mapping[str, Any], class_name: str | None = None, substitutes: Substitutes | None = None
+) -> P:
+    """The part whose ``dotted`` values these are: an instance of ``base``, or of its subclass ``class_name``.
+
+    Values may come from a file of a stranger: parts are made of classes that are known already, everything else is a
+    plain value.
+
+    Args:
+        base: what kind of part it is.
+        values: by dotted key.
+        class_name: the subclass; ``base`` itself when not given.
+        substitutes: makes classes in the place of unknown ones; without it they are refused.
+
+    Raises:
+        ValueError: an unknown class or key, or a value that does not fit.
+    """
+    cls = subclass_named(base, class_name) if class_name else base
+    found = resolved(cls, values, {}, from_json, substitutes)
+    blueprint = chz.Blueprint(cls).apply(substitutes.without_inner(found) if substitutes else found)
+    try:
+        return blueprint.make()
+    except chz.blueprint._entrypoint.EntrypointException as error:
+        if missing := missing_part(cls, found):
+            raise ValueError(missing) from error
+        # the first paragraph says what is wrong, with the nearest name; the rest is about command lines
+        raise ValueError(str(error).strip().partition("\n\n")[0].replace("\n", " ")) from error
+    except TypeError as error:  # an abstract class is wanted of which no part was named
+        raise ValueError(missing_part(cls, found) or str(error)) from error
+
+
+class Unfit(ValueError):
+    """A value that a key cannot take; the message is ``KEY=VALUE: expected …``."""
+
+
+def resolved(
+    cls: type,
+    given: Mapping[str, Any],
+    base: Mapping[str, Any],
+    read: Callable[[Any, Any], Any],
+    substitutes: Substitutes | None = None,
+) -> dict[str, Any]:
+    """What the values of dotted keys stand for: known classes where parts are wanted, plain values elsewhere.
+
+    Nothing is imported or called. Keys that no part takes keep their value as it is: chz refuses them.
+
+    Args:
+        cls: the class whose fields the keys name.
+        given: values as text or as JSON has them.
+        base: values below ``given``, of which classes matter.
+        read: makes a plain value of a given one and a field's type; raises ``ValueError`` saying what was expected.
+        substitutes: see ``from_dotted``.
+
+    Raises:
+        Unfit: a value does not fit its key.
+    """
+    # before any class is made: chz would fill the gaps, takes "...lr" for every lr, and pastes names into source
+    for key in given:
+        if not all(map(_is_name, key.split("."))):
+            raise Unfit(
+                f"unknown key {shortened(key)!r}: expected names with one point between them, such as recipe.lr"
+            )
+    known = dict(base)
+    for key in sorted(given, key=lambda key: key.count(".")):  # a part's class before what is below it
+        kind = _type_at(cls, key, known)
+        known[key] = given[key] if kind is None else _resolved(key, given[key], kind, read, substitutes)
+    _refuse_gaps(cls, known)
+    return {key: known[key] for key in given}
+
+
+def _refuse_gaps(cls: type, known: Mapping[str, Any]) -> None:
+    """``objectives.5=Params`` beside three objectives leaves places that nothing fills."""
+    places: dict[str, set[int]] = {}
+    for key in known:
+        for place in re.finditer(r"\.([0-9]+)(?=\.|$)", key):
+            places.setdefault(key[: place.start()], set()).add(int(place[1]))
+    for path, filled in places.items():
+        free = next((i for i, place in enumerate(sorted(filled)) if i != place), None)
+        if free is None:
+            continue
+        key = f"{shortened(path)}.{min(place for place in filled if place > free)}"
+        if item_type(_type_at(cls, path, known)) is not None:
+            raise Unfit(f"{key}: expected {shortened(path)}.{free}, the first place that is free")
+        if max(filled) > 999:  # chz would go through all the places before it
+            raise Unfit(f"unknown key {key!r}: {shortened(path)} has no places")
+
+
+def missing_part(cls: type, known: Mapping[str, Any]) -> str | None:
+    """What to say where a part is wanted and only what stands below it was given, or nothing; None where all are there.
+
+    Args:
+        cls: the class whose fields the keys name.
+        known: classes and plain values by dotted key, as ``resolved`` finds them.
+    """
+    absent = {key[: point.start()] for key in known for point in re.finditer(r"\.", key)} - known.keys()
+    owners = {"": cls, **known}
+    # of parts that are no bases the class need not be said
+    owners |= {key: part for key in absent if (part := _part_at(cls, key, known)) and not is_base(part)}
+    for path, owner in owners.items():
+        if isinstance(owner, type) and chz.is_chz(owner):
+            for name, field in chz.chz_fields(owner).items():
+                if field._default is field._default_factory:  # both are chz's mark for what is missing
+                    absent.add(f"{path}.{name}" if path else name)
+    for key in sorted(absent - known.keys()):
+        if (part := _part_at(cls, key, known)) and is_base(part):
+            return f"missing: {key}, one of: {', '.join(sorted(subclasses(part)))}"
+    return None
+
+
+def _part_at(cls: type, key: str, known: Mapping[str, Any]) -> type[Part] | None:
+    """The class of parts that a dotted key takes, None where it takes plain values or is none."""
+    kind = _type_at(cls, key, known)
+    return None if kind is None else _part_type(kind)
+
+
+def _resolved(key: str, value: Any, kind: Any, read: Callable[[Any, Any], Any], substitutes: Substitutes | None) -> Any:
+    part, item = _part_type(kind), item_type(kind)
+    if part is not None:
+        return _class_of(key, value, kind, part, substitutes)
+    if item is not None and value in ("", []):
+        return ()
+    if item is not None and _part_type(item) is not None:
+        raise Unfit(
+            f"{key}={shortened(str(value))}: expected {key}.0=NAME, {key}.1=NAME and so on, {wanted(item)} each"
+        )
+    try:
+        return read(value, kind)
+    except ValueError as error:
+        raise Unfit(f"{key}={shortened(str(value))}: expected {error}") from None
+
+
+def _class_of(key: str, value: Any, kind: Any, part: type[Part], substitutes: Substitutes | None) -> type[Part] | None:
+    """The class that a name stands for where a part is wanted."""
+    if value in (None, "None") and type(None) in alternatives(kind):
+        return None
+    if not isinstance(value, str):
+        raise Unfit(f"{key}={shortened(str(value))}: expected the name of {wanted(part)}")
+    if substitutes is not None and value.isidentifier():
+        meant = [cls for cls in named(part).get(value, []) if substitutes.means(cls)]
+        return meant[0] if len(meant) == 1 else substitutes.make(part, value, key)
+    try:
+        return subclass_named(part, value)
+    except ValueError as error:
+        raise Unfit(f"{key}={shortened(str(value))}: {error}") from None
+
+
+def _is_name(segment: str) -> bool:
+    """Whether a part of a dotted key can be the name of a field, or a place in a tuple."""
+    if segment.isascii() and segment.isdigit():
+        return len(segment) < 19 and str(int(segment)) == segment
+    return segment.isascii() and segment.isidentifier() and segment[0] != "_" and not keyword.iskeyword(segment)
+
+
+def _part_type(kind: Any) -> type[Part] | None:
+    """The class of parts that a field takes, None where it takes plain values."""
+    parts = [one for one in alternatives(kind) if isinstance(one, type) and issubclass(one, Part)]
+    return parts[0] if parts else None
+
+
+def _type_at(cls: type, key: str, known: Mapping[str, Any]) -> Any | None:
+    """The type of the field that a dotted key names, None where there is none.
+
+    Classes of the parts on the way are those of ``known``, else those that chz would make.
+    """
+    kind: Any = cls
+    field: Field | None = None
+    path = ""
+    for name in key.split("."):
+        if name.isascii() and name.isdigit():
+            field, kind = None, item_type(kind)
+        else:
+            owner = _owner(known.get(path) if path else cls, field, kind)
+            field = chz.chz_fields(owner).get(name) if owner is not None else None
+            kind = field.x_type if field is not None else None
+        if kind is None:
+            return None
+        path = f"{path}.{name}" if path else name
+    return kind
+
+
+def _owner(chosen: Any, field: Field | None, kind: Any) -> type | None:
+    """The class whose fields stand below a key: the chosen one, else what chz makes of its field."""
+    if isinstance(chosen, Part):
+        return type(chosen)
+    if not isinstance(chosen, type):
+        made = field._blueprint_unspecified if field is not None else None
+        chosen = made if isinstance(made, type) else _part_type(kind)
+    return chosen if isinstance(chosen, type) and chz.is_chz(chosen) else None

@@ -1,0 +1,1 @@
+"""A problem as a value, its files, and overrides."""

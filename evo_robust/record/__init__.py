@@ -1,0 +1,1 @@
+"""The run folder: written, read, rebuilt, and seen as a table."""

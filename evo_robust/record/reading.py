@@ -1,0 +1,356 @@
+"""A run folder, read: what was asked, every evaluation, the front."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evo_robust.parts.base import UserError, changed, dotted
+from evo_robust.parts.strict_json import (
+    are_numbers,
+    fault,
+    is_absent_or_label,
+    is_absent_or_path,
+    is_absent_or_text,
+    is_number,
+    is_object,
+    is_text,
+    is_whole,
+    parse_json,
+    read_json,
+    shown,
+)
+from evo_robust.problem.value import Problem, missing_of, problem_from_dict
+from evo_robust.record.indicators import nondominated, objective_matrix
+from evo_robust.spaces.base import SearchSpace
+
+SCHEMA = 1
+PROBLEM_FILE = "problem.json"
+LEDGER_FILE = "evaluations.jsonl"
+PROGRESS_FILE = "progress.csv"
+DERIVED_FILE = "distribution.csv"
+IMAGES = "data.content"
+"""Key of ``identity`` in problem.json: digest of the images; absent where the settings say which they are."""
+
+LARGEST = 10_000_000
+"""Evaluations and generations of a search stay below it: nobody could read a ledger of so many lines."""
+
+
+def _are_figures(value: object) -> bool:
+    """Whether a value holds figures by name, those that all searches record with a sound value."""
+    if not isinstance(value, dict):
+        return False
+    return all(is_number(count) and count >= 0 for name, count in value.items() if name in ("params", "flops"))
+
+
+_STATUSES = ("ok", "failed", "rejected")
+_COUNT = functools.partial(is_whole, smallest=0, beyond=LARGEST)
+_ROW = {
+    "id": (_COUNT, f"a whole number from 0 to {LARGEST - 1:,}"),
+    "generation": (_COUNT, f"a whole number from 0 to {LARGEST - 1:,}"),
+    "genome": (lambda genes: isinstance(genes, list) and set(map(type, genes)) == {int}, "whole numbers"),
+    "architecture": (is_text, "a notation"),
+    "status": (lambda status: status in _STATUSES, "one of " + ", ".join(_STATUSES)),
+    "objectives": (are_numbers, "finite numbers by name"),
+    "constraints": (are_numbers, "finite numbers by name"),
+    "recorded": (are_numbers, "finite numbers by name"),
+    "figures": (_are_figures, "figures by name, of which params and flops are numbers >= 0"),
+    "seconds": (lambda seconds: is_number(seconds) and seconds >= 0, "a number >= 0"),
+    "seed": (lambda seed: is_whole(seed, 0), "a whole number >= 0"),
+    "error": (is_absent_or_text, "text or null"),
+    "fingerprint": (is_text, "text"),
+}
+# what rows may lack, and what stands for it
+_ROW_DEFAULTS: dict[str, Any] = {"constraints": {}, "recorded": {}, "seconds": 0.0, "seed": 0, "error": None}
+
+
+def _are_objectives(value: object) -> bool:
+    """Whether a value tells of objectives as ``problem_to_dict`` does; early files told nothing of their units."""
+    if not isinstance(value, list) or not all(map(is_object, value)):
+        return False
+    return all(is_absent_or_label(told.get(key)) for told in value for key in ("name", "unit"))
+
+
+_INFO = {
+    "schema": (lambda schema: schema == SCHEMA, f"a run of schema {SCHEMA}"),
+    "values": (is_object, "the problem's values"),
+    "identity": (is_object, "the values that decide the figures"),
+    "problem": (is_absent_or_text, "a name or null"),
+    "scale": (is_absent_or_text, "a name or null"),
+    "objectives": (_are_objectives, "a list of objects whose 'name' and 'unit' are null or text that can be printed"),
+    "source": (is_absent_or_path, "a path (without zero bytes, of names of at most 255 bytes) or null"),
+    "device": (is_absent_or_text, "a device or null"),
+    "command": (is_absent_or_text, "text or null"),
+    "versions": (is_object, "versions by name"),
+    "sessions": (lambda sessions: isinstance(sessions, list) and all(map(is_object, sessions)), "a list of objects"),
+}
+_INFO_DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("problem", "scale", "source", "device", "command")),
+    "objectives": [],
+    "versions": {},
+    "sessions": [],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder, read.
+
+    Attributes:
+        folder: where it is.
+        info: ``problem.json``.
+        problem: the problem that was searched.
+        evaluations: the ledger's rows, by id.
+        front: the non-dominated feasible rows among those with status ``ok``, in order of the first objective.
+        objectives: their names, in declared order.
+        missing: what of the problem could not be read, in words: parts of the user's own whose file was not run. Such
+            a run can be listed and drawn, and not exported. None where it is whole.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    problem: Problem
+    evaluations: list[dict[str, Any]]
+    front: list[dict[str, Any]]
+    objectives: list[str]
+    missing: str | None = None
+
+    def ok(self) -> list[dict[str, Any]]:
+        """Rows with figures that meet the constraints."""
+        return [row for row in self.evaluations if usable(row)]
+
+
+def unfinished(run: Run) -> str | None:
+    """A sentence where a search has generations left; None where it has none, or its folder does not tell."""
+    done, total = max(past_seconds(run.folder / PROGRESS_FILE), default=None), run.problem.algorithm.n_gen
+    if done is None or done >= total:
+        return None
+    return (
+        f"{run.folder} has {done} of {total} generations: these are its figures so far. The command that began it goes "
+        "on, unless nothing new is left to propose"
+    )
+
+
+def past_seconds(path: Path) -> dict[int, float]:
+    """Seconds by generation of an earlier progress.csv; empty where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            found = {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
+    except (KeyError, TypeError, ValueError, csv.Error):
+        return {}  # the ledger is the truth; this file is written anew
+    return {generation: seconds for generation, seconds in found.items() if math.isfinite(seconds)}
+
+
+def usable(row: Mapping[str, Any]) -> bool:
+    """Whether a row has figures and meets the constraints."""
+    return row["status"] == "ok" and all(g <= 0 for g in row.get("constraints", {}).values())
+
+
+def comparable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Feasible rows of one fingerprint, the latest: figures of two budgets or supernet versions are not comparable."""
+    rows = [row for row in rows if usable(row)]
+    if not rows:
+        return []
+    latest = max(rows, key=lambda row: row["id"])["fingerprint"]
+    return [row for row in rows if row["fingerprint"] == latest]
+
+
+def front_of(rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Non-dominated feasible rows of one fingerprint, in order of the first objective."""
+    rows = comparable(rows)
+    front = [rows[i] for i in nondominated(objective_matrix(rows, objectives))]
+    return sorted(front, key=lambda row: ([row["objectives"][name] for name in objectives], row["id"]))
+
+
+def derived_of(run: Run) -> dict[str, Any]:
+    """The row of the architecture that the search's distribution stands for in the end.
+
+    Raises:
+        UserError: the search has no distribution, or the architecture has no figures beside those of the front.
+    """
+    path = run.folder / DERIVED_FILE
+    if not path.is_file() and run.problem.algorithm.co_trains:
+        raise UserError(
+            f"pick=derived: {run.folder} has no {DERIVED_FILE} yet, which comes with its first generation: the command "
+            "that began this run goes on with it"
+        )
+    if not path.is_file():
+        raise UserError(
+            f"pick=derived: {run.folder} has no {DERIVED_FILE}: expected a search whose algorithm moves a distribution "
+            f"(GradientHybrid), got {type(run.problem.algorithm).__name__}"
+        )
+    architecture = _last_derived(path)
+    for row in comparable(run.evaluations):
+        if row["architecture"] == architecture:
+            return row
+    raise UserError(
+        f"pick=derived: {architecture} was not measured with success in the last generation (algorithm.share=0 draws "
+        "nothing from the distribution; a constraint may reject it)"
+    )
+
+
+def _last_derived(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return str(list(csv.DictReader(file))[-1]["architecture"])
+    except (UnicodeDecodeError, csv.Error, LookupError):
+        raise UserError(
+            f"{path} is damaged: expected lines with an 'architecture'; the command that began this run writes it anew"
+        ) from None
+
+
+def load_run(folder: str | Path, *, trust: bool = False) -> Run:
+    """Read a run folder; a torn last line of the ledger is left out.
+
+    Args:
+        folder: the run folder.
+        trust: run the Python file that the problem came from, wherever it lies; see ``problem_from_dict``.
+
+    Raises:
+        UserError: no run folder, or a damaged file in it.
+    """
+    folder = Path(folder)
+    path = folder / PROBLEM_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is no run folder: expected {PROBLEM_FILE} in it (made by evo_robust.run)")
+    info = read_problem(path)
+    try:
+        problem = problem_from_dict(info, trust=trust, stand_ins=True)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    missing = missing_of(problem)
+    check_identity(info, problem, path)
+    # a stand-in knows nothing of genomes
+    rows, _ = read_ledger(folder / LEDGER_FILE, None if problem.space.stand_in else problem.space)
+    names = [o.name for o in problem.objectives]
+    _check_rows(rows, problem, folder / LEDGER_FILE)
+    return Run(folder, info, problem, rows, front_of(rows, names), names, missing)
+
+
+def _check_rows(rows: Sequence[Mapping[str, Any]], problem: Problem, path: Path) -> None:
+    """Refuse rows with figures that lack one of the problem's."""
+    names = {"objectives": [o.name for o in problem.objectives], "constraints": [c.name for c in problem.constraints]}
+    for row in rows:
+        if row["status"] != "ok":
+            continue
+        for key, wanted in names.items():
+            if missing := [name for name in wanted if name not in row.get(key, {})]:
+                raise UserError(f"{path}: evaluation {row['id']} lacks {missing[0]!r} under {key!r}")
+
+
+def read_problem(path: Path) -> dict[str, Any]:
+    """``problem.json`` of a run folder.
+
+    Raises:
+        UserError: it is damaged or of another schema.
+    """
+    info = read_json(path, f"a run of schema {SCHEMA}")
+    if wrong := fault(info, _INFO, _INFO_DEFAULTS):
+        raise UserError(f"{path} is no run's: {wrong}")
+    return info
+
+
+def check_identity(info: Mapping[str, Any], problem: Problem, path: Path) -> None:
+    """Refuse a ``problem.json`` whose two accounts of the search differ: its figures would get another's name.
+
+    Args:
+        info: what the file holds.
+        problem: the problem that its ``values`` describe.
+        path: the file, for the message.
+
+    Raises:
+        UserError: naming the first values that differ.
+    """
+    known, values = {key: value for key, value in info["identity"].items() if key != "device"}, info["values"]
+    if missing_of(problem) is None:
+        present = dotted(problem, identity=True)
+        # fields that came after the file was written stand in neither account
+        written = {key: value for key, value in present.items() if key in known or key in values}
+        if problem.data.content:
+            written[IMAGES] = problem.data.content
+    else:  # a stand-in does not know what decides figures: what stands in both accounts has to agree
+        known = {key: value for key, value in known.items() if key in values}
+        written = {key: values[key] for key in known}
+    if differences := changed(known, written):
+        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise UserError(
+            f"{path} was edited: its 'identity' and 'values' differ: {'; '.join(differences[:3])}{more}. "
+            "Restore the file, or begin another run"
+        )
+
+
+def read_ledger(path: Path, space: SearchSpace | None = None) -> tuple[list[dict[str, Any]], int]:
+    """Rows sorted by id, and the number of good bytes (a torn last line is not counted).
+
+    Args:
+        path: the ledger; none is one without rows.
+        space: where its genomes come from; they are not held against the architectures when it is not given.
+
+    Raises:
+        UserError: a damaged line that is not the last one, or two different rows with one id.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    rows: dict[int, dict[str, Any]] = {}
+    good = 0
+    lines = data.split(b"\n")
+    # after the last newline stands either nothing or what a killed process could not finish
+    for number, line in enumerate(lines[:-1], 1):
+        try:
+            row = _parse_row(line, space)
+        except ValueError as error:
+            raise UserError(
+                f"{path}, line {number} is damaged: {error}. Nothing was changed; restore the line or remove it to "
+                "evaluate it again"
+            ) from None
+        if row["id"] in rows:
+            raise UserError(f"{path}, line {number} is damaged: id {row['id']} stands there a second time")
+        rows[row["id"]] = row
+        good += len(line) + 1
+    return [rows[i] for i in sorted(rows)], good
+
+
+def _parse_row(line: bytes, space: SearchSpace | None) -> dict[str, Any]:
+    """A row as ``Record.add`` writes it.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    row = parse_json(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"expected one JSON object per line, got {shown(row)}")
+    if wrong := fault(row, _ROW, _ROW_DEFAULTS):
+        raise ValueError(wrong)
+    if row["status"] == "ok" and not row["objectives"]:
+        raise ValueError("it is ok and has no objectives")
+    if space is not None:
+        _check_genome(row, space)
+    return row
+
+
+def _check_genome(row: Mapping[str, Any], space: SearchSpace) -> None:
+    genome, choices = row["genome"], space.n_choices
+    if len(genome) != len(choices):
+        raise ValueError(f"its genome has {len(genome)} genes, expected the space's {len(choices)}")
+    if min(genome) < 0 or any(map(operator.ge, genome, choices)):
+        i = next(i for i, gene in enumerate(genome) if not 0 <= gene < choices[i])
+        raise ValueError(f"gene {i} of its genome is {shown(genome[i])}, expected 0 to {choices[i] - 1}")
+    if row["status"] != "ok":  # an architecture that cannot be built has no text
+        return
+    text = space.to_text(space.decode(np.array(genome)))
+    if text != row["architecture"]:
+        raise ValueError(f"its genome is that of {shown(text)}, its architecture {shown(row['architecture'])}")

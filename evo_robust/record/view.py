@@ -1,0 +1,177 @@
+"""A run as pictures see it: columns of figures, the front's place in them, and what they are called."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evo_robust.objectives.cost import Flops
+from evo_robust.objectives.figures import figures_of
+from evo_robust.parts.base import UserError
+from evo_robust.record.indicators import knee, objective_matrix
+from evo_robust.record.reading import Run
+from evo_robust.style import Quantity, is_share, quantity
+
+COSTS = ("flops", "params")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The usable evaluations of one run that compare with its front, in order of evaluation.
+
+    Attributes:
+        name: what the run is called in legends.
+        run: the run.
+        rows: evaluations with figures, n of them, all of the front's fingerprint.
+        F: objectives ``(n, m)``.
+        asked: evaluations asked for ``(n,)`` when each row came, failures counted.
+        front: position in ``rows`` of each network of the run's front, in its order.
+        knee: index of the best compromise on the front.
+    """
+
+    name: str
+    run: Run
+    rows: list[dict[str, Any]]
+    F: np.ndarray
+    asked: np.ndarray
+    front: np.ndarray
+    knee: int
+
+    @property
+    def n_asked(self) -> int:
+        """Evaluations asked for, failures counted: the budget."""
+        return len(self.run.evaluations)
+
+    @property
+    def n_failed(self) -> int:
+        """Evaluations that failed, were rejected or are outside the constraints."""
+        return self.n_asked - len(self.run.ok())
+
+    @property
+    def n_earlier(self) -> int:
+        """Usable evaluations that do not compare with the front: measured with earlier weights or settings."""
+        return self.n_asked - self.n_failed - len(self.rows)
+
+    @property
+    def changing(self) -> str:
+        """What the front's evaluations do not share with earlier ones: weights where they are trained meanwhile."""
+        return "weights" if self.run.problem.evaluator.co_trains else "settings"
+
+    @property
+    def evaluated(self) -> str:
+        """What ``rows`` are in a legend."""
+        return f"evaluated with the last {self.changing}" if self.n_earlier else "evaluated"
+
+    def column(self, name: str) -> np.ndarray:
+        """Values ``(n,)`` of an objective or a recorded figure, NaN where a row has none."""
+        return np.array([figures.get(name, np.nan) for figures in self.figures])
+
+    @functools.cached_property
+    def figures(self) -> list[dict[str, float]]:
+        """Every number of each row by name, as ``figures_of`` has them: collected once, read by every picture."""
+        return [figures_of(row) for row in self.rows]
+
+    def quantities(self) -> list[Quantity]:
+        """How each objective is shown."""
+        return [quantity(n, self.unit(n), self.F[:, j]) for j, n in enumerate(self.run.objectives)]
+
+    def unit(self, name: str) -> str:
+        """Unit of an objective or figure: the counting rule where there is one, empty where none is known."""
+        problem = self.run.problem
+        objective = next((o for o in (*problem.objectives, *problem.recorded) if o.name == name), None)
+        if objective is None:
+            # evaluators record the FLOPs of every network under the default rule
+            return Flops().rule if name == "flops" else ""
+        if objective.stand_in and is_share(objective.unit) and not _in_share(self.column(name)):
+            return ""  # the record calls it a fraction, which once was the default of every objective
+        return str(getattr(objective, "rule", objective.unit))
+
+    def best(self) -> list[int]:
+        """Index on the front of the best network in each objective; a tie goes to the best compromise."""
+        F = self.F[self.front]
+        ties = [np.flatnonzero(F[:, j] == F[:, j].min()) for j in range(F.shape[1])]
+        return [int(tie[knee(F[tie])]) for tie in ties]
+
+    def roles(self) -> dict[int, str]:
+        """What stands out on the front, by index: the knee first, then the best of each objective."""
+        roles = {self.knee: ["best compromise"]} if self.F.shape[1] > 1 else {}
+        for shown, index in zip(self.quantities(), self.best(), strict=True):
+            roles.setdefault(index, []).append(f"lowest {shown.words}")
+        return {index: ", ".join(words) for index, words in roles.items()}
+
+    def summary(self) -> str:
+        """How much was evaluated, such as ``120 networks evaluated, 14 on the front``.
+
+        Where weights changed: ``58 networks evaluated 110 times, 90 times with earlier weights, 5 on the front``.
+        """
+        # survivors are measured again with new weights: only then are evaluations more than networks
+        networks = len({row["architecture"] for row in self.run.evaluations}) if self.n_earlier else self.n_asked
+        parts = [f"{networks} network{'s' * (networks != 1)} evaluated"]
+        if self.n_earlier:
+            parts = [f"{parts[0]} {self.n_asked} times", f"{self.n_earlier} times with earlier {self.changing}"]
+        if self.n_failed:
+            parts.append(f"{self.n_failed} failed, rejected or outside the constraints")
+        return ", ".join([*parts, f"{len(self.front)} on the front"])
+
+
+def _in_share(values: np.ndarray) -> bool:
+    return bool(((values >= 0) & (values <= 1) | np.isnan(values)).all())
+
+
+def columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> np.ndarray:
+    """Values ``(n, m)`` of objectives or recorded figures of rows, NaN where one has none."""
+    found = [figures_of(row) for row in rows]
+    return np.array([[figures.get(name, np.nan) for name in names] for figures in found]).reshape(-1, len(names))
+
+
+def view_of(run: Run, name: str | None = None) -> View:
+    """The view of a run.
+
+    Raises:
+        UserError: it has no successful evaluation.
+    """
+    if not run.front:
+        raise UserError(f"{run.folder}: nothing to draw, {_why_empty(run)}")
+    # one fingerprint only: figures of another budget or supernet version are not comparable with the front's
+    fingerprint = run.front[0]["fingerprint"]
+    rows = [row for row in run.ok() if row["fingerprint"] == fingerprint]
+    place = {row["id"]: i for i, row in enumerate(rows)}
+    order = {row["id"]: i + 1 for i, row in enumerate(run.evaluations)}
+    F = objective_matrix(rows, run.objectives)
+    front = np.array([place[row["id"]] for row in run.front])
+    asked = np.array([order[row["id"]] for row in rows])
+    return View(name or folder_name(run.folder), run, rows, F, asked, front, knee(F[front]))
+
+
+def _why_empty(run: Run) -> str:
+    if not run.evaluations:
+        return "no candidate has been evaluated yet; the command that began this run goes on with it"
+    beyond = [row["constraints"] for row in run.evaluations if row["status"] == "ok"]
+    if beyond:
+        closest = min(beyond, key=lambda violations: max(violations.values()))
+        broken = ", ".join(f"{name} by {value:.3g}" for name, value in closest.items() if value > 0)
+        return f"none of {len(run.evaluations)} networks meets the constraints; the nearest one breaks {broken}"
+    reason = next((row["error"] for row in run.evaluations if row.get("error")), None)
+    return f"none of {len(run.evaluations)} evaluations succeeded" + (f"; the first reason: {reason}" if reason else "")
+
+
+def folder_name(folder: Path) -> str:
+    """Last part of a folder's path, also of ``.``."""
+    return folder.resolve().name or str(folder)
+
+
+def names_of(folders: Sequence[Path]) -> list[str]:
+    """A short, different name for each run: its folder's name, with the parents' where two are equal."""
+    paths = [folder.resolve().parts for folder in folders]
+    if len(set(paths)) < len(paths):
+        raise UserError("expected different runs, got the same folder twice")
+    for depth in range(1, max(map(len, paths)) + 1):
+        names = ["/".join(parts[-depth:]) for parts in paths]
+        if len(set(names)) == len(names):
+            break
+    return names

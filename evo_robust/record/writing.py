@@ -1,0 +1,400 @@
+"""The run folder of a search at work: one process at a time writes it; resume is replay."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import chz
+import filelock
+import numpy as np
+
+from evo_robust.evaluators.base import Evaluation, Session
+from evo_robust.files import make_folder, naming, write_csv, write_json
+from evo_robust.parts.base import UserError, changed, dotted
+from evo_robust.problem.value import Problem, missing_of, problem_from_dict
+from evo_robust.progress import Progress
+from evo_robust.record.indicators import hypervolume, ideal_and_nadir, objective_matrix
+from evo_robust.record.reading import (
+    DERIVED_FILE,
+    IMAGES,
+    LEDGER_FILE,
+    PROBLEM_FILE,
+    PROGRESS_FILE,
+    SCHEMA,
+    check_identity,
+    front_of,
+    past_seconds,
+    read_ledger,
+    read_problem,
+    usable,
+)
+
+
+class FolderLock:
+    """One process at a time holds a folder; ``lock`` names it. The operating system frees it when that process dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = filelock.FileLock(folder / ".lock")
+
+    def __enter__(self) -> FolderLock:
+        """Take the folder.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            holder = self._name_file()
+            who = holder.read_text(encoding="utf-8", errors="replace").strip() if holder.exists() else "another process"
+            raise UserError(f"{self.folder} is in use by {who}; wait for it or choose another out=") from None
+        try:
+            name = self._name_file()
+            with naming(name):
+                name.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the folder back, whatever else fails."""
+        try:
+            with contextlib.suppress(OSError):  # a disk that takes nothing; the name counts only while the lock is held
+                self._name_file().unlink(missing_ok=True)
+        finally:
+            self._lock.release()
+
+    def _name_file(self) -> Path:
+        return self.folder / "lock"
+
+
+class Record:
+    """The run folder of a search at work; a context manager that holds the folder's lock.
+
+    Attributes:
+        rows: evaluations that this search asked for, replayed or measured.
+        n_measured: how many of them were measured by this process.
+        on_row: is told each row and whether it was replayed.
+    """
+
+    def __init__(self, folder: Path, problem: Problem, info: dict[str, Any]) -> None:
+        self.folder = folder
+        self.names = [o.name for o in problem.objectives]
+        self._recorded = [o.name for o in problem.recorded]
+        self._space = problem.space
+        self._info = {"schema": SCHEMA, **info}
+        self._lock = FolderLock(folder)
+        self._known: dict[tuple[str, str], dict[str, Any]] = {}
+        self._ids: dict[int, str] = {}
+        self._past: dict[int, float] = {}
+        self._progress: list[list[Any]] = []
+        self._derived: list[list[Any]] = []
+        self._scale: tuple[np.ndarray, np.ndarray] | None = None
+        self._ledger: Any = None
+        self._good = 0  # bytes of the ledger's whole lines
+        self._begun = False
+        self.rows: list[dict[str, Any]] = []
+        self.n_measured = 0
+        self.on_row: Callable[[dict[str, Any], bool], None] | None = None
+
+    def __enter__(self) -> Record:
+        """Check the folder, take its lock, read what is known.
+
+        Raises:
+            UserError: the folder belongs to another problem, is in use, or is damaged.
+        """
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"out={self.folder} is a file: expected a folder, or a name that is free")
+        problem_file = self.folder / PROBLEM_FILE
+        if not problem_file.exists() and self.folder.is_dir() and any(_visible(self.folder)):
+            raise UserError(f"{self.folder} holds other files: expected a new, empty or run folder as out=")
+        fresh = not self.folder.exists()
+        make_folder(self.folder)
+        try:
+            self._lock.__enter__()
+        except BaseException:
+            if fresh:
+                self.folder.rmdir()
+            raise
+        try:
+            self._open()
+        except BaseException:
+            self._lock.__exit__()
+            raise
+        return self
+
+    def _open(self) -> None:
+        path = self.folder / PROBLEM_FILE
+        if path.exists():
+            old = read_problem(path)
+            self._check_same(old, path)
+            self._check_draws(old)
+            # what the first rows were measured with stays; what later ones were, stands beside it
+            sessions = old.get("sessions", [])
+            present = {key: self._info.get(key) for key in ("command", "versions")}
+            if present != {key: old.get(key) for key in present} and present not in sessions:
+                sessions = [*sessions, present]
+            self._info = {**self._info, **{key: old.get(key) for key in present}}
+            if sessions:
+                self._info["sessions"] = sessions
+        ledger = self.folder / LEDGER_FILE
+        rows, good = read_ledger(ledger, self._space)
+        self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
+        self._ids = {row["id"]: row["architecture"] for row in rows}
+        self._past = past_seconds(self.folder / PROGRESS_FILE)
+        if not path.exists():  # first, so that the folder is known as this search's whatever fails next
+            write_json(path, self._info)
+            self._begun = True
+        # nothing waits in a buffer: what cannot be written is told at once, and closing has nothing left to fail on
+        self._ledger = open(ledger, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
+        self._good = good
+
+    def begin(self) -> None:
+        """Write what this session is, once; a search that is refused before its first evaluation changes nothing."""
+        if self._begun:
+            return
+        self._begun = True
+        write_json(self.folder / PROBLEM_FILE, self._info)
+        with naming(self.folder / LEDGER_FILE):
+            self._ledger.truncate(self._good)
+
+    def _check_same(self, old: dict[str, Any], path: Path) -> None:
+        try:
+            as_written, reason = problem_from_dict(old, stand_ins=True), None
+        except (UserError, ValueError, KeyError) as error:
+            as_written, reason = None, error
+        whole = as_written is not None and missing_of(as_written) is None
+        later = dotted(as_written, identity=True) if whole else {}
+        # fields that came after the file was written have their defaults
+        before, now = {**later, **old["identity"]}, self._info["identity"]
+        if before.get(IMAGES) != now.get(IMAGES) and before.get("data") == now.get("data"):
+            raise UserError(
+                f"{self.folder} was searched on other images than those that are there now ({path.name}: digest "
+                f"{before.get(IMAGES)}, now {now.get(IMAGES)}). Put the former ones back, or choose another out="
+            )
+        differences = changed(before, now)
+        if differences:
+            shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
+            raise UserError(
+                f"{self.folder} holds another search ({path.name}): {shown}. Choose another out=, or the same settings"
+            )
+        if as_written is not None:
+            check_identity(old, as_written, path)
+        elif not isinstance(reason, UserError):  # a problem file that was moved or is broken hinders nobody
+            raise UserError(f"{path} cannot be read: {reason}") from reason
+
+    def _check_draws(self, old: dict[str, Any]) -> None:
+        """Refuse a search whose candidates were drawn otherwise: replayed, it would ask for other ones."""
+        before = old.get("draws")
+        for name, version in self._info.get("draws", {}).items():
+            was = before.get(name, 1) if isinstance(before, dict) else 1  # runs older than the entry
+            if was != version:
+                raise UserError(
+                    f"{self.folder} drew its candidates by version {was} of {name}, and this is version {version}, "
+                    "which draws others: the search cannot go on. It can be plotted, exported and analysed as it is; "
+                    "choose another out="
+                )
+
+    def __exit__(self, *_: object) -> None:
+        """Close the ledger and give the folder back."""
+        try:
+            if self._ledger is not None:
+                self._ledger.close()
+        finally:
+            self._lock.__exit__()
+
+    @property
+    def n_known(self) -> int:
+        """Evaluations that an earlier run left."""
+        return len(self._known)
+
+    @property
+    def fingerprints(self) -> frozenset[str]:
+        """What an earlier run's rows were measured under."""
+        return frozenset(fingerprint for _, fingerprint in self._known)
+
+    def check_goes_on(self, session: Session) -> None:
+        """Refuse to go on where a search of one fingerprint has another than an earlier run's rows.
+
+        Raises:
+            UserError: it has.
+        """
+        if not self._known or session.fingerprint in self.fingerprints:
+            return
+        built = f"what was built in the cache ({', '.join(session.built)}) is not what it was, or "
+        raise UserError(
+            f"{self.folder / LEDGER_FILE}: new evaluations would not compare with the {self.n_known} that are there: "
+            f"{built if session.built else ''}another version of evo_robust made them "
+            f"(fingerprint {min(self.fingerprints)}, now {session.fingerprint}). Nothing was changed; "
+            "choose another out="
+        )
+
+    def known(self, architecture: str, fingerprint: str) -> Evaluation | None:
+        """See :class:`evo_robust.algorithms.adapter.Ledger`."""
+        row = self._known.get((architecture, fingerprint))
+        if row is None:
+            return None
+        self._take(row, replayed=True)
+        fields = {f.name for f in dataclasses.fields(Evaluation)}
+        return Evaluation(**{k: v for k, v in row.items() if k in fields})
+
+    def add(self, evaluation: Evaluation, *, id: int, generation: int, genome: np.ndarray, fingerprint: str) -> None:
+        """Append one line to the ledger; it is in the operating system's hands when this returns."""
+        if id in self._ids:
+            raise UserError(
+                f"{self.folder / LEDGER_FILE} does not follow from these settings and library versions: "
+                f"evaluation {id} was {self._ids[id]!r} there and is {evaluation.architecture!r} now. "
+                "Nothing was changed; choose another out="
+            )
+        row = {
+            "id": id,
+            "generation": generation,
+            "genome": [int(g) for g in genome],
+            **dataclasses.asdict(evaluation),
+            "fingerprint": fingerprint,
+        }
+        self._append(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self.n_measured += 1
+        self._take(row, replayed=False)
+
+    def _append(self, line: bytes) -> None:
+        """Write a whole line, or say why not; what a full disk took of it is taken back."""
+        self.begin()
+        with naming(self.folder / LEDGER_FILE):
+            end = self._ledger.seek(0, os.SEEK_END)
+            try:
+                written = 0
+                while written < len(line):
+                    written += self._ledger.write(line[written:])
+            except BaseException:
+                with contextlib.suppress(OSError):  # a torn last line is dropped when the search goes on
+                    self._ledger.truncate(end)
+                raise
+
+    def _take(self, row: dict[str, Any], *, replayed: bool) -> None:
+        self.rows.append(row)
+        if self.on_row is not None:
+            self.on_row(row, replayed)
+
+    def end_generation(
+        self,
+        generation: int,
+        seconds: float,
+        derived: str | None = None,
+        settled: Mapping[str, float] | None = None,
+    ) -> Progress:
+        """Write progress and front after a generation.
+
+        Args:
+            generation: its number.
+            seconds: the search's time in all processes that worked on it; what a replay repeats for nothing keeps what
+                it cost when it was paid for.
+            derived: the architecture that the search's distribution stands for, where it has one.
+            settled: figures of that distribution, always the same names.
+        """
+        with naming(self.folder / LEDGER_FILE):
+            os.fsync(self._ledger.fileno())
+        front = front_of(self.rows, self.names)
+        seconds = max(seconds, self._past.get(generation, 0.0))
+        volume = self._hypervolume(objective_matrix(front, self.names))
+        self._progress.append([generation, len(self.rows), f"{volume:.6g}", len(front), round(seconds, 2)])
+        header = ["generation", "evaluations", "hypervolume", "front", "seconds"]
+        write_csv(self.folder / PROGRESS_FILE, header, self._progress)
+        self._write_front(front)
+        if derived is not None:
+            figures = dict(settled or {})
+            told = [f"{value:.6g}" for value in figures.values()]
+            self._derived.append([generation, derived, *self._figures_of(derived), *told])
+            header = ["generation", "architecture", *self.names, *figures]
+            write_csv(self.folder / DERIVED_FILE, header, self._derived)
+        return Progress(generation, len(self.rows), volume, len(front), seconds)
+
+    def _figures_of(self, architecture: str) -> list[Any]:
+        """Objectives of an architecture under the present fingerprint; empty where it was not measured."""
+        present = (row for row in self.rows if row["fingerprint"] == self.rows[-1]["fingerprint"])
+        row = next((row for row in present if row["architecture"] == architecture), None)
+        return [row["objectives"].get(name, "") if row else "" for name in self.names]
+
+    def _hypervolume(self, front: np.ndarray) -> float:
+        """In the scale that the first generation with figures sets, so that a generation's value never changes."""
+        if len(front) == 0:
+            return 0.0
+        if self._scale is None:
+            ideal, nadir = ideal_and_nadir(objective_matrix([r for r in self.rows if usable(r)], self.names))
+            # errors and costs cannot fall below zero; what can (a logarithm) gets room of its own width
+            self._scale = np.where(ideal >= 0, 0.0, ideal - (nadir - ideal)), nadir
+        return hypervolume(front, *self._scale)
+
+    def past_seconds(self, generation: int) -> float:
+        """Seconds that earlier runs had spent when ``generation`` ended, 0 if none got there."""
+        return self._past.get(generation, 0.0)
+
+    def _write_front(self, front: Sequence[dict[str, Any]]) -> None:
+        beside = [*self._recorded, *(n for n in ("params", "flops") if n not in (*self.names, *self._recorded))]
+        rows = [
+            [index, row["id"], row["architecture"]]
+            + [row["objectives"][name] for name in self.names]
+            + [{**row["figures"], **row.get("recorded", {})}.get(name, "") for name in beside]
+            for index, row in enumerate(front)
+        ]
+        write_csv(self.folder / "front.csv", ["index", "id", "architecture", *self.names, *beside], rows)
+        entries = [
+            {
+                "index": index,
+                "id": row["id"],
+                "architecture": row["architecture"],
+                "genome": row["genome"],
+                "objectives": row["objectives"],
+                "recorded": row.get("recorded", {}),
+                "figures": row["figures"],
+            }
+            for index, row in enumerate(front)
+        ]
+        write_json(self.folder / "front.json", {"schema": SCHEMA, "front": entries})
+
+
+def with_images(problem: Problem, folder: Path) -> tuple[Problem, list[str]]:
+    """The problem with the images that its data set reads now, and no others; and what a user must know of them.
+
+    A run folder of before images were checked goes on as it began: its rows, adversarial sets and supernets have
+    names that say nothing of images, so that nobody can tell whether the images are the same.
+
+    Raises:
+        UserError: the data is missing or damaged, or ``problem.json`` is.
+    """
+    data = problem.data.pinned()
+    path, lines = folder / PROBLEM_FILE, []
+    if data.content and path.is_file() and IMAGES not in read_problem(path).get("identity", {}):
+        data = chz.replace(data, content="")
+        lines = [
+            f"warning: {folder} was begun before images were checked: whether those of data={data.name} are the ones "
+            "it was searched on cannot be verified; it goes on as if they were"
+        ]
+    return chz.replace(problem, data=data), lines
+
+
+def _visible(folder: Path) -> Iterable[Path]:
+    # a process killed before its first write leaves nothing but its locks
+    return (p for p in folder.iterdir() if not p.name.startswith(".") and p.name != "lock")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides the figures."""
+    names = ("evo_robust", "torch", "torchvision", "numpy", "pymoo", "chz", "joblib", "thop", "cma", "scikit-learn")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions

@@ -1,0 +1,1 @@
+"""What RobNet's and DARTS networks share: stacked cells."""

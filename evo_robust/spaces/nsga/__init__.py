@@ -1,0 +1,1 @@
+"""NSGA-Net's phases."""

@@ -1,0 +1,1 @@
+"""RobNet's cells."""

@@ -1,0 +1,1 @@
+"""Training: the loop, recipes, supernets and how they learn."""

@@ -1,0 +1,393 @@
+"""The one training loop: seeded, resumable, bounded in time."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from evo_robust.data.sets import Images, batches
+from evo_robust.files import DamagedFile, read_tensors, write_tensors
+from evo_robust.inference.checks import check_logits, check_trainable, checked_images, highest_label, known_good
+from evo_robust.inference.predictions import clean_error
+from evo_robust.parts.base import UserError, digest, seed_from
+from evo_robust.spaces.base import Architecture
+from evo_robust.spaces.ops import fit_normalization
+from evo_robust.spaces.supernet import Supernet
+from evo_robust.training.recipes import Recipe
+
+evaluate_error = clean_error
+"""Fraction of images that a model in eval mode misclassifies."""
+
+Paths = Callable[[int], Iterator[Sequence[Architecture]]]
+"""Given the epoch, counted from 0: the architectures of each step in turn, endless."""
+
+
+class Companion(Protocol):
+    """State that changes along with the weights in training."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it, by name."""
+
+    def restore(self, state: dict[str, Tensor], epochs: int) -> None:
+        """Take the state that was kept when ``epochs`` epochs were over."""
+
+
+# Steps between two looks at the loss: each look waits for the device.
+_LOOK_EVERY = 50
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+class TimeLimit(RuntimeError):
+    """The deadline passed before training ended."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochLog:
+    """What one epoch of training came to.
+
+    Attributes:
+        epoch: counted from 1.
+        loss: mean training loss.
+        train_error: fraction of training images misclassified while training on them: augmented, by a network in
+            train mode, and adversarial where the recipe trains on adversarial images.
+        lr: learning rate.
+        seconds: wall-clock time.
+    """
+
+    epoch: int
+    loss: float
+    train_error: float
+    lr: float
+    seconds: float
+
+
+def train(
+    model: nn.Module,
+    images: Images,
+    recipe: Recipe,
+    epochs: int,
+    *,
+    seed: int,
+    deadline: float | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochLog], None] | None = None,
+    paths: Paths | None = None,
+    until: int | None = None,
+    companion: Companion | None = None,
+) -> list[EpochLog]:
+    """Train ``model`` in place and leave it in eval mode.
+
+    The result depends on the arguments and the number of threads alone: torch's global generators, which dropout
+    draws from, are seeded inside and put back afterwards. A last batch of a single image is left out, since batch
+    normalisation needs two.
+
+    Args:
+        model: network from images in [0,1] to logits; its ``Normalize`` layers are fitted to ``images``.
+        images: training images, at least 2; they may lie on another device than the model.
+        recipe: loss, optimiser and augmentation (none where ``recipe.augment`` is None).
+        epochs: passes over the images, >= 0.
+        seed: of the batches, the augmentation, the attacks and dropout, in [0, 2**63).
+        deadline: ``time.monotonic()`` value after which training stops.
+        checkpoint: file that is written after each epoch and, where it exists, gone on from: the result is the same
+            to the bit as without interruption.
+        on_epoch: called after each epoch with its figures.
+        paths: of a supernet, which architectures it is in each step. The recipe attacks each of them for itself, and
+            the step's gradient is the mean of theirs. Weights that none of them uses stay as they are: neither momentum
+            nor weight decay moves them. Depends on the epoch alone, or a resume gives another result.
+        until: stop after this many of the epochs; a later call with the same arguments and ``checkpoint``, which is
+            needed then, goes on under the same schedule.
+        companion: what changes along with the weights (``paths`` may move a distribution over architectures); its
+            state lies in the checkpoint too.
+
+    Returns:
+        The figures of all epochs so far, those before an interruption too.
+
+    Raises:
+        TrainingDiverged: the loss became NaN or infinite.
+        TimeLimit: the deadline passed.
+        UserError: the checkpoint is damaged or belongs to another training.
+        ValueError: fewer than 2 images, a negative number of epochs, paths for a model that is no supernet, ``until``
+            without a checkpoint, a network without weights to train or that gives no logits ``(n, classes)``, or labels
+            that are no classes of it.
+    """
+    device = _check_arguments(model, images, recipe, epochs, seed, paths)
+    if until is not None and checkpoint is None:
+        raise ValueError("expected a checkpoint to go on from where training stops early, got until without one")
+    last = epochs if until is None else min(epochs, until)
+    with (
+        checked_images(model, images, gradient=True, device=device) as images,
+        torch.enable_grad(),
+        reproducible(device, seed_from(seed, "layers")),
+    ):
+        model.to(memory_format=torch.channels_last)
+        run = _Run(model, images, recipe, seed, paths)
+        identity = digest(
+            recipe, epochs, seed, len(images), [(k, list(v.shape)) for k, v in model.state_dict().items()]
+        )
+        if checkpoint is not None and checkpoint.exists():
+            run.restore(checkpoint, identity, companion)
+            if len(run.logs) > epochs:
+                raise DamagedFile(checkpoint, f"it has {len(run.logs)} epochs behind it, more than {epochs}")
+        else:
+            fit_normalization(model, images.x)
+        model.train()
+        try:
+            for epoch in range(len(run.logs), last):
+                log = run.epoch(epoch, recipe.lr_at(epoch, epochs), deadline)
+                if checkpoint is not None:
+                    run.save(checkpoint, identity, companion)
+                if on_epoch is not None:
+                    on_epoch(log)
+        finally:
+            model.eval()
+    return run.logs
+
+
+def _check_arguments(
+    model: nn.Module, images: Images, recipe: Recipe, epochs: int, seed: int, paths: Paths | None
+) -> torch.device:
+    """Refuse what cannot be trained; where the model lies."""
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"expected a recipe, such as PGDTraining(), got {recipe!r}")
+    device = check_trainable(model)
+    highest_label(images)
+    if not isinstance(epochs, int) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"expected whole numbers, epochs and seed in [0, 2**63), got {epochs!r} and {seed!r}")
+    if len(images) < 2 or epochs < 0:
+        raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
+    if paths is not None and not isinstance(model, Supernet):
+        raise ValueError(f"expected a supernet where paths are given, got {type(model).__name__}")
+    return device
+
+
+@contextlib.contextmanager
+def reproducible(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch's global generators, choose deterministic convolutions, and put everything back on leaving."""
+    cuda = [device] if device.type == "cuda" else []
+    with (
+        torch.random.fork_rng(cuda),
+        torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled,
+            benchmark=False,
+            deterministic=True,
+            allow_tf32=torch.backends.cudnn.allow_tf32,
+        ),
+    ):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+class _Run:
+    """One training under way: everything that a checkpoint must hold."""
+
+    def __init__(self, model: nn.Module, images: Images, recipe: Recipe, seed: int, paths: Paths | None) -> None:
+        self.model = model
+        self.images = images
+        self.recipe = recipe
+        self.bf16 = recipe.precision == "bf16"
+        self.device = next(model.parameters()).device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(self.parameters, recipe)
+        self.logs: list[EpochLog] = []
+        self.paths = paths
+        self._content: str | None = None
+        if paths is not None and recipe.momentum > 0:
+            # fused SGD cannot take weights with momentum and weights without any yet in one step
+            for parameter in self.parameters:
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def epoch(self, number: int, lr: float, deadline: float | None) -> EpochLog:
+        """One pass over the images."""
+        started = time.monotonic()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        totals = torch.zeros(2, device=self.device)  # loss and errors, summed where they arise: no waiting per step
+        seen = steps = 0
+        paths = None if self.paths is None else self.paths(number)
+        for x, y in batches(self.images, self.recipe.batch_size, self.generator, self.recipe.augment):
+            if len(y) < 2:
+                continue
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeLimit(f"time limit reached in epoch {number + 1} of training")
+            totals += self._step(x, y, [None] if paths is None else next(paths))
+            seen, steps = seen + len(y), steps + 1
+            if steps % _LOOK_EVERY == 0:
+                _check(totals, number)
+        # a last step that ruined the weights shows in no loss of this epoch
+        sound = torch.stack([parameter.detach().isfinite().all() for parameter in self.parameters]).all()
+        _check(totals.where(sound, torch.nan), number)
+        loss, error = (totals / seen).tolist()
+        self.logs.append(EpochLog(number + 1, loss, error, lr, round(time.monotonic() - started, 3)))
+        return self.logs[-1]
+
+    def _step(self, x: Tensor, y: Tensor, paths: Sequence[Architecture]) -> Tensor:
+        """One step of SGD; loss and errors summed over the batch, mean over the paths, float32 ``(2,)``."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros(2, device=self.device)
+        for path in paths:
+            if isinstance(self.model, Supernet) and path is not None:
+                self.model.choose(path)
+            # the images come from bytes: the recipe and its attack need not look at them in every step
+            with known_good(x, y), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                loss, logits = _checked_loss(self.recipe, self.recipe.loss(self.model, x, y, self.generator), len(y))
+            if not self.model.training:
+                raise ValueError(
+                    f"{type(self.recipe).__name__}.loss left the network in eval mode: expected train mode"
+                )
+            (loss / len(paths)).backward()
+            total += torch.stack((loss.detach() * len(y), (logits.argmax(1) != y).sum()))
+        if self.recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimizer.step()
+        return total / len(paths)
+
+    def _images(self) -> str:
+        """Digest of the training images, taken once and only where a checkpoint is written."""
+        if self._content is None:
+            self._content = self.images.content()
+        return self._content
+
+    def save(self, path: Path, identity: str, companion: Companion | None) -> None:
+        """Write everything that going on needs."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, parameter in enumerate(self.parameters):
+            momentum = self.optimizer.state[parameter].get("momentum_buffer")
+            if momentum is not None:
+                tensors[f"momentum.{index}"] = momentum
+        tensors["generator"] = self.generator.get_state()
+        tensors["layers"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["layers.cuda"] = torch.cuda.get_rng_state(self.device)
+        if companion is not None:
+            tensors |= {f"companion.{name}": value for name, value in companion.state().items()}
+        logs = [dataclasses.asdict(log) for log in self.logs]
+        write_tensors(path, tensors, {"training": identity, "images": self._images(), "logs": logs})
+
+    def restore(self, path: Path, identity: str, companion: Companion | None) -> None:
+        """Go on where a checkpoint stopped."""
+        tensors, info = read_tensors(path)
+        # checkpoints of before say nothing of the images but their number
+        if info.get("training") != identity or info.get("images", self._images()) != self._images():
+            raise UserError(
+                f"{path} belongs to another training (network, recipe, epochs, seed or images differ): "
+                "delete it or name another file"
+            )
+        try:
+            self._take(tensors, info, companion)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DamagedFile(path, f"it is no whole state of a training: {error}") from error
+
+    def _take(self, tensors: dict[str, Tensor], info: dict[str, Any], companion: Companion | None) -> None:
+        """Take a checkpoint's state."""
+        self.logs = _logs(info)
+        weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        # torch would take numbers of another type in silence
+        kinds = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
+        for name, tensor in weights.items():
+            _expect(tensor.dtype == kinds.get(name, tensor.dtype), f"{name} is {tensor.dtype}, not {kinds.get(name)}")
+        self.model.load_state_dict(weights)
+        for name, weight in self.model.named_parameters():
+            _expect(bool(weight.isfinite().all()), f"{name} is not finite")
+        for index, parameter in enumerate(self.parameters):
+            if f"momentum.{index}" in tensors:
+                kept = tensors[f"momentum.{index}"]
+                _expect(
+                    kept.dtype == parameter.dtype and bool(kept.isfinite().all()), f"momentum.{index} is not finite"
+                )
+                _expect(kept.shape == parameter.shape, f"momentum.{index} has the shape {tuple(kept.shape)}")
+                buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{index}"]).detach()
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
+        if companion is not None:
+            prefix = "companion."
+            state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            companion.restore(state, len(self.logs))
+        self.generator.set_state(tensors["generator"])
+        torch.set_rng_state(tensors["layers"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["layers.cuda"], self.device)
+
+
+def _logs(info: dict[str, Any]) -> list[EpochLog]:
+    """Figures of the epochs behind a checkpoint, which is written when one is over: at least one, in order.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are something else.
+    """
+    found = info["logs"]
+    _expect(isinstance(found, list) and len(found) > 0, f"expected figures of its epochs, got {found!r:.60}")
+    logs = [EpochLog(**log) for log in found]
+    for number, log in enumerate(logs, 1):
+        _expect(log.epoch == number, f"expected figures of epoch {number}, got those of {log.epoch!r:.60}")
+        for name, value in vars(log).items():
+            good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+            _expect(good, f"{name} of epoch {number} is {value!r:.60}")
+    return logs
+
+
+def _expect(good: bool, reason: str) -> None:
+    if not good:
+        raise ValueError(reason)
+
+
+def read_logs(checkpoint: Path) -> list[EpochLog]:
+    """Figures of the epochs that a checkpoint has behind it; ``DamagedFile`` where it is no checkpoint."""
+    info = read_tensors(checkpoint)[1]
+    try:
+        return _logs(info)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFile(checkpoint, f"it is no state of a training: {error}") from error
+
+
+def _checked_loss(recipe: Recipe, found: Any, n: int) -> tuple[Tensor, Tensor]:
+    """What a recipe's loss of ``n`` images came to, where it is a loss to go back from and logits; costs nothing.
+
+    Raises:
+        ValueError: something else.
+    """
+    whose = f"{type(recipe).__name__}.loss"
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise ValueError(f"expected {whose} to return (loss, logits), got {type(found).__name__}")
+    loss, logits = found
+    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
+        kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        cut = " without a gradient" if isinstance(loss, Tensor) and not loss.requires_grad else ""
+        raise ValueError(f"expected {whose} to return a mean loss to go back from, a single number, got {kind}{cut}")
+    return loss, check_logits(logits, n)
+
+
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
+    """SGD whose weight decay spares biases and normalisation layers (vectors) where the recipe says so."""
+    spared = [] if recipe.decay_bn else [p for p in parameters if p.ndim < 2]
+    rest = parameters if recipe.decay_bn else [p for p in parameters if p.ndim >= 2]
+    groups: list[dict[str, Any]] = [
+        {"params": rest, "weight_decay": recipe.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        fused=True,
+    )
+
+
+def _check(totals: Tensor, epoch: int) -> None:
+    if not bool(totals.isfinite().all()):
+        raise TrainingDiverged(f"the training loss became NaN or infinite in epoch {epoch + 1}; try a smaller lr")

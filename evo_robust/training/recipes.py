@@ -1,0 +1,215 @@
+"""Training recipes: the loss of a step, its attack, optimiser and schedule."""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Literal
+
+import chz
+import torch
+import torch.nn.functional as F  # noqa: N812 (its usual name)
+from torch import Tensor, nn
+
+from evo_robust.attacks.base import Norm, Threat
+from evo_robust.attacks.calls import checked
+from evo_robust.attacks.curve import check_strengths
+from evo_robust.attacks.gradient import PGD, GradientAttack
+from evo_robust.attacks.losses import kl_divergence
+from evo_robust.data.sets import Augment, DataSet
+from evo_robust.parts.base import Fraction, Part, refuse_unless
+
+SPECTRUM = tuple(Fraction(eps) for eps in (0.03, 0.045, 0.06, 0.075, 0.09, 0.105))
+"""The six strengths of Wsr-NAS (Cheng et al., AAAI 2023), L∞: its search looks at them, and so does its training."""
+
+
+@chz.chz
+class Recipe(Part, abc.ABC):
+    """How a network is trained: SGD with momentum on a loss that the subclass defines.
+
+    The learning rate changes once per epoch, as in NSGA-Net: a linear rise over the warm-up epochs, then the schedule.
+    """
+
+    lr: float = chz.field(default=0.025, doc="highest learning rate, > 0")
+    lr_end: float = chz.field(default=0.0, doc="learning rate that the cosine goes to, >= 0")
+    schedule: Literal["cosine", "constant", "step"] = chz.field(
+        default="cosine", doc="cosine from lr to lr_end; constant; or step: a tenth after each milestone"
+    )
+    milestones: tuple[int, ...] = chz.field(default=(), doc="epochs after which the step schedule divides lr by 10")
+    warmup: int = chz.field(default=0, doc="epochs of linear rise to lr, >= 0")
+    warmup_from: float | None = chz.field(
+        default=None,
+        doc="learning rate that the rise begins with, in [0, lr]: lr itself holds it (Wsr-NAS), .02 before 1.2 is "
+        "RobNet's; lr/(warmup + 1) when not given",
+    )
+    momentum: float = chz.field(default=0.9, doc="momentum of SGD, in [0,1)")
+    nesterov: bool = chz.field(default=False, doc="Nesterov's momentum")
+    weight_decay: float = chz.field(default=3e-4, doc="L2 penalty, >= 0")
+    decay_bn: bool = chz.field(default=True, doc="decay biases and batch norm's parameters too (RobNet does not)")
+    batch_size: int = chz.field(default=128, doc="images per step, >= 2")
+    clip: float | None = chz.field(default=5.0, doc="largest Euclidean length of the gradient, > 0; None for no limit")
+    precision: Literal["float32", "bf16"] = chz.field(
+        default="float32", doc="bf16 computes forward and backward in bfloat16 where torch finds that safe"
+    )
+    augment: Augment | None = chz.field(
+        default=None, doc="random changes of images; all as the data set has them when none is given"
+    )
+
+    @chz.validate
+    def _ranges(self) -> None:
+        refuse_unless(
+            self,
+            ("lr", 0 < self.lr < math.inf, "> 0 and finite"),
+            ("lr_end", 0 <= self.lr_end <= self.lr, "in [0, lr]"),
+            ("warmup", self.warmup >= 0, ">= 0"),
+            ("warmup_from", self.warmup_from is None or 0 <= self.warmup_from <= self.lr, "in [0, lr]"),
+            ("momentum", 0 <= self.momentum < 1, "in [0,1)"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, ">= 0 and finite"),
+            ("batch_size", self.batch_size >= 2, ">= 2"),
+            ("clip", self.clip is None or 0 < self.clip < math.inf, "> 0 and finite, or None for no limit"),
+            ("milestones", list(self.milestones) == sorted({m for m in self.milestones if m > 0}), "ascending and > 0"),
+            ("milestones", bool(self.milestones) == (self.schedule == "step"), "with schedule=step, and only there"),
+            ("momentum", self.momentum > 0 or not self.nesterov, "> 0 with nesterov"),
+        )
+
+    @abc.abstractmethod
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Mean loss (a scalar to go back from) and the logits ``(n, n_classes)`` it is about.
+
+        Args:
+            model: network in train mode.
+            x: images ``(n, c, h, w)`` in [0,1].
+            y: classes ``(n,)``.
+            generator: source of the attack's randomness.
+
+        Raises:
+            ValueError: images, labels or what the network puts out are not as said (recipes of one's own need not
+                look: ``train`` and attacks do).
+        """
+
+    def for_data(self, data: DataSet) -> Recipe:
+        """This recipe with the data set's own augmentation where it names none."""
+        return self if self.augment is not None else chz.replace(self, augment=data.default_augment)
+
+    def lr_at(self, epoch: int, epochs: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        if epoch < self.warmup:
+            first = self.lr / (self.warmup + 1) if self.warmup_from is None else self.warmup_from
+            return first + (self.lr - first) * epoch / self.warmup
+        if self.schedule == "constant":
+            return self.lr
+        if self.schedule == "step":
+            return self.lr * 0.1 ** sum(epoch >= milestone for milestone in self.milestones)
+        done = (epoch - self.warmup) / max(1, epochs - self.warmup)
+        return self.lr_end + (self.lr - self.lr_end) * (1 + math.cos(math.pi * done)) / 2
+
+
+@chz.chz
+class Standard(Recipe):
+    """Cross-entropy on the images as they are."""
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`."""
+        with checked(model, x, y, generator=None) as (x, y):
+            logits = model(x).float()
+            return F.cross_entropy(logits, y), logits
+
+
+@chz.chz
+class PGDTraining(Recipe):
+    """Cross-entropy on adversarial images alone (Madry et al., 2018)."""
+
+    attack: GradientAttack = chz.field(
+        default_factory=lambda: PGD(steps=7, step=Fraction(2 / 255)),
+        blueprint_unspecified=PGD,
+        doc="attack that makes the training images",
+    )
+    threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball it moves in")
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`."""
+        logits = model(self.attack.perturb(model, x, y, self.threat, generator)).float()
+        return F.cross_entropy(logits, y), logits
+
+
+@chz.chz
+class FastTraining(Recipe):
+    """Cross-entropy on images after one long step from a random point (Wong et al., Fast is better than free, 2020)."""
+
+    step_ratio: float = chz.field(default=1.25, doc="step length as a multiple of eps, > 0; much above 1.25 overfits")
+    threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball it moves in")
+
+    @chz.validate
+    def _step(self) -> None:
+        refuse_unless(self, ("step_ratio", 0 < self.step_ratio < math.inf, "> 0 and finite"))
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`."""
+        attack = PGD(steps=1, step=Fraction(self.step_ratio * self.threat.eps))
+        logits = model(attack.perturb(model, x, y, self.threat, generator)).float()
+        return F.cross_entropy(logits, y), logits
+
+
+@chz.chz
+class TRADES(Recipe):
+    """Clean cross-entropy + β · KL between clean and adversarial predictions (Zhang et al., 2019, eq. 5)."""
+
+    beta: float = chz.field(default=6.0, doc="weight of the KL term, >= 0")
+    attack: GradientAttack = chz.field(
+        default_factory=lambda: PGD(steps=7, step=Fraction(2 / 255), loss="kl"),
+        blueprint_unspecified=PGD,
+        doc="attack that makes the training images; it raises the KL divergence in the paper",
+    )
+    threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball it moves in")
+
+    @chz.validate
+    def _beta(self) -> None:
+        refuse_unless(self, ("beta", 0 <= self.beta < math.inf, ">= 0 and finite"))
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`."""
+        adversarial = self.attack.perturb(model, x, y, self.threat, generator)
+        logits, attacked = model(x).float(), model(adversarial).float()
+        distance = kl_divergence(attacked, logits.softmax(1)).mean()
+        return F.cross_entropy(logits, y) + self.beta * distance, attacked
+
+
+@chz.chz
+class MultiStrengthTraining(Recipe):
+    """Cross-entropy on adversarial images at several strengths, all of one batch together (Wsr-NAS, AAAI 2023).
+
+    A step attacks its batch at every strength: with six of them a batch of 64 images becomes one of 384.
+    """
+
+    attack: GradientAttack = chz.field(
+        default_factory=lambda: PGD(steps=7),
+        blueprint_unspecified=PGD,
+        doc="attack that makes the training images; without a step of its own it grows with the strength",
+    )
+    eps: tuple[Fraction, ...] = chz.field(
+        default=SPECTRUM, doc="strengths, ascending, in units of the pixel range 0..1"
+    )
+    norm: Norm = chz.field(default="linf", doc="norm of the balls, linf or l2")
+
+    @chz.validate
+    def _strengths(self) -> None:
+        check_strengths(self.eps, self.norm, name="recipe.eps")
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """See :meth:`Recipe.loss`; the logits are means over the strengths."""
+        found = [
+            self.attack.perturb(model, x, y, Threat(norm=self.norm, eps=strength), generator) for strength in self.eps
+        ]
+        logits = model(torch.cat(found)).float()
+        loss = F.cross_entropy(logits, y.repeat(len(found)))
+        return loss, logits.view(len(found), len(y), -1).mean(0)
+
+
+RECIPES: dict[str, Recipe] = {
+    "standard": Standard(),
+    "pgd": PGDTraining(),
+    "trades": TRADES(),
+    "fast": FastTraining(),
+    "multi": MultiStrengthTraining(),
+}
+"""Recipes by name, with the defaults of their class."""

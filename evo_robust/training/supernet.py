@@ -1,0 +1,203 @@
+"""Adversarial training of a supernet, one random path per step: made once, kept, and inherited by candidates.
+
+RobNet (Guo et al., CVPR 2020, §3.2): each batch draws a random α (path dropout), adversarial examples are made for that
+sub-network, and it is trained on them. The paper leaves open how likely an operation is to be drawn.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import chz
+import numpy as np
+import torch
+
+from evo_robust.data.sets import DataSet
+from evo_robust.device import MOST_THREADS, fixed_threads
+from evo_robust.files import only_one, read_tensors, stored_checksum, write_json, write_tensors
+from evo_robust.parts.base import Part, UserError, digest, dotted, refuse_unless, seed_from
+from evo_robust.progress import Say, silent
+from evo_robust.spaces.base import Architecture, SearchSpace
+from evo_robust.spaces.supernet import Supernet
+from evo_robust.training.learning_curve import LearningCurve
+from evo_robust.training.loop import TrainingDiverged, train
+from evo_robust.training.recipes import PGDTraining, Recipe
+
+VERSION = 1
+"""Raised when a change of code changes the weights, so that old supernets are not taken for new ones."""
+
+FILE = "supernet.safetensors"
+_CHECKPOINT = "checkpoint.safetensors"
+
+
+@chz.chz
+class SupernetTraining(Part):
+    """How the weights that candidates share are trained.
+
+    Only training images are used: what the search is measured on, no shared weight has seen.
+    """
+
+    epochs: int = chz.field(default=50, doc="passes over the training images, >= 1")
+    recipe: Recipe = chz.field(
+        default_factory=lambda: PGDTraining(
+            lr=0.05, momentum=0.9, weight_decay=1e-4, batch_size=64, clip=5.0, decay_bn=False
+        ),
+        blueprint_unspecified=PGDTraining,
+        doc="loss, attack and optimiser; each path's adversarial images are made for that path",
+    )
+    sampling: Literal["uniform", "progressive", "two_ended"] = chz.field(
+        default="uniform",
+        doc="paths of a step: uniform (a random one), progressive (a random one, all operations kept at first, `keep` "
+        "of them from half of the epochs on) or two_ended (the largest, one of the smallest and a random one)",
+    )
+    keep: float = chz.field(default=0.5, doc="probability in (0,1] that an operation stays in a random path")
+    threads: int = chz.field(default=2, doc="CPU threads, >= 1; another number changes the last bits of the weights")
+    seed: int = chz.field(default=0, doc="seed of initial weights, paths, batches and attacks, >= 0")
+
+    @chz.validate
+    def _ranges(self) -> None:
+        refuse_unless(
+            self,
+            ("epochs", self.epochs >= 1, ">= 1"),
+            ("keep", 0 < self.keep <= 1, "in (0,1]"),
+            ("threads", self.threads >= 1, ">= 1"),
+            ("threads", self.threads <= MOST_THREADS, f"<= {MOST_THREADS}"),
+            ("seed", self.seed >= 0, ">= 0"),
+        )
+
+    def check(self, space: SearchSpace, data: DataSet) -> None:
+        """Raise ``ValueError`` where ``space`` has no supernet."""
+        if not space.shares_weights:
+            raise ValueError(f"expected a space that shares weights, such as RobNet, got {type(space).__name__}")
+
+    def keep_at(self, epoch: int) -> float:
+        """Probability that an operation stays in a random path of an epoch, counted from 0."""
+        if self.sampling != "progressive":
+            return self.keep
+        return 1 - (1 - self.keep) * min(1.0, 2 * epoch / self.epochs)
+
+    def paths(self, space: SearchSpace, epoch: int) -> Iterator[tuple[Architecture, ...]]:
+        """Architectures of each step of an epoch, counted from 0; always the same ones, endless."""
+        rng = np.random.default_rng(seed_from(self.seed, "paths", epoch))
+        keep = self.keep_at(epoch)
+        while True:
+            if self.sampling == "two_ended":
+                yield space.largest(), space.draw_smallest(rng), space.draw_path(rng, keep)
+            else:
+                yield (space.draw_path(rng, keep),)
+
+    def folder(self, space: SearchSpace, data: DataSet, cache: Path, device: str) -> Path:
+        """Folder of the supernet: its name depends on everything that the weights depend on.
+
+        That is the kind of device too (``cuda:0`` and ``cuda:1`` are one), but nothing of the space that says only how
+        genomes are read or what is trained after the search.
+        """
+        kind = torch.device(device).type
+        return cache / "supernets" / digest(VERSION, self, _identity(space, data), data, kind, *data.key())
+
+    def fingerprint(self, space: SearchSpace, data: DataSet, cache: Path, device: str) -> str:
+        """Digest of the weights, which must be there (``build_or_load`` has verified them).
+
+        Raises:
+            UserError: the supernet is not there, or damaged.
+        """
+        return digest(VERSION, stored_checksum(self.folder(space, data, cache, device) / FILE))
+
+    def build_or_load(
+        self, space: SearchSpace, data: DataSet, cache: Path, device: str = "cpu", say: Say = silent
+    ) -> Path:
+        """The file of the trained supernet's weights by name, verified; trained first where it is not there yet.
+
+        Killed and started again, training goes on after the last whole epoch and ends with the same weights to the
+        bit. One process trains, others that want the same supernet wait for it. Beside the weights lie
+        ``learning_curve.csv``, rewritten after each epoch, ``learning_curve.png`` and ``settings.json``.
+
+        Args:
+            space: a space that shares weights.
+            data: its training images are used.
+            cache: folder of what later runs reuse.
+            device: torch device to train on.
+            say: takes one line of progress text.
+
+        Raises:
+            ValueError: the space shares no weights.
+            UserError: training diverged, or a file in the cache is damaged.
+        """
+        self.check(space, data)
+        data = data.pinned()
+        folder = self.folder(space, data, cache, device)
+        file = folder / FILE
+        if not file.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            with only_one(folder, lambda: say(f"another process trains the supernet in {folder}: waiting for it")):
+                if not file.is_file():
+                    with fixed_threads(self.threads):
+                        _build(self, space, data, folder, device, say)
+        read_tensors(file)
+        if (folder / _CHECKPOINT).exists():  # of a process that was killed between the last two steps
+            (folder / _CHECKPOINT).unlink(missing_ok=True)
+        return file
+
+
+def _identity(space: SearchSpace, data: DataSet) -> list[Any]:
+    """What the supernet and its paths depend on: the network's arguments, where the space can write them down."""
+    if not hasattr(space, "network_arguments"):
+        return [type(space).__name__, space]
+    largest = space.largest()
+    if hasattr(space, "supernet_arguments"):  # it holds operations that the largest network has not
+        arguments = space.supernet_arguments(data.n_classes, data.in_shape)
+    else:
+        arguments = space.network_arguments(largest, data.n_classes, data.in_shape)
+    # the text tells whether cells share their description, which the arguments of a network do not
+    return [type(space).__name__, space.to_text(largest), arguments]
+
+
+def _build(settings: SupernetTraining, space: SearchSpace, data: DataSet, folder: Path, device: str, say: Say) -> None:
+    """Train the supernet, or go on training it, and write everything that its folder holds."""
+    for leftover in folder.glob(".*.*.*"):  # a killed process was writing it
+        leftover.unlink(missing_ok=True)
+    began = time.monotonic()
+    checkpoint = folder / _CHECKPOINT
+    info = {
+        "version": VERSION,
+        "supernet": dotted(settings, identity=True),
+        "space": {"class": type(space).__name__, **dotted(space, identity=True)},
+        "data": {"class": data.name, **dotted(data, identity=True), "content": data.digest()},
+        "device": torch.device(device).type,
+        "torch": torch.__version__,
+    }
+    write_json(folder / "settings.json", info)
+    say(f"training the supernet of {type(space).__name__} on {data.name} in {folder} (once; later runs reuse it)")
+    curve = LearningCurve(folder, settings.epochs, say, checkpoint)
+    curve.tell_start()
+    model = initial_supernet(settings, space, data).to(device)
+    try:
+        logs = train(
+            model,
+            data.load().train.to(device),
+            settings.recipe.for_data(data),
+            settings.epochs,
+            seed=seed_from(settings.seed, "training"),
+            checkpoint=checkpoint,
+            on_epoch=curve.add,
+            paths=functools.partial(settings.paths, space),
+        )
+    except TrainingDiverged as reason:
+        raise UserError(f"the supernet cannot be trained with recipe.lr={settings.recipe.lr}: {reason}") from None
+    sampling = f"{settings.sampling.replace('_', '-')} paths, operations kept with probability {settings.keep:g}"
+    curve.draw(settings.recipe, space, data, sampling)
+    write_tensors(folder / FILE, model.state_dict(), {**info, "train_error": logs[-1].train_error})
+    checkpoint.unlink(missing_ok=True)  # another process, seeing the file, may have been faster
+    say(f"supernet trained in {time.monotonic() - began:.0f} s, training error {logs[-1].train_error:.1%}")
+
+
+def initial_supernet(settings: SupernetTraining, space: SearchSpace, data: DataSet) -> Supernet:
+    """The supernet with its initial weights, on the CPU."""
+    # modules draw their initial weights from torch's global generator
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_from(settings.seed, "weights"))
+        return space.supernet(data.n_classes, data.in_shape)
