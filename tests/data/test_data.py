@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from places import DATA
 from sklearn.datasets import load_digits
 
 from evo_robust.data.images import Augment, Images, batches, stratified_order
 from evo_robust.data.sets import CIFAR10, CIFAR100, DATA_SETS, MNIST, SVHN, Digits, ImageNet, TinyImageNet, data_folder
 from evo_robust.parts.base import UserError
-
-DATA = Path(os.environ.get("EVO_ROBUST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 
 def needs(name: str) -> pytest.MarkDecorator:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import chz
 import pytest
 from toys import Distance, Integers, Total, Toy
 
-import evo_robust
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data.sets import Digits
@@ -208,58 +206,6 @@ def test_fractions_are_numbers(text: str, value: float) -> None:
 
 def test_nearest_lists_everything_when_nothing_is_close() -> None:
     assert nearest("xyz", ["roco", "racl"]) == "expected one of: racl, roco"
-
-
-def package_imports() -> dict[str, set[str]]:
-    root = Path(evo_robust.__file__).parent
-    graph: dict[str, set[str]] = {}
-    for path in root.rglob("*.py"):
-        if "_problems" in path.parts:
-            continue
-        name = ".".join(("evo_robust", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
-        found = graph.setdefault(name, set())
-        tree = ast.parse(path.read_text())
-        for_types = {
-            inner
-            for node in ast.walk(tree)
-            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-            for inner in ast.walk(node)
-        }
-        for node in ast.walk(tree):
-            if node in for_types:
-                continue
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("evo_robust"):
-                names = {f"{node.module}.{alias.name}" for alias in node.names}
-                modules = {n for n in names if (root.parent / n.replace(".", "/")).with_suffix(".py").is_file()}
-                found.update(modules, {node.module} if names - modules else set())
-            elif isinstance(node, ast.Import):
-                found.update(alias.name for alias in node.names if alias.name.startswith("evo_robust"))
-    return {name: {t for t in targets if t in graph and t != name} for name, targets in graph.items()}
-
-
-def test_imports_run_one_way() -> None:
-    graph = package_imports()
-    # the package's own name gathers everything; nothing inside may lean on it
-    assert not [name for name, targets in graph.items() if "evo_robust" in targets]
-    done: set[str] = set()
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, f"import cycle: {' → '.join((*path, name))}"
-        if name not in done:
-            for target in sorted(graph[name]):
-                visit(target, (*path, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
-
-
-def test_nothing_imports_problem_files() -> None:
-    root = Path(evo_robust.__file__).parent
-    for path in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                assert not (node.module or "").startswith("problems")
 
 
 def test_a_field_that_came_later_is_no_part_of_a_digest_while_it_has_its_default() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import chz
 import pytest
+from places import ROOT
 
 from evo_robust import zoo
 from evo_robust.analyze import AnalyzeCommand
@@ -22,7 +23,7 @@ from evo_robust.retrain import RetrainOptions, settings_from
 from evo_robust.run import RunOptions, main
 from evo_robust.spaces import NSGAPhases
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = sorted(
     {line.strip() for line in README.splitlines() if line.strip().startswith("python -m evo_robust.")}
     | set(re.findall(r"`(python -m evo_robust\.[^`]+)`", README))
@@ -111,7 +112,7 @@ def test_plain_pymoo_runs(mine: Path) -> None:
 
 def test_pictures_are_there() -> None:
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    assert pictures and all((Path(__file__).parents[1] / p).is_file() for p in pictures)
+    assert pictures and all((ROOT / p).is_file() for p in pictures)
 
 
 @pytest.mark.parametrize("command", [c for c in shown("retrain") if "genotype=runs/roco" in c])

@@ -310,7 +310,7 @@ train(model, Digits().load().train, Standard(), 500, seed=3, checkpoint=Path(sys
 def test_killed_at_any_moment_the_file_is_whole(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.safetensors"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(file)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", KILLED, str(file)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
     )
     assert process.stdout is not None
     seen = [int(process.stdout.readline()) for _ in range(3)]

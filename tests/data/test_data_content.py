@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from places import DATA
 
 from evo_robust import (
     NSGA2,
@@ -41,7 +41,6 @@ from evo_robust.record.rebuild import rebuild
 from evo_robust.retrain import retrain
 from evo_robust.training.loop import train
 
-DATA = Path(os.environ.get("EVO_ROBUST_DATA") or Path(__file__).parents[2] / "shared" / "data")
 SET = AdversarialSet(victims=("lenet",))
 SUPERNET = SupernetTraining(epochs=1)
 
