@@ -18,10 +18,10 @@ import pytest
 
 import evo_robust
 from evo_robust import Context, Problem, export, run
-from evo_robust.genotype import load_genotype
-from evo_robust.ledger import load_run
-from evo_robust.parts import Part, digest, is_base
-from evo_robust.problem import problem_files, scales
+from evo_robust.networks.genotype import load_genotype
+from evo_robust.parts.base import Part, digest, is_base
+from evo_robust.problem.value import problem_files, scales
+from evo_robust.record.reading import load_run
 
 EARLIER = Path(__file__).parent / "data" / "earlier"
 RUNS = ("robnet", "roco", "racl")
