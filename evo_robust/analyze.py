@@ -29,12 +29,9 @@ from evo_robust.correlations import signed
 from evo_robust.files import make_folder
 from evo_robust.parts.base import UserError, changed
 from evo_robust.parts.paths import folders_of, refuse_odd_path, refuse_odd_paths
-from evo_robust.plotting.study.convolutions import draw_convolutions
-from evo_robust.plotting.study.density import draw_density
-from evo_robust.plotting.study.finetuning import draw_finetuning
-from evo_robust.plotting.study.fsp import draw_fsp
 from evo_robust.plotting.study.panel import networks
 from evo_robust.plotting.study.ranking import draw_ranking, draw_scores
+from evo_robust.plotting.study.relations import draw_convolutions, draw_density, draw_finetuning, draw_fsp
 from evo_robust.plotting.study.separation import draw_separation
 from evo_robust.plotting.study.terminal import ranking_table, relations_table
 from evo_robust.progress import output

@@ -17,9 +17,9 @@ from evo_robust.parts.paths import folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
 from evo_robust.progress import output
+from evo_robust.record.quantity import Quantity, words
 from evo_robust.record.reading import IMAGES, load_run, unfinished
 from evo_robust.record.view import COSTS, View, names_of, view_of
-from evo_robust.style import Quantity, words
 
 USAGE = """usage: python -m evo_robust.plot run=DIR [out=DIR]                   all pictures of a run
        python -m evo_robust.plot run=DIR baseline=DIR [out=DIR]      beside a random search of equal budget

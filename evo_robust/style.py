@@ -1,17 +1,15 @@
-"""How every picture looks: colours by role, sizes, how a quantity is named, scaled and written."""
+"""How every picture looks: colours by role, sizes, axes, legends and small print."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -20,6 +18,8 @@ from evo_robust.files import whole_file
 
 # Okabe and Ito's palette: told apart by colour-blind readers; one colour per role in every picture
 INK = "#222222"
+PALE = "#667077"
+"""Lines and words that stand back."""
 EVALUATED = "#9aa5ad"
 FRONT = "#0072B2"
 KNEE = "#D55E00"
@@ -35,7 +35,7 @@ _RC: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "axes.edgecolor": "#666666",
+    "axes.edgecolor": PALE,
     "axes.labelcolor": INK,
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.8,
@@ -58,66 +58,29 @@ def picture(path: Path, width: float = 8.0, height: float = 5.5) -> Iterator[Fig
             figure.savefig(temporary, format=path.suffix[1:])
 
 
-@dataclasses.dataclass(frozen=True)
-class Quantity:
-    """A column of numbers as people read it.
-
-    Attributes:
-        name: column name in the record, such as ``clean_error``.
-        unit: its unit in the record; for FLOPs it names the counting rule.
-        log: drawn on a logarithmic axis.
-        factor: record value × factor = shown value.
-        suffix: what stands after a shown value.
-    """
-
-    name: str
-    unit: str
-    log: bool
-    factor: float
-    suffix: str
-
-    @property
-    def words(self) -> str:
-        """The name in words, such as ``clean error`` or ``FLOPs``."""
-        return words(self.name)
+class Labelled(Protocol):
+    """A quantity as far as an axis needs it."""
 
     @property
     def label(self) -> str:
-        """Axis label with unit, such as ``clean error (%)`` or ``FLOPs (M, thop)``."""
-        inside = self.suffix if is_share(self.unit) else ", ".join(filter(None, (self.suffix, self._rule())))
-        return f"{self.words} ({inside})" if inside else self.words
+        """Its name with its unit."""
 
-    def _rule(self) -> str:
-        return "" if self.unit in (self.name, self.words, "parameters") else self.unit
+    @property
+    def log(self) -> bool:
+        """Whether it is drawn on a logarithmic axis."""
 
-    def text(self, value: float) -> str:
-        """A value with its unit, such as ``4.2 %`` or ``1.31 M``."""
-        return f"{self.number(value)} {self.suffix}".rstrip()
 
-    def number(self, value: float) -> str:
-        """A value as shown, without unit: three significant digits, errors with two decimals."""
-        shown = value * self.factor
-        if not np.isfinite(shown):
-            return "–"
-        if self.suffix == "%":
-            return f"{shown:.2f}"
-        return f"{shown:,.0f}" if abs(shown) >= 1000 else f"{shown:.3g}"
-
-    def shown(self, values: np.ndarray) -> np.ndarray:
-        """Values as drawn."""
-        return np.asarray(values, dtype=float) * self.factor
-
-    def dress(self, axes: Axes, which: str) -> None:
-        """Label and scale of the ``x``, ``y`` or ``z`` axis."""
-        getattr(axes, f"set_{which}label")(self.label)
-        axis = getattr(axes, f"{which}axis")
-        if self.log and which != "z":
-            getattr(axes, f"set_{which}scale")("log")
-            axis.set_major_locator(LogLocator(subs=(1,), numticks=9))
-            axis.set_major_formatter(FuncFormatter(plain))
-            axis.set_minor_formatter(NullFormatter())
-        elif not self.log:
-            axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+def dress(axes: Axes, which: str, shown: Labelled) -> None:
+    """Label and scale of the ``x``, ``y`` or ``z`` axis for a quantity."""
+    getattr(axes, f"set_{which}label")(shown.label)
+    axis = getattr(axes, f"{which}axis")
+    if shown.log and which != "z":
+        getattr(axes, f"set_{which}scale")("log")
+        axis.set_major_locator(LogLocator(subs=(1,), numticks=9))
+        axis.set_major_formatter(FuncFormatter(plain))
+        axis.set_minor_formatter(NullFormatter())
+    elif not shown.log:
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
 
 
 def plain(value: float, _: object = None) -> str:
@@ -125,35 +88,10 @@ def plain(value: float, _: object = None) -> str:
     return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
-def words(name: str) -> str:
-    """A column's name in words."""
-    return {"flops": "FLOPs", "params": "parameters"}.get(name, name.replace("_", " "))
-
-
 def grid(n: int) -> tuple[int, int]:
     """Rows and columns for ``n`` panels, at most three side by side."""
     columns = 2 if n in (2, 4) else min(n, 3)
     return math.ceil(n / columns), columns
-
-
-def is_share(unit: str) -> bool:
-    """Whether a column is a share in [0, 1], shown in percent: its unit says so, never its name."""
-    return unit in ("fraction", "share")
-
-
-def quantity(name: str, unit: str, values: np.ndarray) -> Quantity:
-    """How the column ``name`` is shown, given all values ``(n,)`` that will be drawn."""
-    values = np.asarray(values, dtype=float)
-    values = values[np.isfinite(values)]
-    if is_share(unit):
-        return Quantity(name, unit, log=False, factor=100.0, suffix="%")
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
-    log = low > 0 and high / low > 10
-    # the prefix suits the middle of the range, so that neither end has a row of zeros
-    middle = float(np.sqrt(low * high)) if low > 0 else high
-    steps = ((1e9, 1e-9, "G"), (1e6, 1e-6, "M"), (1e3, 1e-3, "k"))
-    factor, suffix = next(((f, s) for least, f, s in steps if middle >= least), (1.0, ""))
-    return Quantity(name, unit, log, factor, suffix)
 
 
 def heading(figure: Figure, title: str) -> None:
@@ -171,4 +109,4 @@ def heading(figure: Figure, title: str) -> None:
 def note(figure: Figure, text: str) -> None:
     """Small print under a picture, wrapped to its width."""
     text = textwrap.fill(text, int(figure.get_figwidth() * 16))
-    figure.supxlabel(text, fontsize=8, color="#666666", x=0.01, ha="left", multialignment="left")
+    figure.supxlabel(text, fontsize=8, color=PALE, x=0.01, ha="left", multialignment="left")

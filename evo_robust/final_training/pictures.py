@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from evo_robust.style import EVALUATED, FRONT, INK, KNEE, note, picture
+from evo_robust.style import EVALUATED, FRONT, INK, KNEE, PALE, note, picture
 
 if TYPE_CHECKING:
     from evo_robust.final_training.settings import Result
@@ -30,7 +30,7 @@ def draw_curve(path: Path, result: Result) -> None:
         axes.axhline(chance, color=EVALUATED, ls="--", lw=1.2)
         axes.annotate(
             f"guessing ({chance:.3g} %)", (0, chance), (8, 4), xycoords=axes.get_yaxis_transform(),
-            textcoords="offset points", color="#667077", fontsize=9,
+            textcoords="offset points", color=PALE, fontsize=9,
         )  # fmt: skip
         for k in _labelled(eps):
             text = f"{accuracy[k]:.1f} %" + (" without attack" if k == 0 else "")

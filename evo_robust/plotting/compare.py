@@ -19,7 +19,7 @@ from evo_robust.plotting.progress import (
     curves,
     draw_curve,
     draw_steps,
-    dress,
+    dress_volumes,
     history,
     mean_curve,
     reference_note,
@@ -27,8 +27,9 @@ from evo_robust.plotting.progress import (
 )
 from evo_robust.plotting.tables import SEARCH_TIME, TOP, Top
 from evo_robust.record.indicators import nondominated
+from evo_robust.record.quantity import Quantity, quantity
 from evo_robust.record.view import COSTS, View
-from evo_robust.style import INK, MARKERS, RUNS, Quantity, grid, heading, note, picture, quantity
+from evo_robust.style import INK, MARKERS, RUNS, dress, grid, heading, note, picture
 
 
 def shown_columns(views: Sequence[View], names: Sequence[str]) -> list[Quantity]:
@@ -76,8 +77,8 @@ def _summary(group: Group) -> str:
 
 
 def _overlay(axes: Axes, groups: Sequence[Group], qx: Quantity, qy: Quantity) -> None:
-    qx.dress(axes, "x")
-    qy.dress(axes, "y")
+    dress(axes, "x", qx)
+    dress(axes, "y", qy)
     for group, colour, marker in zip(groups, itertools.cycle(RUNS), itertools.cycle(MARKERS), strict=False):
         edges = [_overlay_run(axes, view, qx, qy, colour, marker, faint=group.repeated) for view in group.views]
         if group.repeated:
@@ -128,7 +129,7 @@ def _draw_one_column(groups: Sequence[Group], shown: Quantity, path: Path, title
             else:
                 draw_steps(axes, group.views[0], best[0].evaluations, best[0].values, colour, group.name)
         axes.set_xlabel("evaluations")
-        shown.dress(axes, "y")
+        dress(axes, "y", shown)
         axes.legend(loc="upper right")
         axes.set_title(title, fontsize=12)
         only = f"Best so far; {shown.words} is the only objective that these runs have in common."
@@ -151,7 +152,7 @@ def draw_hypervolumes(groups: Sequence[Group], names: Sequence[str], path: Path)
                 _draw_repeats(axes, group, own, colour, before=0.0)
             else:
                 draw_curve(axes, group.views[0], own[0], colour)
-        dress(axes)
+        dress_volumes(axes)
         zoom(axes, views, volumes)
         axes.legend(loc="lower right")
         axes.set_title(_question(groups), fontsize=12)

@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from evo_robust.plotting.groups import alone
 from evo_robust.plotting.progress import apart_note, draw_steps, history
+from evo_robust.record.quantity import Quantity
 from evo_robust.record.view import COSTS, View
-from evo_robust.style import EVALUATED, FRONT, INK, KNEE, Quantity, grid, heading, note, picture, plain
+from evo_robust.style import EVALUATED, FRONT, INK, KNEE, PALE, dress, grid, heading, note, picture, plain
 
 MAX_NUMBERED = 30
 """Larger fronts show only the numbers of the networks that stand out."""
@@ -63,8 +64,8 @@ def _panel(axes: Axes, view: View, jx: int, jy: int) -> None:
     shown = view.quantities()
     qx, qy = shown[jx], shown[jy]
     x, y = qx.shown(view.F[:, jx]), qy.shown(view.F[:, jy])
-    qx.dress(axes, "x")
-    qy.dress(axes, "y")
+    dress(axes, "x", qx)
+    dress(axes, "y", qy)
     _cloud(axes, view, x, y)
     if view.F.shape[1] == 2:
         order = np.argsort(x[view.front], kind="stable")
@@ -125,9 +126,9 @@ def better(axes: Axes) -> None:
     place = axes.transAxes.inverted().transform(axes.transData.transform(points))
     if (place < (0.24, 0.16)).all(axis=1).any():
         return
-    arrow = {"arrowstyle": "-|>", "color": "#777777", "lw": 1.2}
+    arrow = {"arrowstyle": "-|>", "color": PALE, "lw": 1.2}
     axes.annotate("better", (0.015, 0.02), (0.09, 0.11), "axes fraction", "axes fraction", arrow,
-                  color="#777777", fontsize=9, va="center")  # fmt: skip
+                  color=PALE, fontsize=9, va="center")  # fmt: skip
 
 
 def _draw_best_so_far(view: View, path: Path) -> None:
@@ -142,7 +143,7 @@ def _draw_best_so_far(view: View, path: Path) -> None:
         i = view.front[view.knee]
         axes.scatter(view.asked[i], values[i], s=120, color=KNEE, zorder=3, label="best")
         axes.set_xlabel("evaluations")
-        shown.dress(axes, "y")
+        dress(axes, "y", shown)
         axes.set_title(f"One objective: the best network {which}", fontsize=12)
         axes.legend(loc="upper right")
         note(figure, f"{view.summary()}.{apart_note(alone([view]), 'rise')}" if view.n_earlier else view.summary())

@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from evo_robust.plotting.groups import Group, alone
 from evo_robust.record.indicators import hypervolume_curve, ideal_and_nadir
+from evo_robust.record.quantity import words
 from evo_robust.record.view import View, columns
-from evo_robust.style import FRONT, note, picture, words
+from evo_robust.style import FRONT, note, picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def draw_hypervolume(view: View, path: Path) -> None:
     with picture(path, height=4.8) as figure:
         axes = figure.add_subplot()
         draw_curve(axes, view, curve, FRONT)
-        dress(axes)
+        dress_volumes(axes)
         zoom(axes, [view], [curve])
         for boundary in _generation_starts(view):
             axes.axvline(boundary, color="#dddddd", lw=0.8, zorder=0)
@@ -107,7 +108,7 @@ def draw_curve(axes: Axes, view: View, curve: Curve, colour: str) -> None:
     axes.plot(x[-1], y[-1], "o", color=colour)
 
 
-def dress(axes: Axes) -> None:
+def dress_volumes(axes: Axes) -> None:
     """Labels and scales of hypervolume over evaluations."""
     axes.set_xlabel("evaluations")
     axes.set_ylabel("hypervolume (1 = everything)")

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 
 from evo_robust.correlations import SIGNIFICANT, correlate, p_text, signed
 from evo_robust.files import write_csv
+from evo_robust.record.quantity import Quantity, quantity
 from evo_robust.record.view import View
-from evo_robust.style import EVALUATED, FRONT, Quantity, grid, heading, note, picture, quantity
+from evo_robust.style import EVALUATED, FRONT, PALE, dress, grid, heading, note, picture
 
 FEWEST = 10
 """Fewer networks tell nothing: a perfect rank order of three has p = 1/3, and tests for large samples call it 0."""
@@ -92,8 +93,8 @@ def draw_size(view: View, found: list[Correlation], path: Path) -> None:
 
 def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: Correlation) -> None:
     x, y = params.shown(view.column("params")), shown.shown(view.column(c.objective))
-    params.dress(axes, "x")
-    shown.dress(axes, "y")
+    dress(axes, "x", params)
+    dress(axes, "y", shown)
     axes.scatter(x, y, s=18, color=EVALUATED, alpha=0.7, lw=0, label="evaluated")
     axes.scatter(x[view.front], y[view.front], s=42, color=FRONT, edgecolor="white", lw=0.8, label="Pareto front")
     axes.margins(0.08)
@@ -102,4 +103,4 @@ def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: Correla
         spearman, pearson = signed(c.spearman), signed(c.pearson)
         figures = f"ρ = {spearman} ({p_text(c.spearman_p)}), r = {pearson} ({p_text(c.pearson_p)})"
     axes.set_title(f"{shown.words}: {c.verdict}", fontsize=11, pad=22)
-    axes.text(0, 1.02, figures, transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")
+    axes.text(0, 1.02, figures, transform=axes.transAxes, fontsize=9, color=PALE, va="bottom")

@@ -11,8 +11,8 @@ from evo_robust.plotting.compare import Standing
 from evo_robust.plotting.groups import LEAST, GroupStanding, best_of, p_value, smallest_p
 from evo_robust.plotting.size import Correlation
 from evo_robust.plotting.tables import SEARCH_TIME, Pair, Top, pair_sides
+from evo_robust.record.quantity import Quantity, quantity
 from evo_robust.record.view import COSTS, View
-from evo_robust.style import Quantity, quantity
 
 
 def front_table(view: View) -> Table:

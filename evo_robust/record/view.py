@@ -14,8 +14,8 @@ from evo_robust.objectives.cost import Flops
 from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import UserError
 from evo_robust.record.indicators import knee, objective_matrix
+from evo_robust.record.quantity import Quantity, is_share, quantity
 from evo_robust.record.reading import Run
-from evo_robust.style import Quantity, is_share, quantity
 
 COSTS = ("flops", "params")
 

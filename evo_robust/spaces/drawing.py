@@ -12,14 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
+from evo_robust.style import FRONT, INK, KNEE, PALE
+
 if TYPE_CHECKING:
     from evo_robust.spaces.nsga.codec import PhaseGraph
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart
-INK = "#222222"
-PALE = "#6b7780"
-NODE = "#0072B2"
-SKIP = "#D55E00"
+NODE, SKIP = FRONT, KNEE
 GROUND = "#f1f4f6"
 FRAME = "#c9d1d7"
 

@@ -28,10 +28,10 @@ from evo_robust.plotting import size, tables
 from evo_robust.plotting.progress import history
 from evo_robust.problem.value import Problem, problem_to_dict
 from evo_robust.record.indicators import hypervolume, hypervolume_curve, ideal_and_nadir, knee, nondominated, pick
+from evo_robust.record.quantity import quantity
 from evo_robust.record.reading import load_run
 from evo_robust.record.view import view_of
 from evo_robust.spaces.nsga.space import NSGAPhases
-from evo_robust.style import quantity
 
 SPACE = NSGAPhases(phases=2, nodes=3)
 NAMES = ("clean_error", "flops", "transfer_error", "params", "robust_error")

@@ -35,9 +35,9 @@ from evo_robust.networks.model_card import _objective_lines
 from evo_robust.objectives.base import Objective
 from evo_robust.parts.base import subclasses
 from evo_robust.plotting.compare import shown_columns
+from evo_robust.record.quantity import quantity
 from evo_robust.record.reading import Run, load_run
 from evo_robust.record.view import view_of
-from evo_robust.style import quantity
 
 UNITS = [
     (CleanError(), "fraction"),

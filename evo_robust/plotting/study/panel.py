@@ -10,7 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from evo_robust.analysis.relations import Relation
 from evo_robust.correlations import p_text, signed
-from evo_robust.style import EVALUATED, INK, KNEE, plain, quantity
+from evo_robust.record.quantity import quantity
+from evo_robust.style import EVALUATED, INK, KNEE, PALE, plain
 
 _COUNTS = ("parameters", "convolutions per cell")
 """Shown on a straight axis however wide their range is: the line of least squares is straight there."""
@@ -40,7 +41,7 @@ def scatter(axes: Axes, found: Relation, title: str, *, x_label: str | None = No
         axes.set_ylabel("clean − robust accuracy (points)" if gap else f"{found.y_name} (%)")
     axes.margins(0.08)
     axes.set_title(title, fontsize=11, pad=34, color=INK)
-    axes.text(0, 1.02, correlation_lines(found), transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")
+    axes.text(0, 1.02, correlation_lines(found), transform=axes.transAxes, fontsize=9, color=PALE, va="bottom")
 
 
 def correlation_lines(found: Relation) -> str:

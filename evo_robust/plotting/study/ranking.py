@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from evo_robust.analysis.ranking import Agreement, Ranking
 from evo_robust.correlations import signed
 from evo_robust.plotting.study.panel import networks
-from evo_robust.style import BASELINE, FRONT, INK, heading, note, picture
+from evo_robust.style import BASELINE, FRONT, INK, PALE, heading, note, picture
 
 _COLOURS = {"evaluation": FRONT, "size": BASELINE}
 _KINDS = {"evaluation": "measured by a run", "size": "known without training"}
@@ -36,7 +36,7 @@ def draw_ranking(found: Ranking, words: str, path: Path) -> None:
             axes.plot([], [], color="white", marker="d", mec=INK, ms=6, ls="", label="against each truth alone")
         for y, a in enumerate(main):
             _bar(axes, y, a, [b.kendall.tau for b in found.agreements if b.predictor is a.predictor and b is not a])
-        axes.axvline(0, color="#666666", lw=0.8)
+        axes.axvline(0, color=PALE, lw=0.8)
         if not math.isnan(found.ceiling):
             label = f"one truth against another ({signed(found.ceiling)})"
             axes.axvline(found.ceiling, color=INK, ls="--", lw=1.2, label=label)
@@ -54,7 +54,7 @@ def draw_ranking(found: Ranking, words: str, path: Path) -> None:
 def _bar(axes: Axes, y: int, found: Agreement, singles: Sequence[float]) -> None:
     k = found.kendall
     if math.isnan(k.tau):
-        axes.text(0.01, y, "– (all values equal)", va="center", color="#667077")
+        axes.text(0.01, y, "– (all values equal)", va="center", color=PALE)
         return
     axes.barh(y, k.tau, 0.62, color=_COLOURS[found.predictor.kind], alpha=0.85)
     axes.plot([k.low, k.high], [y, y], color=INK, lw=1.6, solid_capstyle="butt")
@@ -74,7 +74,7 @@ def draw_scores(found: Ranking, words: str, path: Path) -> None:
             axes = figure.add_subplot(rows, columns, k + 1)
             axes.scatter(_ranks(a.predictor.scores), truth, s=24, color=_COLOURS[a.predictor.kind], alpha=0.75, lw=0)
             axes.set_title(a.predictor.name, pad=20)
-            axes.text(0, 1.02, a.kendall.text, transform=axes.transAxes, fontsize=9, color="#555555", va="bottom")
+            axes.text(0, 1.02, a.kendall.text, transform=axes.transAxes, fontsize=9, color=PALE, va="bottom")
             axes.set_xlabel("rank it gives (1 = best)")
             if k % columns == 0:
                 axes.set_ylabel(f"true {words} (%)")

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from evo_robust.analysis.separation import FEW_EACH, SHARE, Separation
-from evo_robust.style import FRONT, KNEE, heading, note, picture
+from evo_robust.style import FRONT, KNEE, PALE, heading, note, picture
 
 MOST_BARS = 40
 """More weights than this do not fit: the strongest are drawn, the CSV file holds all."""
@@ -60,7 +60,7 @@ def _bars(axes: Axes, found: Separation) -> None:
     strongest = np.sort(np.argsort(-np.abs(found.weights), kind="stable")[:MOST_BARS])
     weights, names = found.weights[strongest], [found.names[i] for i in strongest]
     axes.bar(range(len(names)), weights, 0.8, color=np.where(weights > 0, FRONT, KNEE))
-    axes.axhline(0, color="#666666", lw=0.8)
+    axes.axhline(0, color=PALE, lw=0.8)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     axes.set_xlim(-0.8, len(names) - 0.2)
     axes.grid(axis="x", visible=False)
