@@ -28,7 +28,8 @@ def silent(_: str) -> None:
 class Progress:
     """Where a search stands after a generation.
 
-    The hypervolume is the share of the box from zero to a tenth beyond the first generation's worst values.
+    The hypervolume is the share of the run's own box that the front covers. The box goes from zero to a tenth beyond
+    the worst values of the first generation; ``hypervolume.json`` keeps it.
     """
 
     generation: int

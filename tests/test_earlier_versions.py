@@ -22,6 +22,7 @@ from evo_robust.networks.genotype import load_genotype
 from evo_robust.parts.base import Part, digest, is_base
 from evo_robust.problem.value import problem_files, scales
 from evo_robust.record.reading import load_run
+from evo_robust.record.view import view_of
 
 EARLIER = Path(__file__).parent / "data" / "earlier"
 RUNS = ("robnet", "roco", "racl")
@@ -66,6 +67,10 @@ def _keys(rows: list[dict[str, Any]]) -> set[tuple[str, str]]:
     return {(row["architecture"], row["fingerprint"]) for row in rows}
 
 
+def _volumes(folder: Path) -> list[str]:
+    return [line.split(",")[2] for line in (folder / "progress.csv").read_text().splitlines()[1:]]
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_read_as_it_was(earlier: Path, name: str) -> None:
     found = load_run(earlier / name)
@@ -78,6 +83,12 @@ def test_a_run_is_read_as_it_was(earlier: Path, name: str) -> None:
     assert type(found.problem.evaluator).__name__ == told["values"]["evaluator"]
 
 
+@pytest.mark.parametrize("name", RUNS)
+def test_a_hypervolume_is_what_it_was(earlier: Path, name: str) -> None:
+    last = (EARLIER / name / "progress.csv").read_text().splitlines()[-1].split(",")
+    assert view_of(load_run(earlier / name)).hypervolume == pytest.approx(float(last[2]), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", ["robnet", "roco"])
 def test_a_run_goes_on_with_what_it_had(earlier: Path, name: str) -> None:
     cache = _files(earlier / "cache")
@@ -87,6 +98,8 @@ def test_a_run_goes_on_with_what_it_had(earlier: Path, name: str) -> None:
     assert ledger.read_bytes() == old_bytes
     _go_on(earlier / name, 3)
     assert ledger.read_bytes().startswith(old_bytes)
+    assert (earlier / name / "hypervolume.json").is_file()
+    assert _volumes(earlier / name)[:2] == _volumes(EARLIER / name)
     new = load_run(earlier / name).evaluations[len(old) :]
     assert {row["generation"] for row in new} == {3}
     assert not _keys(new) & _keys(old), "evaluated again"

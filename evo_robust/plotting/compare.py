@@ -16,13 +16,13 @@ from evo_robust.plotting.groups import Group, GroupStanding, Spread
 from evo_robust.plotting.progress import (
     Curve,
     apart_note,
-    curves,
+    common_curves,
+    common_note,
     draw_curve,
     draw_steps,
     dress_volumes,
     history,
     mean_curve,
-    reference_note,
     zoom,
 )
 from evo_robust.plotting.tables import SEARCH_TIME, TOP, Top
@@ -30,6 +30,9 @@ from evo_robust.record.indicators import nondominated
 from evo_robust.record.quantity import Quantity, quantity
 from evo_robust.record.view import COSTS, View
 from evo_robust.style import INK, MARKERS, RUNS, dress, grid, heading, note, picture
+
+COMMON = "hypervolume in the common box"
+"""What a comparison's hypervolume is called: it is no run's own, and changes with the runs that are compared."""
 
 
 def shown_columns(views: Sequence[View], names: Sequence[str]) -> list[Quantity]:
@@ -137,14 +140,14 @@ def _draw_one_column(groups: Sequence[Group], shown: Quantity, path: Path, title
 
 
 def draw_hypervolumes(groups: Sequence[Group], names: Sequence[str], path: Path) -> None:
-    """Hypervolume over evaluations, one normalisation and reference point for all runs.
+    """Hypervolume over evaluations, in one box for all runs.
 
     Of a group of runs their mean is drawn, and each of them faint.
     """
     views = runs_of(groups)
     with picture(path, height=4.8) as figure:
         axes = figure.add_subplot()
-        volumes = curves(views, names)
+        volumes = common_curves(views, names)
         left = iter(volumes)
         for group, colour in zip(groups, itertools.cycle(RUNS), strict=False):
             own = [next(left) for _ in group.views]
@@ -152,11 +155,11 @@ def draw_hypervolumes(groups: Sequence[Group], names: Sequence[str], path: Path)
                 _draw_repeats(axes, group, own, colour, before=0.0)
             else:
                 draw_curve(axes, group.views[0], own[0], colour)
-        dress_volumes(axes)
+        dress_volumes(axes, f"{COMMON} (0 to 1)")
         zoom(axes, views, volumes)
         axes.legend(loc="lower right")
         axes.set_title(_question(groups), fontsize=12)
-        note(figure, reference_note(groups, names) + repeats_note(groups))
+        note(figure, common_note(groups, names) + repeats_note(groups))
 
 
 def _question(groups: Sequence[Group]) -> str:
@@ -186,13 +189,13 @@ def repeats_note(groups: Sequence[Group]) -> str:
 
 
 def write_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) -> None:
-    """The curves as CSV: run, evaluations, hypervolume, one line per value of :func:`history`."""
+    """The curves in the common box as CSV: run, evaluations, value, one line per value of :func:`history`."""
     rows = [
         [view.name, int(n), f"{volume:.8g}"]
-        for view, curve in zip(views, curves(views, names), strict=True)
+        for view, curve in zip(views, common_curves(views, names), strict=True)
         for n, volume in zip(curve.evaluations, curve.values, strict=True)
     ]
-    write_csv(path, ["run", "evaluations", "hypervolume"], rows)
+    write_csv(path, ["run", "evaluations", "common_box_hypervolume"], rows)
 
 
 def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path, groups: Sequence[Group]) -> None:
@@ -238,8 +241,9 @@ class Standing:
         run: its name.
         evaluations: its budget, failures counted.
         front: size of its front.
-        hypervolume: after all its evaluations.
-        at_equal_budget: after as many evaluations as the shortest run had.
+        own_hypervolume: in the run's own box, of all its objectives: what its search and its pictures tell.
+        common_box_hypervolume: in the box of this comparison, after all its evaluations.
+        common_box_at_equal_budget: the same after as many evaluations as the shortest run had.
         dominated: share of its front that a network of another run's front dominates.
         best: lowest value by column.
     """
@@ -247,8 +251,9 @@ class Standing:
     run: str
     evaluations: int
     front: int
-    hypervolume: float
-    at_equal_budget: float
+    own_hypervolume: float
+    common_box_hypervolume: float
+    common_box_at_equal_budget: float
     dominated: float
     best: dict[str, float]
 
@@ -258,13 +263,14 @@ def standings(views: Sequence[View], names: Sequence[str]) -> list[Standing]:
     budget = min(view.n_asked for view in views)
     fronts = [np.column_stack([view.column(name)[view.front] for name in names]) for view in views]
     found = []
-    volumes = curves(views, names)
+    volumes = common_curves(views, names)
     for k, view in enumerate(views):
         others = np.concatenate([F for i, F in enumerate(fronts) if i != k])
         beaten = [bool(((others <= f).all(axis=1) & (others < f).any(axis=1)).any()) for f in fronts[k]]
         best = {name: float(view.column(name).min()) for name in names}
         end, at_budget = float(volumes[k].values[-1]), float(volumes[k].at(budget))
-        found.append(Standing(view.name, view.n_asked, len(view.front), end, at_budget, float(np.mean(beaten)), best))
+        own = (view.name, view.n_asked, len(view.front), view.hypervolume)
+        found.append(Standing(*own, end, at_budget, float(np.mean(beaten)), best))
     return found
 
 
@@ -274,14 +280,16 @@ def group_standings(groups: Sequence[Group], found: Sequence[Standing]) -> list[
     result = []
     for group in groups:
         own = [by_run[view.name] for view in group.views]
-        end, early = ([getattr(s, key) for s in own] for key in ("hypervolume", "at_equal_budget"))
+        end, early = (
+            [getattr(s, key) for s in own] for key in ("common_box_hypervolume", "common_box_at_equal_budget")
+        )
         result.append(GroupStanding(group.name, Spread(np.array(end)), Spread(np.array(early))))
     return result
 
 
 def write_standings(found: Sequence[Standing], path: Path) -> None:
     """The comparison as CSV, values as recorded."""
-    fixed = ["run", "evaluations", "front", "hypervolume", "at_equal_budget", "dominated"]
+    fixed = [field.name for field in dataclasses.fields(Standing) if field.name != "best"]
     names = list(found[0].best)
     rows = [[*(getattr(s, key) for key in fixed), *(s.best[name] for name in names)] for s in found]
     write_csv(path, [*fixed, *(f"best_{name}" for name in names)], rows)

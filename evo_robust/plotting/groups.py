@@ -121,7 +121,7 @@ class GroupStanding:
 
     Attributes:
         name: of the group.
-        end: hypervolume of each run after all its evaluations.
+        end: hypervolume of each run in the common box, after all its evaluations.
         at_equal_budget: after as many evaluations as the shortest of all runs had.
     """
 
@@ -153,9 +153,10 @@ def best_of(found: Sequence[GroupStanding]) -> GroupStanding:
 
 
 def write_groups(found: Sequence[GroupStanding], path: Path) -> None:
-    """The groups as CSV: runs, hypervolume at equal budget and at the end, p against each other group."""
+    """The groups as CSV: runs, hypervolume in the common box at equal budget and at the end, p against others."""
     whats = ("mean", "sd", "min", "max")
-    header = ["group", "runs", *(f"equal_budget_{what}" for what in whats), *(f"end_{what}" for what in whats)]
+    ends = ("common_box_at_equal_budget", "common_box_hypervolume")
+    header = ["group", "runs", *(f"{end}_{what}" for end in ends for what in whats)]
     rows = []
     for group in found:
         row: list[object] = [group.name, group.n]

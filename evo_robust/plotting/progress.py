@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from evo_robust.plotting.groups import Group, alone
-from evo_robust.record.indicators import hypervolume_curve, ideal_and_nadir
+from evo_robust.record.indicators import common_box, hypervolume_curve
 from evo_robust.record.quantity import words
 from evo_robust.record.view import View, columns
 from evo_robust.style import FRONT, note, picture
@@ -74,44 +74,57 @@ def _points(view: View, names: Sequence[str]) -> tuple[list[dict[str, Any]], np.
     return [row for row, kept in zip(rows, whole, strict=True) if kept], F[whole]
 
 
-def curves(views: Sequence[View], names: Sequence[str]) -> list[Curve]:
-    """Hypervolume of the columns ``names`` over evaluations, one curve per run.
+def own_curve(view: View) -> Curve:
+    """Hypervolume of a run over its evaluations, in the run's own box: the values of ``progress.csv`` and between."""
+    return history(view, view.run.objectives, lambda F: hypervolume_curve(F, view.box))
 
-    All runs share one normalisation (best and worst over all of them) and one reference point, so the curves compare.
+
+def common_curves(views: Sequence[View], names: Sequence[str]) -> list[Curve]:
+    """Hypervolume of the columns ``names`` over evaluations, one curve per run, all in one box.
+
+    The box goes from the best to a tenth beyond the worst of all runs, so that the curves compare. With other runs
+    beside it a run has other values: they are no figures of the run itself.
     """
-    ideal, nadir = ideal_and_nadir(np.concatenate([_points(view, names)[1] for view in views]))
-    return [history(view, names, lambda F: hypervolume_curve(F, ideal, nadir)) for view in views]
+    box = common_box(np.concatenate([_points(view, names)[1] for view in views]))
+    return [history(view, names, lambda F: hypervolume_curve(F, box)) for view in views]
 
 
 def draw_hypervolume(view: View, path: Path) -> None:
-    """The hypervolume of one run over its evaluations, generations marked."""
-    curve = curves([view], view.run.objectives)[0]
+    """The hypervolume of one run over its evaluations, in its own box, generations marked."""
+    curve = own_curve(view)
     with picture(path, height=4.8) as figure:
         axes = figure.add_subplot()
         draw_curve(axes, view, curve, FRONT)
-        dress_volumes(axes)
+        dress_volumes(axes, "hypervolume (0 to 1)")
         zoom(axes, [view], [curve])
         for boundary in _generation_starts(view):
             axes.axvline(boundary, color="#dddddd", lw=0.8, zorder=0)
         axes.legend(loc="lower right")
-        axes.set_title("Progress: the share of objective space that the front covers", fontsize=12)
-        box = "The search's own figure (progress.csv) has another box, known when it begins."
-        inside = reference_note(alone([view]), view.run.objectives)
-        note(figure, f"{view.summary()}; grey lines: generations. {inside} {box}")
+        axes.set_title("Progress: how much of its box the front covers", fontsize=12)
+        note(figure, f"{view.summary()}; grey lines: generations. {own_note(view)}{apart_note(alone([view]))}")
+
+
+def own_note(view: View) -> str:
+    """What a run's own hypervolume is measured in."""
+    ends = ", ".join(
+        f"{q.words} {q.number(float(low))} to {q.text(float(high))}"
+        for q, low, high in zip(view.quantities(), view.box.ideal, view.box.reference, strict=True)
+    )
+    return f"The run's own box, fixed by its first generation (hypervolume.json): {ends}."
 
 
 def draw_curve(axes: Axes, view: View, curve: Curve, colour: str) -> None:
     """One run's curve as steps over the evaluations asked for, from nothing to the end of its budget."""
     x = np.concatenate([[0], curve.evaluations, [view.n_asked]])
     y = np.concatenate([[0.0], curve.values, curve.values[-1:]])
-    draw_steps(axes, view, x, y, colour, f"{view.name}: {y[-1]:.3f} after {view.n_asked}")
+    draw_steps(axes, view, x, y, colour, f"{view.name}: {y[-1]:.4f} after {view.n_asked}")
     axes.plot(x[-1], y[-1], "o", color=colour)
 
 
-def dress_volumes(axes: Axes) -> None:
+def dress_volumes(axes: Axes, label: str) -> None:
     """Labels and scales of hypervolume over evaluations."""
     axes.set_xlabel("evaluations")
-    axes.set_ylabel("hypervolume (1 = everything)")
+    axes.set_ylabel(label)
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.grid(axis="x", visible=False)
@@ -136,11 +149,11 @@ def zoom(axes: Axes, views: Sequence[View], volumes: Sequence[Curve]) -> None:
     axes.set_ylim(max(0.0, low - room), high + room)
 
 
-def reference_note(groups: Sequence[Group], names: Sequence[str]) -> str:
-    """What the hypervolume is measured in."""
-    where = "all runs" if sum(len(group.views) for group in groups) > 1 else "the run"
+def common_note(groups: Sequence[Group], names: Sequence[str]) -> str:
+    """What the hypervolume of a comparison is measured in."""
     what = ", ".join(words(name) for name in names)
-    return f"Share of the box from the best to a tenth beyond the worst of {where}: {what}.{apart_note(groups)}"
+    box = f"Common box: from the best to a tenth beyond the worst of all these runs: {what}."
+    return f"{box} Only for comparing them; a run's own figure is in its progress.csv.{apart_note(groups)}"
 
 
 def apart_note(groups: Sequence[Group], worse: str = "fall") -> str:

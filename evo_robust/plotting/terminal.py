@@ -14,12 +14,18 @@ from evo_robust.plotting.tables import SEARCH_TIME, Pair, Top, pair_sides
 from evo_robust.record.quantity import Quantity, quantity
 from evo_robust.record.view import COSTS, View
 
+COMMON_BOX = (
+    "Common box: from the best to a tenth beyond the worst of these runs; other runs beside them change it. "
+    "Own hypervolume: as the search and its progress.csv tell it, in the run's own box."
+)
+
 
 def front_table(view: View) -> Table:
     """The front: index, objectives, costs, what stands out; architectures are too wide for a terminal (front.csv)."""
     costs = [name for name in COSTS if name not in view.run.objectives]
     shown = view.quantities() + [quantity(n, view.unit(n), view.column(n)) for n in costs]
-    table = _table(f"Front of {view.name}: {view.summary()}", ["#"], shown)
+    title = f"Front of {view.name}: {view.summary()}, hypervolume {view.hypervolume:.4f}"
+    table = _table(title, ["#"], shown)
     table.add_column("stands out", overflow="fold")
     roles = view.roles()
     for i, position in enumerate(view.front):
@@ -42,23 +48,28 @@ def size_table(found: Sequence[Correlation]) -> Table:
 
 def standings_table(found: Sequence[Standing], shown: Sequence[Quantity]) -> Table:
     """How far each run came, and with how much."""
-    table = _table("Side by side (hypervolume on common columns, 1 = everything)", ["run"], [])
+    table = _table("Side by side", ["run"], [])
     budget = min(s.evaluations for s in found)
-    for name in ("evaluations", "front", "hypervolume", f"after {budget}", "of its front beaten"):
+    names = ("evaluations", "front", "in the common box", f"after {budget}", "of its front beaten", "own hypervolume")
+    for name in names:
         table.add_column(name, justify="right")
     for q in shown:
         table.add_column(f"lowest {q.label}", justify="right")
     for s in found:
         values = [q.number(s.best[q.name]) for q in shown]
-        table.add_row(s.run, str(s.evaluations), str(s.front), f"{s.hypervolume:.4f}", f"{s.at_equal_budget:.4f}",
-                      f"{s.dominated:.0%}", *values)  # fmt: skip
+        common = (f"{s.common_box_hypervolume:.4f}", f"{s.common_box_at_equal_budget:.4f}")
+        own = f"{s.own_hypervolume:.4f}"
+        table.add_row(s.run, str(s.evaluations), str(s.front), *common, f"{s.dominated:.0%}", own, *values)
+    table.caption, table.caption_justify = COMMON_BOX, "left"
     return table
 
 
 def groups_table(found: Sequence[GroupStanding], budget: int) -> Table:
     """How far the runs of each search came, and whether that may be chance."""
     best = best_of(found)
-    table = _table("Hypervolume of searches over seeds: mean ± standard deviation", ["search"], [])
+    table = _table(
+        "Hypervolume in the common box of all these runs, over seeds: mean ± standard deviation", ["search"], []
+    )
     tested = [g for g in found if g.n >= LEAST]
     longer = any((g.end.values != g.at_equal_budget.values).any() for g in found)
     names = ["runs", f"after {budget}", "lowest", "highest", *(["at the end", "lowest", "highest"] if longer else [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -12,8 +13,8 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from evo_robust.parts.base import UserError, nearest
 
-REFERENCE = 1.1
-"""Reference point of the hypervolume in every normalised objective: a tenth beyond the nadir."""
+BEYOND = 1.1
+"""How far the reference of a hypervolume lies from the ideal, where the worst value is 1: a tenth beyond it."""
 
 
 class HasFront(Protocol):
@@ -50,19 +51,61 @@ def normalise(F: np.ndarray, ideal: np.ndarray, nadir: np.ndarray) -> np.ndarray
     return (_points(F) - ideal) / np.where(width > 0, width, 1.0)
 
 
-def hypervolume(F: np.ndarray, ideal: np.ndarray, nadir: np.ndarray, ref: float = REFERENCE) -> float:
-    """Share in [0, 1] of the box from the ideal to ``ref`` (normalised) that ``F (n, m)`` dominates."""
-    F = normalise(F, ideal, nadir)
+@dataclasses.dataclass(frozen=True)
+class Box:
+    """What a hypervolume is a share of: everything better than the reference, as far as the ideal.
+
+    Attributes:
+        ideal: values ``(m,)`` that nothing is better than; a front with all of them at once covers 1.
+        reference: values ``(m,)``, larger in every objective; a point that is not better in all of them covers 0.
+
+    Raises:
+        ValueError: a reference that is not larger.
+    """
+
+    ideal: np.ndarray
+    reference: np.ndarray
+
+    def __post_init__(self) -> None:
+        """Check the ends."""
+        if not (self.reference > self.ideal).all():
+            raise ValueError(f"expected a reference above the ideal, got {self.reference} and {self.ideal}")
+
+
+def first_box(F: np.ndarray) -> Box:
+    """The box that a search keeps, by the objectives ``F (n, m)`` of its first generation, n ≥ 1.
+
+    It goes from zero to a tenth beyond the worst values: errors and costs cannot fall below zero. What can, such as a
+    logarithm, gets room of its own width below the best.
+    """
+    ideal, nadir = ideal_and_nadir(F)
+    return _box(np.where(ideal >= 0, 0.0, ideal - (nadir - ideal)), nadir)
+
+
+def common_box(F: np.ndarray) -> Box:
+    """The box in which several searches compare, from the best to a tenth beyond the worst of ``F (n, m)``, n ≥ 1."""
+    return _box(*ideal_and_nadir(F))
+
+
+def _box(ideal: np.ndarray, nadir: np.ndarray) -> Box:
+    width = nadir - ideal
+    # without any range, one unit, or what floats can tell from so large a number
+    width = np.where(width > 0, width, np.maximum(1.0, 2 * np.spacing(np.abs(ideal))))
+    return Box(ideal, ideal + BEYOND * width)
+
+
+def hypervolume(F: np.ndarray, box: Box) -> float:
+    """Share in [0, 1] of the box that ``F (n, m)`` dominates."""
+    F = normalise(F, box.ideal, box.reference)
     # a point beyond the reference dominates nothing of the box
-    F = F[F.max(axis=1) < ref]
+    F = F[F.max(axis=1) < 1.0]
     if len(F) == 0:
         return 0.0
-    m = F.shape[1]
     # the indicator takes the whole orthant below the reference: points below the ideal would exceed the box
-    return float(HV(ref_point=np.full(m, ref))(np.maximum(F, 0.0))) / ref**m
+    return float(HV(ref_point=np.ones(F.shape[1]))(np.maximum(F, 0.0)))
 
 
-def hypervolume_curve(F: np.ndarray, ideal: np.ndarray, nadir: np.ndarray, ref: float = REFERENCE) -> np.ndarray:
+def hypervolume_curve(F: np.ndarray, box: Box) -> np.ndarray:
     """Hypervolume ``(n,)`` after each of the points ``F (n, m)``, in their order; it never falls."""
     F = _points(F)
     archive, volumes, volume = F[:0], np.zeros(len(F)), 0.0
@@ -70,7 +113,7 @@ def hypervolume_curve(F: np.ndarray, ideal: np.ndarray, nadir: np.ndarray, ref: 
         # a point that the archive weakly dominates adds nothing: most of a search's points, so most steps are free
         if not (archive <= point).all(axis=1).any():
             archive = np.vstack([archive[~(point <= archive).all(axis=1)], point])
-            volume = max(volume, hypervolume(archive, ideal, nadir, ref))
+            volume = max(volume, hypervolume(archive, box))
         volumes[i] = volume
     return volumes
 

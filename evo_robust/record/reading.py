@@ -29,7 +29,8 @@ from evo_robust.parts.strict_json import (
     shown,
 )
 from evo_robust.problem.value import Problem, missing_of, problem_from_dict
-from evo_robust.record.indicators import nondominated, objective_matrix
+from evo_robust.record.box import box_of
+from evo_robust.record.indicators import Box, nondominated, objective_matrix
 from evo_robust.spaces.base import SearchSpace
 
 SCHEMA = 1
@@ -113,6 +114,7 @@ class Run:
         objectives: their names, in declared order.
         missing: what of the problem could not be read, in words: parts of the user's own whose file was not run. Such
             a run can be listed and drawn, and not exported. None where it is whole.
+        box: what its hypervolume is a share of; None while nothing has figures.
     """
 
     folder: Path
@@ -122,6 +124,7 @@ class Run:
     front: list[dict[str, Any]]
     objectives: list[str]
     missing: str | None = None
+    box: Box | None = None
 
     def ok(self) -> list[dict[str, Any]]:
         """Rows with figures that meet the constraints."""
@@ -234,7 +237,8 @@ def load_run(folder: str | Path, *, trust: bool = False) -> Run:
     rows, _ = read_ledger(folder / LEDGER_FILE, None if problem.space.stand_in else problem.space)
     names = [o.name for o in problem.objectives]
     _check_rows(rows, problem, folder / LEDGER_FILE)
-    return Run(folder, info, problem, rows, front_of(rows, names), names, missing)
+    box = box_of(folder, [row for row in rows if usable(row)], names)
+    return Run(folder, info, problem, rows, front_of(rows, names), names, missing, box)
 
 
 def _check_rows(rows: Sequence[Mapping[str, Any]], problem: Problem, path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from evo_robust.objectives.cost import Flops
 from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import UserError
-from evo_robust.record.indicators import knee, objective_matrix
+from evo_robust.record.indicators import Box, hypervolume, knee, objective_matrix
 from evo_robust.record.quantity import Quantity, is_share, quantity
 from evo_robust.record.reading import Run
 
@@ -56,6 +56,17 @@ class View:
     def n_earlier(self) -> int:
         """Usable evaluations that do not compare with the front: measured with earlier weights or settings."""
         return self.n_asked - self.n_failed - len(self.rows)
+
+    @property
+    def box(self) -> Box:
+        """What the run's hypervolume is a share of."""
+        assert self.run.box is not None, "a run with a front has figures"
+        return self.run.box
+
+    @property
+    def hypervolume(self) -> float:
+        """Of the front, in the run's own box: as the search's last line and ``progress.csv`` tell it."""
+        return hypervolume(self.F[self.front], self.box)
 
     @property
     def changing(self) -> str:

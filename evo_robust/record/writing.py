@@ -21,7 +21,8 @@ from evo_robust.files import make_folder, naming, write_csv, write_json
 from evo_robust.parts.base import UserError, changed, dotted
 from evo_robust.problem.value import Problem, missing_of, problem_from_dict
 from evo_robust.progress import Progress
-from evo_robust.record.indicators import hypervolume, ideal_and_nadir, objective_matrix
+from evo_robust.record.box import box_of, keep_box, kept_box
+from evo_robust.record.indicators import Box, hypervolume, objective_matrix
 from evo_robust.record.reading import (
     DERIVED_FILE,
     IMAGES,
@@ -99,7 +100,7 @@ class Record:
         self._past: dict[int, float] = {}
         self._progress: list[list[Any]] = []
         self._derived: list[list[Any]] = []
-        self._scale: tuple[np.ndarray, np.ndarray] | None = None
+        self._box: Box | None = None
         self._ledger: Any = None
         self._good = 0  # bytes of the ledger's whole lines
         self._begun = False
@@ -152,6 +153,7 @@ class Record:
         self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
         self._ids = {row["id"]: row["architecture"] for row in rows}
         self._past = past_seconds(self.folder / PROGRESS_FILE)
+        self._box = kept_box(self.folder, self.names)
         if not path.exists():  # first, so that the folder is known as this search's whatever fails next
             write_json(path, self._info)
             self._begun = True
@@ -306,7 +308,7 @@ class Record:
             os.fsync(self._ledger.fileno())
         front = front_of(self.rows, self.names)
         seconds = max(seconds, self._past.get(generation, 0.0))
-        volume = self._hypervolume(objective_matrix(front, self.names))
+        volume = self._hypervolume(front)
         self._progress.append([generation, len(self.rows), f"{volume:.6g}", len(front), round(seconds, 2)])
         header = ["generation", "evaluations", "hypervolume", "front", "seconds"]
         write_csv(self.folder / PROGRESS_FILE, header, self._progress)
@@ -325,15 +327,16 @@ class Record:
         row = next((row for row in present if row["architecture"] == architecture), None)
         return [row["objectives"].get(name, "") if row else "" for name in self.names]
 
-    def _hypervolume(self, front: np.ndarray) -> float:
-        """In the scale that the first generation with figures sets, so that a generation's value never changes."""
-        if len(front) == 0:
+    def _hypervolume(self, front: Sequence[dict[str, Any]]) -> float:
+        """In the box that the first generation with figures sets, so that a generation's value never changes."""
+        if not front:
             return 0.0
-        if self._scale is None:
-            ideal, nadir = ideal_and_nadir(objective_matrix([r for r in self.rows if usable(r)], self.names))
-            # errors and costs cannot fall below zero; what can (a logarithm) gets room of its own width
-            self._scale = np.where(ideal >= 0, 0.0, ideal - (nadir - ideal)), nadir
-        return hypervolume(front, *self._scale)
+        if self._box is None:
+            box = box_of(self.folder, [row for row in self.rows if usable(row)], self.names)
+            assert box is not None, "a front has figures"
+            keep_box(self.folder, self.names, box)
+            self._box = box
+        return hypervolume(objective_matrix(front, self.names), self._box)
 
     def past_seconds(self, generation: int) -> float:
         """Seconds that earlier runs had spent when ``generation`` ended, 0 if none got there."""

@@ -27,7 +27,7 @@ from evo_robust.parts.base import UserError
 from evo_robust.plotting import size, tables
 from evo_robust.plotting.progress import history
 from evo_robust.problem.value import Problem, problem_to_dict
-from evo_robust.record.indicators import hypervolume, hypervolume_curve, ideal_and_nadir, knee, nondominated, pick
+from evo_robust.record.indicators import Box, common_box, hypervolume, hypervolume_curve, knee, nondominated, pick
 from evo_robust.record.quantity import quantity
 from evo_robust.record.reading import load_run
 from evo_robust.record.view import view_of
@@ -130,27 +130,27 @@ def dominated(F, f):
 @settings(max_examples=60, deadline=None)
 def test_front_and_curve_agree_with_their_definitions(F):
     assert nondominated(F).tolist() == [i for i, f in enumerate(F) if not dominated(F, f)]
-    bounds = ideal_and_nadir(F)
-    curve = hypervolume_curve(F, *bounds)
-    assert curve == pytest.approx([hypervolume(F[: i + 1], *bounds) for i in range(len(F))])
+    box = common_box(F)
+    curve = hypervolume_curve(F, box)
+    assert curve == pytest.approx([hypervolume(F[: i + 1], box) for i in range(len(F))])
     assert (np.diff(curve) >= 0).all()
-    assert curve[-1] == pytest.approx(hypervolume(F[nondominated(F)], *bounds))
+    assert curve[-1] == pytest.approx(hypervolume(F[nondominated(F)], box))
     assert 0 <= knee(F) < len(F)
 
 
 def test_hypervolume_by_hand():
-    ideal, nadir = np.zeros(2), np.array([10.0, 2.0])
-    assert hypervolume(np.array([[0.0, 0.0]]), ideal, nadir) == pytest.approx(1.0)
-    # two points at (.5, 0) and (0, .5) of the box: all of 1.1 x 1.1 but the .5 x .5 corner
+    box = Box(np.zeros(2), np.array([11.0, 2.2]))
+    assert hypervolume(np.array([[0.0, 0.0]]), box) == pytest.approx(1.0)
+    # all of 11 x 2.2 but a corner that neither of the two points dominates
     F = np.array([[5.0, 0.0], [0.0, 1.0]])
-    assert hypervolume(F, ideal, nadir) == pytest.approx((1.1**2 - 0.25) / 1.1**2)
-    assert hypervolume(np.array([[12.0, 0.0]]), ideal, nadir) == 0.0
-    assert hypervolume(np.array([[-5.0, -5.0]]), ideal, nadir) == pytest.approx(1.0)
-    assert hypervolume(np.zeros((0, 2)), ideal, nadir) == 0.0
+    assert hypervolume(F, box) == pytest.approx(1 - 5.0 * 1.0 / (11.0 * 2.2))
+    assert hypervolume(np.array([[12.0, 0.0]]), box) == hypervolume(np.array([[11.0, 0.0]]), box) == 0.0
+    assert hypervolume(np.array([[-5.0, -5.0]]), box) == pytest.approx(1.0)
+    assert hypervolume(np.zeros((0, 2)), box) == 0.0
     with pytest.raises(ValueError, match="finite"):
-        hypervolume(np.array([[np.nan, 0.0]]), ideal, nadir)
+        hypervolume(np.array([[np.nan, 0.0]]), box)
     with pytest.raises(ValueError, match="at least one point"):
-        ideal_and_nadir(np.zeros((0, 2)))
+        common_box(np.zeros((0, 2)))
 
 
 def test_knee_is_the_bend():
@@ -355,10 +355,10 @@ def test_hypervolume_of_several_runs_shares_one_scale(pair, tmp_path):
     plot.draw_comparison(pair, tmp_path / "both")
     found = {r["run"]: r for r in rows_of(tmp_path / "both" / "compare_table.csv")}
     columns = [[[v[n] for n in NAMES[:3]] for v in run] for run in (A, B)]
-    bounds = ideal_and_nadir(np.array(columns[0] + columns[1]))
+    box = common_box(np.array(columns[0] + columns[1]))
     for name, F in zip("ab", columns, strict=True):
-        assert float(found[name]["hypervolume"]) == pytest.approx(hypervolume(np.array(F), *bounds))
-    assert float(found["a"]["at_equal_budget"]) <= float(found["a"]["hypervolume"])
+        assert float(found[name]["common_box_hypervolume"]) == pytest.approx(hypervolume(np.array(F), box))
+    assert float(found["a"]["common_box_at_equal_budget"]) <= float(found["a"]["common_box_hypervolume"])
     # b's .15 at 5e6 is beaten by a's .10 at 4e6; of a nothing is beaten but .40 at 1e6 costs less than b's .30
     assert float(found["b"]["dominated"]) == 0.5 and float(found["a"]["dominated"]) == 0.0
 
@@ -374,16 +374,16 @@ def test_generations_that_do_not_compare_have_a_value_each(tmp_path, capsys):
     assert plot.main([f"run={changed},{steady}", f"out={out}"]) == 0
     usable = [i for i in range(1, 23) if i != 3]
     F = np.array([[v.get(name, np.nan) for name in NAMES[:3]] for v in values])
-    bounds = ideal_and_nadir(F[usable])
+    box = common_box(F[usable])
     parts = [[i for i in usable if first <= i < end] for first, end in ((0, 8), (12, 16), (12, 24))]
-    expected = [hypervolume(F[part][nondominated(F[part])], *bounds) for part in parts]
+    expected = [hypervolume(F[part][nondominated(F[part])], box) for part in parts]
     assert expected[1] < expected[0], "the figures of this test fall"
     found = [r for r in rows_of(out / "compare_hypervolume.csv") if r["run"] == "changed"]
     assert [int(r["evaluations"]) for r in found] == [8, 16, 24]
-    assert [float(r["hypervolume"]) for r in found] == pytest.approx(expected)
+    assert [float(r["common_box_hypervolume"]) for r in found] == pytest.approx(expected)
     table = {r["run"]: r for r in rows_of(out / "compare_table.csv")}
-    assert float(table["changed"]["at_equal_budget"]) == pytest.approx(expected[0])
-    assert float(table["changed"]["hypervolume"]) == pytest.approx(expected[2])
+    assert float(table["changed"]["common_box_at_equal_budget"]) == pytest.approx(expected[0])
+    assert float(table["changed"]["common_box_hypervolume"]) == pytest.approx(expected[2])
     assert len(rows_of(out / "compare_hypervolume.csv")) == 3 + 10
     check_picture(out / "compare_hypervolume.png")
     capsys.readouterr()

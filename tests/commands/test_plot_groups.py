@@ -16,7 +16,7 @@ from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.plotting import compare
 from evo_robust.plotting.groups import GroupStanding, Spread, _common_name, best_of, groups_of, p_value, smallest_p
-from evo_robust.plotting.progress import Curve, curves, mean_curve
+from evo_robust.plotting.progress import Curve, common_curves, mean_curve
 from evo_robust.record.indicators import nondominated
 from evo_robust.record.reading import load_run
 from evo_robust.record.view import names_of, view_of
@@ -132,25 +132,31 @@ def test_searches_over_seeds(tmp_path, capsys, legends, m):
     for name in ("fronts", "hypervolume", "top"):
         check_picture(out / f"compare_{name}.png")
     views = views_of(runs)
-    ends = [curve.values[-1] for curve in curves(views, NAMES[:m])]
-    early = [curve.at(22) for curve in curves(views, NAMES[:m])]
+    ends = [curve.values[-1] for curve in common_curves(views, NAMES[:m])]
+    early = [curve.at(22) for curve in common_curves(views, NAMES[:m])]
     table = {row["group"]: row for row in rows_of(out / "compare_groups.csv")}
     assert [(name, row["runs"]) for name, row in table.items()] == [("search", "3"), ("random", "3"), ("other", "1")]
-    assert float(table["search"]["end_mean"]) == pytest.approx(np.mean(ends[:3]))
-    assert float(table["random"]["end_sd"]) == pytest.approx(np.std(ends[3:6], ddof=1))
-    assert float(table["random"]["equal_budget_max"]) == pytest.approx(max(early[3:6]))
-    assert table["other"]["end_sd"] == table["other"]["p_search"] == table["search"]["p_search"] == ""
+    assert float(table["search"]["common_box_hypervolume_mean"]) == pytest.approx(np.mean(ends[:3]))
+    assert float(table["random"]["common_box_hypervolume_sd"]) == pytest.approx(np.std(ends[3:6], ddof=1))
+    assert float(table["random"]["common_box_at_equal_budget_max"]) == pytest.approx(max(early[3:6]))
+    assert (
+        table["other"]["common_box_hypervolume_sd"] == table["other"]["p_search"] == table["search"]["p_search"] == ""
+    )
     assert table["search"]["p_random"] == table["random"]["p_search"] != ""
     assert legends[1] == [
         f"search, 3 seeds: {np.mean(ends[:3]):.3f} ± {np.std(ends[:3], ddof=1):.3f}",
         f"random, 3 seeds: {np.mean(ends[3:6]):.3f} ± {np.std(ends[3:6], ddof=1):.3f}",
-        f"other: {ends[6]:.3f} after 24",
+        f"other: {ends[6]:.4f} after 24",
     ]
     assert len(legends[0]) == len(legends[2]) == 3
     assert [row["run"] for row in rows_of(out / "compare_table.csv")] == [view.name for view in views]
     text = capsys.readouterr().out
     assert "note: unequal budgets: search 24 evaluations, random 22 to 24 evaluations, other 24 evaluations" in text
-    assert "Hypervolume of searches over seeds" in text and "Mann–Whitney" in text and "compare_groups.csv" in text
+    assert (
+        "Hypervolume in the common box of all these runs, over seeds" in text
+        and "Mann–Whitney" in text
+        and "compare_groups.csv" in text
+    )
 
 
 def test_one_search_over_seeds(tmp_path, capsys):

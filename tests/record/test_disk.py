@@ -149,7 +149,8 @@ def test_whatever_write_fails_nothing_is_lost(tmp_path: Path, monkeypatch: pytes
         assert rows(folder) == rows(straight)
         for name in ("front.json", "front.csv"):
             assert (folder / name).read_bytes() == (straight / name).read_bytes()
-    assert named == ["problem.json", *2 * [*6 * ["evaluations.jsonl"], "progress.csv", "front.csv", "front.json"]]
+    generation = [*6 * ["evaluations.jsonl"], "progress.csv", "front.csv", "front.json"]
+    assert named == ["problem.json", *generation[:6], "hypervolume.json", *generation[6:], *generation]
 
 
 def test_a_line_without_room_is_taken_back_and_written_later(tmp_path: Path) -> None:
