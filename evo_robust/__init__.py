@@ -14,18 +14,9 @@ from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Attack, Threat
 from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
 from evo_robust.attacks.level.attack import CMAES, DE
-from evo_robust.data.sets import (
-    CIFAR10,
-    CIFAR100,
-    MNIST,
-    SVHN,
-    Augment,
-    DataSet,
-    Digits,
-    FashionMNIST,
-    ImageNet,
-    TinyImageNet,
-)
+from evo_robust.data.base import DataSet
+from evo_robust.data.images import Augment
+from evo_robust.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST, ImageNet, TinyImageNet
 from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
 from evo_robust.estimators import WA, A, E, EMinus, LossTraining, NoiseTraining, SearchLoss, Strengths
 from evo_robust.evaluators.base import Evaluator
@@ -33,16 +24,18 @@ from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.gradients import ArchitectureGradient, Confidence, EstimatedLoss, SupernetLoss
-from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, LogConstraint, LogGate, Objective
+from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.confidence import LipschitzConfidence
+from evo_robust.objectives.constraints import Constraint, Gate, LogConstraint, LogGate
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.objectives.fsp import FSPDistance
 from evo_robust.objectives.lipschitz import LipschitzBound
 from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.objectives.transfer import TransferError
-from evo_robust.problem.value import Problem, load
+from evo_robust.problem.files import load
+from evo_robust.problem.value import Problem
 from evo_robust.search import search
 from evo_robust.spaces import DARTS, OPERATIONS, NSGAPhases, RobNet, SearchSpace
 from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard

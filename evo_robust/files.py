@@ -82,6 +82,11 @@ def naming(path: Path, *stand_ins: Path) -> Iterator[None]:
         raise
 
 
+def cache_folder() -> Path:
+    """Folder of what later runs reuse: ``EVO_ROBUST_CACHE`` or ``~/.cache/evo_robust``; it may not exist yet."""
+    return Path(os.environ.get("EVO_ROBUST_CACHE") or "~/.cache/evo_robust").expanduser().absolute()
+
+
 def check_cache(cache: Path) -> None:
     """Say beforehand that nothing can be kept for later runs.
 

@@ -19,11 +19,12 @@ from evo_robust.adversarial_set.making import FILES, AdversarialSet
 from evo_robust.attacks.base import Attack
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.commands.cli import HelpRequested, command, make, refuse_nothing, split
+from evo_robust.data.base import DataSet
 from evo_robust.data.checks import remarks
 from evo_robust.data.images import Images
-from evo_robust.data.sets import DATA_SETS, DataSet, cache_folder
+from evo_robust.data.sets import DATA_SETS
 from evo_robust.device import choose_device
-from evo_robust.files import check_cache, make_folder, write_csv, write_json, write_tensors
+from evo_robust.files import cache_folder, check_cache, make_folder, write_csv, write_json, write_tensors
 from evo_robust.final_training.pictures import draw_curve, draw_training
 from evo_robust.final_training.settings import (
     RESULT_FILE,

@@ -16,7 +16,8 @@ from evo_robust.parts.paths import refuse_odd_path
 from evo_robust.parts.plain import message
 from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
-from evo_robust.problem.value import Problem, find, load, own_source, problem_files, scales, summary
+from evo_robust.problem.files import find, load, own_source, problem_files, scales, summary
+from evo_robust.problem.value import Problem
 from evo_robust.progress import Printed, output
 from evo_robust.record.reading import Run
 from evo_robust.record.view import view_of

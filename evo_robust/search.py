@@ -13,8 +13,9 @@ from evo_robust.clusters import choose_staff
 from evo_robust.data.checks import remarks
 from evo_robust.device import choose_device, choose_workers
 from evo_robust.parts.base import UserError
+from evo_robust.problem.files import problem_to_dict, refuse_while_reading
 from evo_robust.problem.sources import source_of
-from evo_robust.problem.value import Problem, problem_to_dict, refuse_while_reading
+from evo_robust.problem.value import Problem
 from evo_robust.progress import Reporter, Silent
 from evo_robust.record.reading import IMAGES, Run, load_run
 from evo_robust.record.writing import Record, library_versions, with_images

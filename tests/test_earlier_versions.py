@@ -20,7 +20,7 @@ import evo_robust
 from evo_robust import Context, Problem, export, run
 from evo_robust.networks.genotype import load_genotype
 from evo_robust.parts.base import Part, digest, is_base
-from evo_robust.problem.value import problem_files, scales
+from evo_robust.problem.files import problem_files, scales
 from evo_robust.record.reading import load_run
 from evo_robust.record.view import view_of
 

@@ -29,9 +29,10 @@ from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.evolution import NSGA2, NSGA3
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data.sets import Digits
-from evo_robust.objectives.base import Constraint
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.parts.base import UserError
-from evo_robust.problem.value import Problem, load
+from evo_robust.problem.files import load
+from evo_robust.problem.value import Problem
 from evo_robust.record.reading import Run, load_run, read_ledger
 from evo_robust.record.writing import Record
 from evo_robust.search import search

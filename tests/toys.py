@@ -11,7 +11,8 @@ import numpy as np
 from torch import nn
 
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
-from evo_robust.objectives.base import Constraint, Context, Objective
+from evo_robust.objectives.base import Context, Objective
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.parts.base import WHERE, digest
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
 

@@ -23,7 +23,8 @@ from torch import nn
 
 from evo_robust.adversarial_set.samples import AdversarialImages, Row, Samples
 from evo_robust.attacks.level.attack import CMAES, LevelAttack, LevelNorm
-from evo_robust.data.sets import DataSet, Images
+from evo_robust.data.base import DataSet
+from evo_robust.data.images import Images
 from evo_robust.device import fixed_threads
 from evo_robust.files import former_digests, only_one, read_tensors, stored_checksum, whole_file, write_tensors
 from evo_robust.inference.predictions import clean_error, correct_mask

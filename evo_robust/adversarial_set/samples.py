@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from evo_robust.data.sets import Images
+from evo_robust.data.images import Images
 from evo_robust.files import read_tensors, whole_file, write_tensors
 from evo_robust.parts.base import UserError
 

@@ -11,7 +11,8 @@ import numpy as np
 from pymoo.core.problem import Problem as PymooProblem
 
 from evo_robust.evaluators.base import Evaluation, Session, Status
-from evo_robust.objectives.base import Constraint, Objective
+from evo_robust.objectives.base import Objective
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.parts.base import UserError
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 

@@ -18,8 +18,7 @@ import chz
 from chz.blueprint import _entrypoint
 
 from evo_robust import signals
-from evo_robust.data.sets import cache_folder
-from evo_robust.files import FULL
+from evo_robust.files import FULL, cache_folder
 from evo_robust.parts.base import UserError, nearest
 from evo_robust.parts.paths import LONGEST_PATH
 from evo_robust.parts.plain import message, read, shortened

@@ -13,13 +13,8 @@ import chz
 
 from evo_robust.data.checks import check_parts, check_splits
 from evo_robust.data.images import Augment, Images, Splits
-from evo_robust.files import FULL
+from evo_robust.files import FULL, cache_folder
 from evo_robust.parts.base import WHERE, Part, UserError, digest, is_ours
-
-
-def cache_folder() -> Path:
-    """Folder of what later runs reuse: ``EVO_ROBUST_CACHE`` or ``~/.cache/evo_robust``; it may not exist yet."""
-    return Path(os.environ.get("EVO_ROBUST_CACHE") or "~/.cache/evo_robust").expanduser().absolute()
 
 
 def data_folder(root: str | None = None) -> Path:

@@ -11,32 +11,13 @@ import chz
 import numpy as np
 import torch
 
-from evo_robust.data.base import DataSet, _load, cache_folder, data_folder
+from evo_robust.data.base import DataSet, data_folder
 from evo_robust.data.checks import check_arrays
 from evo_robust.data.idx import idx_bytes, read_idx
 from evo_robust.data.image_folders import LAYOUT, class_names, decoded, stamp_of
-from evo_robust.data.images import Augment, Images, Splits, batches, stratified_order
+from evo_robust.data.images import Augment, Images, stratified_order
+from evo_robust.files import cache_folder
 from evo_robust.parts.base import UserError
-
-__all__ = [
-    "CIFAR10",
-    "CIFAR100",
-    "DATA_SETS",
-    "MNIST",
-    "SVHN",
-    "Augment",
-    "DataSet",
-    "Digits",
-    "FashionMNIST",
-    "ImageNet",
-    "Images",
-    "Splits",
-    "TinyImageNet",
-    "_load",
-    "batches",
-    "cache_folder",
-    "data_folder",
-]
 
 Arrays = tuple[np.ndarray, np.ndarray]
 """Images uint8 ``(n, c, h, w)`` and labels ``(n,)``."""

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 
 import chz
 
-from evo_robust.data.sets import DataSet
-from evo_robust.objectives.base import Constraint, Context, Objective
+from evo_robust.data.base import DataSet
+from evo_robust.objectives.base import Context, Objective
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.objectives.figures import as_json, one_number, printable
 from evo_robust.parts.base import Part
 from evo_robust.spaces.base import Architecture, SearchSpace

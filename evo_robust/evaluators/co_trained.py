@@ -17,14 +17,15 @@ from typing import ClassVar, Protocol
 import chz
 from torch import Tensor
 
+from evo_robust.data.base import DataSet
 from evo_robust.data.images import Images
-from evo_robust.data.sets import DataSet
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.evaluators.pool import PoolSession
 from evo_robust.files import DamagedFile, read_tensors, stored_checksum, write_csv, write_tensors
-from evo_robust.objectives.base import Constraint, Context, Objective
+from evo_robust.objectives.base import Context, Objective
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.parts.base import UserError, digest, refuse_unless, seed_from
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Path as NetworkPath

@@ -14,7 +14,8 @@ import chz
 import numpy as np
 
 from evo_robust.files import write_json
-from evo_robust.objectives.base import Constraint, Context, Gate, Objective
+from evo_robust.objectives.base import Context, Objective
+from evo_robust.objectives.constraints import Constraint, Gate
 from evo_robust.parts.base import UserError, seed_from
 from evo_robust.parts.strict_json import parse_json
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace

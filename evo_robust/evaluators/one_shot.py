@@ -11,8 +11,8 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.data.images import Augment
-from evo_robust.data.sets import DataSet, Splits
+from evo_robust.data.base import DataSet
+from evo_robust.data.images import Augment, Splits
 from evo_robust.device import choose_device
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed
 from evo_robust.evaluators.pool import PooledEvaluator, Stage

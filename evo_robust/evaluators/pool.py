@@ -23,7 +23,8 @@ from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_s
 from evo_robust.evaluators.gates import with_limits
 from evo_robust.evaluators.time_limit import within
 from evo_robust.evaluators.untouched import torch_settings
-from evo_robust.objectives.base import Candidate, Constraint, Context, Gate, Objective
+from evo_robust.objectives.base import Candidate, Context, Objective
+from evo_robust.objectives.constraints import Constraint, Gate
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.objectives.figures import flat, one_number
 from evo_robust.parts.base import WHERE, UserError, digest, seed_from

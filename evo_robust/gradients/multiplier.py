@@ -36,7 +36,7 @@ class Confidence(Part):
 
     What is calibrated is λ* of mixtures of all operations on all edges. Architectures have two inputs per node, and
     sums of fewer terms: theirs lies below, and a constraint on them needs a λ* of their own
-    (:class:`evo_robust.objectives.base.LogGate` of ``LipschitzConfidence``).
+    (:class:`evo_robust.objectives.constraints.LogGate` of ``LipschitzConfidence``).
     """
 
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import GradientAttack
-from evo_robust.data.sets import batches
+from evo_robust.data.images import batches
 from evo_robust.distributions.base import Distribution, Sampler
 from evo_robust.distributions.log_normal import LogNormal
 from evo_robust.evaluators.co_trained import CoTraining

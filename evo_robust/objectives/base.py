@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.data.images import Images
-from evo_robust.data.sets import DataSet, Splits
+from evo_robust.data.base import DataSet
+from evo_robust.data.images import Images, Splits
 from evo_robust.files import mapped_tensors
 from evo_robust.inference.predictions import correct_mask
 from evo_robust.parts.base import Part, seed_from
@@ -193,100 +192,3 @@ class Objective(Part, abc.ABC):
     @abc.abstractmethod
     def measure(self, candidate: Candidate) -> float:
         """The objective's value; may add to ``candidate.figures``."""
-
-
-@chz.chz
-class Constraint(Part):
-    """An objective that must not exceed a limit: reaches pymoo as G = value/limit − 1 ≤ 0."""
-
-    limit_needed: ClassVar[bool] = True
-    logarithmic: ClassVar[bool] = False
-    """Whether value and limit are logarithms, of any sign: G is their difference then."""
-
-    of: Objective = chz.field(doc="what is limited")
-    at_most: float | None = chz.field(doc="largest allowed value, in the objective's unit; > 0, of a logarithm any")
-
-    @chz.validate
-    def _positive(self) -> None:
-        if self.limit_needed and (self.at_most is None or not self.at_most > 0):
-            raise ValueError(f"expected constraint at_most > 0, got {self.at_most}")
-
-    @property
-    def name(self) -> str:
-        """Column name."""
-        return f"{self.of.name}_at_most"
-
-    def violation(self, value: float) -> float:
-        """G of a measured value: ≤ 0 when the constraint holds (relative, so that constraints compare)."""
-        if self.at_most is None:
-            raise ValueError(f"{self.name}: expected a limit, which a search finds when it starts")
-        return value - self.at_most if self.logarithmic else value / self.at_most - 1.0
-
-    def allows(self, limit: float) -> bool:
-        """Whether something can be held to this limit."""
-        return math.isfinite(limit) if self.logarithmic else limit > 0
-
-
-@chz.chz
-class LogConstraint(Constraint):
-    """A limit of a logarithm: G = value − limit, both of any sign, is ln of how many times the limit is exceeded.
-
-    RACL's constraint for an architecture is ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)``: G = µ + Φ⁻¹(η)σ
-    − ln λ* (Dong et al., 2020, eq. 15). Where weights are trained with the search, :class:`LogGate` finds the λ*.
-    """
-
-    limit_needed: ClassVar[bool] = False
-    logarithmic: ClassVar[bool] = True
-
-    @chz.validate
-    def _given(self) -> None:
-        if self.at_most is None or not self.allows(self.at_most):
-            raise ValueError(f"expected a finite number as constraint at_most, got {self.at_most}")
-
-
-@chz.chz
-class Gate(Constraint):
-    """A constraint on the network with inherited weights: what exceeds its limit is rejected before finetuning.
-
-    The limit is a quantile of what random architectures of the space reach, all measured with inherited weights (and
-    recalibrated statistics) when a search starts; where weights are trained with the search, in every generation anew,
-    always the same architectures. Only evaluators that inherit weights have gates. RobNet rejects
-    cell-free networks of high FSP distance (Guo et al., CVPR 2020, §3.5), at a threshold that the paper does not tell.
-    """
-
-    limit_needed: ClassVar[bool] = False
-
-    at_most: float | None = chz.field(
-        default=None,
-        doc="largest allowed value, > 0, of a LogGate any; the quantile over random architectures when not given",
-    )
-    quantile: float = chz.field(default=0.5, doc="share of random architectures that would pass, in (0,1)")
-    sample: int = chz.field(default=50, doc="random architectures that the quantile is taken over, >= 2")
-
-    @chz.validate
-    def _sensible(self) -> None:
-        if self.at_most is not None and not self.allows(self.at_most):
-            expected = "finite" if self.logarithmic else "> 0"
-            raise ValueError(f"expected constraint at_most {expected}, got {self.at_most}")
-        if not 0 < self.quantile < 1:
-            raise ValueError(f"expected quantile in (0,1), got {self.quantile}")
-        if self.sample < 2:
-            raise ValueError(f"expected sample >= 2 architectures, got {self.sample}")
-        if not self.of.needs_weights:
-            raise ValueError(f"expected an objective that needs weights in a Gate, got {self.of.name}: use Constraint")
-
-    @property
-    def name(self) -> str:
-        """Column name."""
-        return f"{self.of.name}_gate"
-
-
-@chz.chz
-class LogGate(Gate):
-    """A gate on a logarithm, whose limit may have any sign: G = value − limit.
-
-    RACL's λ* for single architectures is ``LogGate(of=LipschitzConfidence(), quantile=0.5)``: that which half of random
-    architectures keep with confidence η, with the weights at present.
-    """
-
-    logarithmic: ClassVar[bool] = True

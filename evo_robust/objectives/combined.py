@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import chz
 
-from evo_robust.data.sets import DataSet
+from evo_robust.data.base import DataSet
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.figures import one_number
 

@@ -10,7 +10,7 @@ import chz
 
 from evo_robust.adversarial_set.making import FILES, AdversarialSet, load
 from evo_robust.adversarial_set.samples import Samples
-from evo_robust.data.sets import DataSet
+from evo_robust.data.base import DataSet
 from evo_robust.inference.predictions import predictions
 from evo_robust.objectives.base import Candidate, Context, Objective
 

@@ -7,7 +7,8 @@ import warnings
 from pathlib import Path
 
 from evo_robust.parts.base import parts_in
-from evo_robust.problem.value import Problem, own_source
+from evo_robust.problem.files import own_source
+from evo_robust.problem.value import Problem
 
 
 def source_of(problem: Problem) -> str | None:

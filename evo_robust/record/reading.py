@@ -28,7 +28,8 @@ from evo_robust.parts.strict_json import (
     read_json,
     shown,
 )
-from evo_robust.problem.value import Problem, missing_of, problem_from_dict
+from evo_robust.problem.files import problem_from_dict
+from evo_robust.problem.value import Problem, missing_of
 from evo_robust.record.box import box_of
 from evo_robust.record.indicators import Box, nondominated, objective_matrix
 from evo_robust.spaces.base import SearchSpace

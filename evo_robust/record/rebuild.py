@@ -9,10 +9,11 @@ from typing import Any
 import chz
 from torch import nn
 
-from evo_robust.data.sets import DataSet, cache_folder
+from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
 from evo_robust.evaluators.co_trained import CoTrained, kept_weights
 from evo_robust.evaluators.pool import PooledEvaluator
+from evo_robust.files import cache_folder
 from evo_robust.objectives.base import Context
 from evo_robust.parts.base import UserError
 from evo_robust.progress import Say, silent

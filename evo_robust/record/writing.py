@@ -19,7 +19,8 @@ import numpy as np
 from evo_robust.evaluators.base import Evaluation, Session
 from evo_robust.files import make_folder, naming, write_csv, write_json
 from evo_robust.parts.base import UserError, changed, dotted
-from evo_robust.problem.value import Problem, missing_of, problem_from_dict
+from evo_robust.problem.files import problem_from_dict
+from evo_robust.problem.value import Problem, missing_of
 from evo_robust.progress import Progress
 from evo_robust.record.box import box_of, keep_box, kept_box
 from evo_robust.record.indicators import Box, hypervolume, objective_matrix

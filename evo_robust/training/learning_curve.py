@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evo_robust.data.sets import DataSet
+from evo_robust.data.base import DataSet
 from evo_robust.files import write_csv
 from evo_robust.progress import Say
 from evo_robust.spaces.base import SearchSpace

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from evo_robust.data.sets import Images, batches
+from evo_robust.data.images import Images, batches
 from evo_robust.files import DamagedFile, read_tensors, write_tensors
 from evo_robust.inference.checks import check_logits, check_trainable, checked_images, highest_label, known_good
 from evo_robust.inference.predictions import clean_error

@@ -16,7 +16,8 @@ from evo_robust.attacks.calls import checked
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.attacks.losses import kl_divergence
-from evo_robust.data.sets import Augment, DataSet
+from evo_robust.data.base import DataSet
+from evo_robust.data.images import Augment
 from evo_robust.parts.base import Fraction, Part, refuse_unless
 
 SPECTRUM = tuple(Fraction(eps) for eps in (0.03, 0.045, 0.06, 0.075, 0.09, 0.105))

@@ -16,7 +16,7 @@ import chz
 import numpy as np
 import torch
 
-from evo_robust.data.sets import DataSet
+from evo_robust.data.base import DataSet
 from evo_robust.device import MOST_THREADS, fixed_threads
 from evo_robust.files import only_one, read_tensors, stored_checksum, write_json, write_tensors
 from evo_robust.parts.base import Part, UserError, digest, dotted, refuse_unless, seed_from

@@ -20,7 +20,8 @@ from evo_robust.adversarial_set import making as adversarial_set
 from evo_robust.adversarial_set.making import AdversarialSet, load
 from evo_robust.adversarial_set.samples import AdversarialImages, Row, Samples
 from evo_robust.attacks.level.attack import CMAES, DE
-from evo_robust.data.sets import Digits, Images
+from evo_robust.data.images import Images
+from evo_robust.data.sets import Digits
 from evo_robust.files import read_tensors
 from evo_robust.inference.predictions import predictions
 from evo_robust.objectives.base import Candidate, Context

@@ -29,7 +29,7 @@ from evo_robust import (
     search,
 )
 from evo_robust.algorithms.hybrid import GradientHybrid, _Hybrid
-from evo_robust.data.sets import batches
+from evo_robust.data.images import batches
 from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
 from evo_robust.evaluators.co_trained import CoTrained, CoTraining
 from evo_robust.evaluators.one_shot import OneShot

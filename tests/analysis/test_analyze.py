@@ -30,7 +30,8 @@ from evo_robust.analysis.study import Study, accuracy_words, study_of
 from evo_robust.correlations import bootstrap_tau, correlate, kendall, p_text
 from evo_robust.data.sets import Digits
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
-from evo_robust.objectives.base import Constraint, Context, Objective
+from evo_robust.objectives.base import Context, Objective
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts.base import UserError, seed_from
 from evo_robust.plotting.study import relations as pictures

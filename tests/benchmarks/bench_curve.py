@@ -30,7 +30,8 @@ from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data.images import Images, Splits
-from evo_robust.data.sets import CIFAR10, cache_folder
+from evo_robust.data.sets import CIFAR10
+from evo_robust.files import cache_folder
 from evo_robust.parts.base import Fraction, digest
 from evo_robust.spaces.ops import Normalize
 from evo_robust.training.loop import train

@@ -44,7 +44,9 @@ from torch import Tensor, nn
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD
-from evo_robust.data.sets import DATA_SETS, DataSet, Images, Splits, batches, cache_folder
+from evo_robust.data.base import DataSet
+from evo_robust.data.images import Images, Splits, batches
+from evo_robust.data.sets import DATA_SETS
 from evo_robust.estimators import (
     STRENGTHS,
     WA,
@@ -57,6 +59,7 @@ from evo_robust.estimators import (
     Strengths,
     real_noises,
 )
+from evo_robust.files import cache_folder
 from evo_robust.parts.base import Fraction, digest
 from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.training.loop import train

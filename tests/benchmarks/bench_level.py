@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from evo_robust import zoo
 from evo_robust.attacks.level.attack import CMAES, DE, LevelAttack
 from evo_robust.data.images import Images
-from evo_robust.data.sets import CIFAR10, cache_folder
+from evo_robust.data.sets import CIFAR10
+from evo_robust.files import cache_folder
 from evo_robust.inference.predictions import correct_mask
 from evo_robust.parts.base import digest
 from evo_robust.training.loop import train

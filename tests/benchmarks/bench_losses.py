@@ -27,9 +27,8 @@ from torch import Tensor
 
 from evo_robust import load, search
 from evo_robust.correlations import kendall
-from evo_robust.data.sets import cache_folder
 from evo_robust.estimators import LossLearner, LossTraining
-from evo_robust.files import write_csv
+from evo_robust.files import cache_folder, write_csv
 from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.record.reading import Run, load_run
 from evo_robust.style import INK, RUNS, note, picture

@@ -45,7 +45,7 @@ from torch import Tensor, nn
 
 from evo_robust import load
 from evo_robust.attacks.gradient import PGD
-from evo_robust.data.sets import Images, batches
+from evo_robust.data.images import Images, batches
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed

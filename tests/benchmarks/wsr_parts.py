@@ -18,12 +18,13 @@ from torch import Tensor
 from evo_robust import load
 from evo_robust.attacks.curve import attacked_together, robust_curve
 from evo_robust.attacks.fast import for_attack
-from evo_robust.data.sets import Images, batches, cache_folder
+from evo_robust.data.images import Images, batches
 from evo_robust.distributions import Sampler
 from evo_robust.estimators import Estimator, NoiseLearner, Strengths, real_noises
 from evo_robust.estimators.measure import Found, Source, measure_spectrum
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.co_trained import CoTrained, CoTraining
+from evo_robust.files import cache_folder
 from evo_robust.gradients import EstimatedLoss
 from evo_robust.gradients.base import DistributionLearner
 from evo_robust.inference.predictions import undisturbed

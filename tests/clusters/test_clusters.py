@@ -23,7 +23,7 @@ from evo_robust.clusters import dask as dask_workers
 from evo_robust.clusters import ray as ray_workers
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.parts.base import UserError
-from evo_robust.problem.value import load
+from evo_robust.problem.files import load
 from evo_robust.record.reading import Run, load_run
 from evo_robust.run import main
 from evo_robust.search import search

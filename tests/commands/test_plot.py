@@ -26,7 +26,8 @@ from evo_robust.objectives.errors import CleanError
 from evo_robust.parts.base import UserError
 from evo_robust.plotting import size, tables
 from evo_robust.plotting.progress import history
-from evo_robust.problem.value import Problem, problem_to_dict
+from evo_robust.problem.files import problem_to_dict
+from evo_robust.problem.value import Problem
 from evo_robust.record.indicators import Box, common_box, hypervolume, hypervolume_curve, knee, nondominated, pick
 from evo_robust.record.quantity import quantity
 from evo_robust.record.reading import load_run

@@ -17,7 +17,7 @@ from evo_robust.commands.cli import make, parse, split
 from evo_robust.export import Export
 from evo_robust.networks.genotype import Genotype, save_genotype
 from evo_robust.plot import PlotCommand
-from evo_robust.problem.value import load
+from evo_robust.problem.files import load
 from evo_robust.record.budget import parse_budget
 from evo_robust.retrain import RetrainOptions, settings_from
 from evo_robust.run import RunOptions, main

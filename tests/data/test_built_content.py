@@ -18,7 +18,8 @@ from evo_robust import NSGA2, FromScratch, Params, Problem, Standard, WeightedSu
 from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.adversarial_set.samples import Samples
 from evo_robust.attacks.level.attack import CMAES
-from evo_robust.data.sets import Digits, Images
+from evo_robust.data.images import Images
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators.pool import PoolSession
 from evo_robust.files import former_digests, read_tensors, write_tensors
 from evo_robust.objectives.base import Context

@@ -16,8 +16,9 @@ from PIL import Image
 from places import DATA
 from sklearn.datasets import load_digits
 
+from evo_robust.data.base import data_folder
 from evo_robust.data.images import Augment, Images, batches, stratified_order
-from evo_robust.data.sets import CIFAR10, CIFAR100, DATA_SETS, MNIST, SVHN, Digits, ImageNet, TinyImageNet, data_folder
+from evo_robust.data.sets import CIFAR10, CIFAR100, DATA_SETS, MNIST, SVHN, Digits, ImageNet, TinyImageNet
 from evo_robust.parts.base import UserError
 
 

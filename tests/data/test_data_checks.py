@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from evo_robust import NSGA2, CleanError, FromScratch, NSGAPhases, Params, Problem, Standard, search
+from evo_robust.data.base import DataSet
 from evo_robust.data.checks import remarks
-from evo_robust.data.images import Augment
-from evo_robust.data.sets import MNIST, DataSet, Digits, Images
+from evo_robust.data.images import Augment, Images
+from evo_robust.data.sets import MNIST, Digits
 from evo_robust.parts.base import UserError
 from evo_robust.progress import Silent
 

@@ -25,12 +25,13 @@ from evo_robust import (
     RobNet,
     Standard,
     SupernetTraining,
-    data,
     plot,
     search,
 )
-from evo_robust.data.images import Augment
-from evo_robust.data.sets import CIFAR10, MNIST, SVHN, DataSet, Digits, Images, TinyImageNet
+from evo_robust.data import base
+from evo_robust.data.base import DataSet
+from evo_robust.data.images import Augment, Images
+from evo_robust.data.sets import CIFAR10, MNIST, SVHN, Digits, TinyImageNet
 from evo_robust.evaluators.pool import PoolSession
 from evo_robust.files import read_tensors, write_tensors
 from evo_robust.final_training.settings import Retraining
@@ -217,7 +218,7 @@ def test_weights_are_not_made_again_from_other_images(tmp_path: Path) -> None:
     model, _ = rebuild(run, run.evaluations[0], "cpu")
     assert sum(1 for _ in model.parameters())
     noise(tmp_path / "one", 2)
-    data._load.cache_clear()  # as another process
+    base._load.cache_clear()  # as another process
     with pytest.raises(UserError, match="not those that are wanted"):
         rebuild(load_run(tmp_path / "run"), run.evaluations[0], "cpu")
 

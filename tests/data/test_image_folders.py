@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from evo_robust.data.sets import Splits, TinyImageNet
+from evo_robust.data.images import Splits
+from evo_robust.data.sets import TinyImageNet
 from evo_robust.parts.base import UserError
 
 CLASSES = ("ant", "bee")

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import FGSM, MIFGSM, PGD, GradientAttack
-from evo_robust.data.sets import Digits, batches
+from evo_robust.data.images import batches
+from evo_robust.data.sets import Digits
 from evo_robust.estimators import (
     STRENGTHS,
     WA,

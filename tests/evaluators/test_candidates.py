@@ -23,8 +23,9 @@ from evo_robust.data.sets import Digits
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.time_limit import within
-from evo_robust.objectives.base import Candidate, Constraint, Objective
+from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.objectives.combined import WeightedSum
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.objectives.cost import Flops
 from evo_robust.objectives.errors import RobustError
 from evo_robust.objectives.figures import as_json

@@ -26,7 +26,7 @@ from toys import Distance, Integers, Total, Toy
 from evo_robust import NSGA2, NSGA3, Digits, Problem, RandomSearch, search
 from evo_robust.algorithms.adapter import PENALTY, SearchProblem
 from evo_robust.algorithms.base import Algorithm
-from evo_robust.objectives.base import Constraint
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.record.reading import load_run
 
 POP = 8

@@ -19,20 +19,22 @@ from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import FGSM
 from evo_robust.commands.cli import make
 from evo_robust.data.images import Augment
-from evo_robust.data.sets import Digits, cache_folder
+from evo_robust.data.sets import Digits
 from evo_robust.evaluators import one_shot, pool
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
-from evo_robust.files import mapped_tensors, read_tensors
+from evo_robust.files import cache_folder, mapped_tensors, read_tensors
 from evo_robust.inference.predictions import clean_error
 from evo_robust.networks.genotype import load_genotype
 from evo_robust.objectives import base
-from evo_robust.objectives.base import Candidate, Constraint, Gate, Objective
+from evo_robust.objectives.base import Candidate, Objective
+from evo_robust.objectives.constraints import Constraint, Gate
 from evo_robust.objectives.cost import Params
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts.base import Fraction, UserError
-from evo_robust.problem.value import Problem, problem_from_dict, problem_to_dict
+from evo_robust.problem.files import problem_from_dict, problem_to_dict
+from evo_robust.problem.value import Problem
 from evo_robust.record.reading import Run, load_run
 from evo_robust.record.rebuild import rebuild
 from evo_robust.search import search

@@ -44,7 +44,7 @@ from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import network_moments
 from evo_robust.lipschitz.network import network_constants
 from evo_robust.parts.base import UserError, digest, seed_from
-from evo_robust.problem.value import override
+from evo_robust.problem.overrides import override
 from evo_robust.progress import Reporter
 from evo_robust.record.reading import Run
 from evo_robust.record.rebuild import rebuild

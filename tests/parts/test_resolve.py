@@ -14,7 +14,8 @@ from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.networks.genotype import Genotype, load_genotype, save_genotype
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.parts.base import UserError, dotted
-from evo_robust.problem.value import override, problem_from_dict, problem_to_dict
+from evo_robust.problem.files import problem_from_dict, problem_to_dict
+from evo_robust.problem.overrides import override
 
 PROBLEM = Problem(
     space=NSGAPhases(phases=1, nodes=2, channels=2),

@@ -11,23 +11,16 @@ from toys import Distance, Integers, Total, Toy
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data.sets import Digits
-from evo_robust.objectives.base import Gate
 from evo_robust.objectives.combined import WeightedSum
+from evo_robust.objectives.constraints import Gate
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError
 from evo_robust.objectives.fsp import FSPDistance
 from evo_robust.parts.base import LATER, Fraction, Part, UserError, digest, dotted, nearest
 from evo_robust.parts.resolve import from_dotted
-from evo_robust.problem.value import (
-    Problem,
-    find,
-    load,
-    override,
-    problem_files,
-    problem_from_dict,
-    problem_to_dict,
-    summary,
-)
+from evo_robust.problem.files import find, load, problem_files, problem_from_dict, problem_to_dict, summary
+from evo_robust.problem.overrides import override
+from evo_robust.problem.value import Problem
 
 
 @chz.chz

@@ -13,7 +13,7 @@ from evo_robust.estimators import STRENGTHS
 from evo_robust.networks.genotype import load_genotype
 from evo_robust.objectives.cost import Flops
 from evo_robust.parts.base import UserError
-from evo_robust.problem.value import load, problem_files, problem_from_dict, problem_to_dict, scales
+from evo_robust.problem.files import load, problem_files, problem_from_dict, problem_to_dict, scales
 from evo_robust.record.reading import Run, load_run
 
 SCALES = [(name, scale) for name in sorted(problem_files()) for scale in scales(name)]

@@ -18,8 +18,8 @@ from toys import Distance, Integers, Total, Toy
 
 from evo_robust import NSGA2, CleanError, Digits, FromScratch, NSGAPhases, Params, Problem, search
 from evo_robust.parts.base import UserError
+from evo_robust.problem.files import load
 from evo_robust.problem.sources import source_of
-from evo_robust.problem.value import load
 from evo_robust.record.reading import load_run
 
 SCRIPT = """

@@ -15,7 +15,7 @@ from toys import Distance, Integers, Total, Toy
 from evo_robust import export, plot
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.data.sets import Digits
-from evo_robust.objectives.base import Constraint
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.parts.base import UserError
 from evo_robust.parts.paths import folders_of
 from evo_robust.parts.strict_json import DEEPEST, parse_json

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import PGD
-from evo_robust.data.sets import Augment, Digits, Images
+from evo_robust.data.images import Augment, Images
+from evo_robust.data.sets import Digits
 from evo_robust.inference.predictions import correct_mask
 from evo_robust.parts.base import Fraction, UserError
 from evo_robust.spaces.ops import Normalize
@@ -298,7 +299,7 @@ from pathlib import Path
 from evo_robust.data.sets import Digits
 from evo_robust.training.recipes import Standard
 from evo_robust.training.loop import train
-from tests.test_train import network
+from test_train import network
 
 torch.set_num_threads(1)
 model = network(dropout=0.3)
@@ -310,7 +311,7 @@ train(model, Digits().load().train, Standard(), 500, seed=3, checkpoint=Path(sys
 def test_killed_at_any_moment_the_file_is_whole(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.safetensors"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(file)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        [sys.executable, "-c", KILLED, str(file)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
     )
     assert process.stdout is not None
     seen = [int(process.stdout.readline()) for _ in range(3)]

@@ -1,0 +1,196 @@
+"""Problem files found by name, and the problem as problem.json holds it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cloudpickle
+
+from evo_robust.parts.base import UserError, dotted, nearest, refuse_unwritable
+from evo_robust.parts.resolve import from_dotted
+from evo_robust.parts.stand_ins import MODULE, StandIns
+from evo_robust.problem.overrides import override
+from evo_robust.problem.value import Problem
+
+_HERE = Path(__file__).resolve().parents[1]
+
+
+def problem_folders() -> list[Path]:
+    """Where problem files are looked for: ``./problems``, then the shipped ones."""
+    # an installed wheel carries them inside the package, a checkout beside it
+    return [Path("problems"), _HERE / "_problems", _HERE.parent / "problems"]
+
+
+def problem_files() -> dict[str, Path]:
+    """Problem files by name; the current folder's hide shipped ones of the same name."""
+    found: dict[str, Path] = {}
+    for folder in problem_folders():
+        for path in sorted(folder.glob("[!_]*.py")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def summary(path: Path) -> str:
+    """First line of a problem file's docstring."""
+    try:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    except (SyntaxError, UnicodeDecodeError, OSError) as error:
+        return f"(cannot be read: {error})"
+    return text.strip().splitlines()[0] if text.strip() else ""
+
+
+def find(name: str) -> Path:
+    """The file of a problem: a name such as ``roco`` or a path such as ``./mine.py``.
+
+    Raises:
+        UserError: no such problem, with the nearest name.
+    """
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise UserError(f"no problem file {name}")
+        return Path(name)
+    files = problem_files()
+    if name not in files:
+        raise UserError(f"unknown problem {name!r}: {nearest(name, files)}")
+    return files[name]
+
+
+def own_source(path: Path) -> str | None:
+    """The full path of a problem file that is not shipped; None for shipped ones, which are found by name."""
+    shipped = any(path.resolve().is_relative_to(folder.resolve()) for folder in problem_folders()[1:])
+    return None if shipped else str(path.resolve())
+
+
+def scales(name: str) -> dict[str, Problem]:
+    """All ``Problem`` values of a problem file by name (``demo``, ``paper``, …)."""
+    module = _load_module(find(name))
+    return {key: value for key, value in vars(module).items() if isinstance(value, Problem)}
+
+
+def load(name: str, scale: str = "demo", overrides: Mapping[str, str] | None = None) -> Problem:
+    """The problem ``name`` at ``scale``, with ``key.path: value`` texts put over it.
+
+    Raises:
+        UserError: unknown problem, scale, key, part or value.
+    """
+    if not isinstance(name, str) or not isinstance(scale, str):
+        raise UserError(
+            f"expected the names of a problem and a scale, such as 'roco' and 'demo', got {name!r}, {scale!r}"
+        )
+    known = scales(name)
+    if scale not in known:
+        raise UserError(f"unknown scale {scale!r} of problem {name!r}: {nearest(scale, known)}")
+    return override(known[scale], overrides or {}, f"{name} scale={scale}")
+
+
+_reading: list[Path] = []
+"""Files that are being run to learn their parts and problems, the innermost last."""
+
+
+def refuse_while_reading() -> None:
+    """Refuse to search in the middle of reading a file: it would search whenever its runs are plotted.
+
+    Raises:
+        UserError: a file is being read.
+    """
+    if _reading:
+        raise UserError(
+            f'{_reading[-1]} searches while it is read for its parts: put the search under if __name__ == "__main__":'
+        )
+
+
+def _loaded(path: Path) -> ModuleType | None:
+    """The module that was made of a file: a problem file, an imported one, or the script that is running."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(path.name) and Path(file).resolve() == path:
+            return module
+    return None
+
+
+def _load_module(path: Path) -> ModuleType:
+    path = path.resolve()
+    name = f"{MODULE}{path.stem}"
+    loaded = _loaded(path)
+    if loaded is not None:
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} cannot be read as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    _reading.append(path)
+    try:
+        spec.loader.exec_module(module)
+    except UserError as error:
+        del sys.modules[name]
+        raise UserError(text if (text := str(error)).startswith(str(path)) else f"{path}: {text}") from error
+    except Exception as error:  # whatever its author's mistake is, it is theirs to mend
+        del sys.modules[name]
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    finally:
+        _reading.pop()
+    # workers cannot import a file that was loaded by path: its classes travel by value
+    cloudpickle.register_pickle_by_value(module)
+    return module
+
+
+def problem_to_dict(problem: Problem) -> dict[str, Any]:
+    """The problem as ``problem.json`` holds it.
+
+    Raises:
+        UserError: a part has a field that no file could hold.
+    """
+    refuse_unwritable(problem)
+    return {
+        "values": dotted(problem),
+        "identity": dotted(problem, identity=True),
+        "objectives": [{"name": o.name, "unit": o.unit} for o in problem.objectives],
+        "constraints": [c.name for c in problem.constraints],
+    }
+
+
+def problem_from_dict(info: Mapping[str, Any], *, trust: bool = False, stand_ins: bool = False) -> Problem:
+    """The problem of a ``problem.json``, which may come from a stranger.
+
+    The file that it names as its source is run only where that is safe: when it is loaded already, lies in the present
+    folder's ``problems/`` or is shipped; or when ``trust`` says so.
+
+    Args:
+        info: what the file holds.
+        trust: run the source wherever it lies.
+        stand_ins: let parts whose classes are not at hand be stood for by parts that do nothing; ``missing_of`` tells.
+
+    Raises:
+        ValueError: it names an unknown part, key or value.
+        UserError: its parts are defined in a file that is gone or was not run.
+    """
+    source, why = _load_source(info, trust)
+    about = {f"objectives.{i}": told for i, told in enumerate(info.get("objectives", [])) if isinstance(told, dict)}
+    substitutes = StandIns(info["values"], why, source, about)
+    problem = from_dotted(Problem, info["values"], substitutes=substitutes)
+    if substitutes.missing and not stand_ins:
+        raise UserError(substitutes.missing)
+    return problem
+
+
+def _load_source(info: Mapping[str, Any], trust: bool) -> tuple[Path | None, str]:
+    """Run the file that defines a problem's own parts, where that is safe; the file, and what to say of its parts."""
+    named, name = info.get("source"), info.get("problem")
+    shipped = problem_files().get(name) if isinstance(name, str) else None
+    if not named and shipped is None:
+        return None, "no part of this version, and problem.json names no file that defines it"
+    path = Path(str(named or shipped)).resolve()
+    if not path.is_file():
+        return path, f"defined in {path}, which is gone: put the file back"
+    own = path.is_relative_to(Path("problems").resolve()) or own_source(path) is None
+    if own or trust or _loaded(path):
+        _load_module(path)
+        return path, f"not defined in {path} any more"
+    return path, f"defined in {path}, which is not run unasked: trust=yes runs it, if you know what it does"

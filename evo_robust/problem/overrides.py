@@ -1,0 +1,124 @@
+"""Texts put over a problem: ``key.path=value``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import chz
+
+from evo_robust.commands.cli import make
+from evo_robust.estimators.strengths import STRENGTHS, Strengths
+from evo_robust.objectives.base import Objective
+from evo_robust.parts.base import Fraction, Part, UserError, dotted, nearest, subclasses
+from evo_robust.problem.value import Problem, objectives_in
+
+_TUPLES = ("objectives", "constraints", "recorded")
+
+
+def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
+    """``problem`` with ``key.path: text`` values put over it.
+
+    A part that is replaced loses the values below it, except those of fields that both parts have from a common base:
+    ``algorithm=RandomSearch`` keeps ``pop_size`` and ``n_gen``, so that budgets stay equal. Strengths go by name too:
+    ``objectives.0.strengths=plus`` are those of ``STRENGTHS``, as much larger as the problem's are.
+
+    Raises:
+        UserError: unknown key, part or value.
+    """
+    base = {key: _fractions(value) for key, value in chz.beta_to_blueprint_values(problem).items()}
+    given = _bring_settings(problem, _expand_tuples(problem, _expand_strengths(dict(given), base), base), base)
+    for key, text in given.items():
+        if not isinstance(old := base.get(key), type):
+            continue
+        if text == "None":  # what was set of the part goes with it
+            for below in [k for k in base if k.startswith(key + ".")]:
+                del base[below]
+            continue
+        new = _part_class(old, text)
+        if new is None or new is old:
+            continue
+        shared = _shared_fields(old, new)
+        for below in [k for k in base if k.startswith(key + ".")]:
+            if below[len(key) + 1 :].split(".")[0] not in shared:
+                del base[below]
+    return make(Problem, given, base, label)
+
+
+def _shared_fields(old: type, new: type) -> set[str]:
+    common = next(cls for cls in old.__mro__ if issubclass(new, cls))
+    return set(chz.chz_fields(common)) if chz.is_chz(common) else set()
+
+
+def _part_class(old: type, text: str) -> type | None:
+    root = [cls for cls in old.__mro__ if isinstance(cls, type) and issubclass(cls, Part) and cls is not Part][-1]
+    return subclasses(root).get(text)
+
+
+def _fractions(value: Any) -> Any:
+    """Floats as fractions, which are floats too: files may write ``eps=(0.1, 0.2)``, chz wants the field's type."""
+    if isinstance(value, tuple):
+        return tuple(map(_fractions, value))
+    return Fraction(value) if type(value) is float else value
+
+
+def _expand_strengths(given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
+    """``objectives.0.strengths=plus`` as its values and N1, scaled so that the problem's smallest strength stays."""
+    for key, name in list(given.items()):
+        if base.get(key) is not Strengths or name == Strengths.__name__:
+            continue
+        if name not in STRENGTHS:
+            own = f"numbers go to {key}.values=0.03,0.06"
+            raise UserError(f"{key}={name}: unknown strengths ({own}): {nearest(name, STRENGTHS)}")
+        named = STRENGTHS[name]
+        smallest = base.get(f"{key}.values", named.values)[0]
+        del given[key]
+        for below, value in dotted(named.scaled(smallest / named.values[0])).items():
+            given.setdefault(f"{key}.{below}", _text(value))
+    return given
+
+
+def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]) -> dict[str, str]:
+    """``objectives=CleanError,Flops`` as ``objectives.0=CleanError objectives.1=Flops``; drops what ``base`` held."""
+    for name in _TUPLES:
+        if any(key.startswith(f"{name}.") for key in given) and not base.get(name, True):
+            del base[name]  # an empty tuple would hide the items that are given
+        if name not in given:
+            continue
+        names = [n.strip() for n in given.pop(name).split(",") if n.strip()]
+        if not names and name == "objectives":
+            raise UserError("expected at least one objective, got none (objectives is empty)")
+        for key in [k for k in base if k == name or k.startswith(f"{name}.")]:
+            del base[key]
+        for index, n in enumerate(names):
+            given.setdefault(f"{name}.{index}", n)
+    _refuse_odd_places(given)
+    return given
+
+
+def _refuse_odd_places(given: Mapping[str, str]) -> None:
+    """``objectives.one`` is no place."""
+    for key in given:
+        name, *below = key.split(".")
+        if name in _TUPLES and not re.fullmatch(r"0|[1-9][0-9]*", (below or "0")[0]):
+            raise UserError(f"unknown key {key!r}: expected {name}.0, {name}.1 and so on")
+
+
+def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
+    """An objective that is named where it was not keeps the settings under which the problem declares it elsewhere."""
+    declared: dict[str, Objective] = {}
+    for objective in objectives_in((problem.objectives, problem.recorded, problem.constraints)):
+        declared.setdefault(type(objective).__name__, objective)
+    for key, name in list(given.items()):
+        # a misspelt key is said as it was typed, not with what would stand below it
+        if key.partition(".")[0] not in _TUPLES:
+            continue
+        if name in declared and base.get(key) is not type(declared[name]):
+            for below, value in dotted(declared[name]).items():
+                given.setdefault(f"{key}.{below}", _text(value))
+    return given
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(_text, value)) if isinstance(value, list) else str(value)
