@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 import shutil
@@ -31,11 +32,13 @@ from evo_robust.networks.model_card import CARD_NAME, WEIGHTS_NAME, model_card, 
 from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import Part, UserError, dotted
 from evo_robust.parts.paths import refuse_odd_path
-from evo_robust.progress import output
+from evo_robust.plotting.terminal import add_quantities, shown_figures
+from evo_robust.progress import output, table
 from evo_robust.record.budget import WithinBudget, parse_budget, structure_of, within
 from evo_robust.record.indicators import pick
 from evo_robust.record.reading import Run, comparable, derived_of, load_run, unfinished
 from evo_robust.record.rebuild import rebuild
+from evo_robust.record.view import folder_name, view_of
 from evo_robust.training.loop import evaluate_error
 
 ONNX_NAME = "model.onnx"
@@ -165,7 +168,7 @@ def _prepared(options: Export, console: Console) -> list[Exported]:
             f"{len(run.front)} on their front",
             markup=False,
         )
-    console.print(_table(run, specs, rows, budget))
+    console.print(_table(whole, specs, rows, budget))
     if note := unfinished(whole):
         console.print(f"note: {note}", markup=False)
     found = [
@@ -365,21 +368,21 @@ def write_onnx(model: nn.Module, in_shape: tuple[int, int, int], path: Path) -> 
         )
 
 
-def _table(run: Run, specs: list[str], rows: list[dict[str, Any]], budget: WithinBudget | None) -> Table:
-    """What was picked, with the figures that the budget limits."""
-    limited = dict.fromkeys(limit.name for limit in (budget.limits if budget else ()))
-    names = [*run.objectives, *(name for name in limited if name not in run.objectives)]
+def _table(whole: Run, specs: list[str], rows: list[dict[str, Any]], budget: WithinBudget | None) -> Table:
+    """What was picked, its figures as in the table of the front, with those that the budget limits."""
+    shown = shown_figures(view_of(whole), [limit.name for limit in (budget.limits if budget else ())])
     sized = budget is not None and budget.size is not None
-    table = Table()
-    for title in ("pick", "evaluation", *names, *["convolutions"] * sized):
-        table.add_column(title, justify="left" if title == "pick" else "right")
-    table.add_column("architecture", overflow="fold")
+    made = table("Picked from " + folder_name(whole.folder), words=("pick",), numbers=("evaluation",))
+    add_quantities(made, shown)
+    if sized:
+        made.add_column("convolutions\nper cell", justify="right")
+    made.add_column("architecture")
     for spec, row in zip(specs, rows, strict=True):
         figures = figures_of(row)
-        values = [f"{v:,.0f}" if v >= 1000 else f"{v:.4g}" for v in (figures[name] for name in names)]
-        values += [f"{structure_of(run, row).convolutions:.3g}"] if sized else []
-        table.add_row(spec, str(row["id"]), *values, Text(row["architecture"]))
-    return table
+        values = [q.number(figures.get(q.name, math.nan)) for q in shown]
+        values += [f"{structure_of(whole, row).convolutions:.3g}"] if sized else []
+        made.add_row(spec, str(row["id"]), *values, Text(row["architecture"]))
+    return made
 
 
 if __name__ == "__main__":

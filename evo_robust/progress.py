@@ -6,15 +6,21 @@ import abc
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 from rich.text import Text
 
 from evo_robust.parts.plain import visible
+
+_TOGETHER = 12
+"""Letters of a name that stay together however narrow a terminal is."""
 
 Say = Callable[[str], None]
 """Takes one line of progress text."""
@@ -45,6 +51,71 @@ class _Plain(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """See :class:`rich.console.Console`; the text of every line, cell and title comes by here."""
         return super().render_str(visible(text), **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See :class:`rich.console.Console`; a table gets columns that fit, and no name in it is cut."""
+        for shown in objects:
+            if isinstance(shown, Table):
+                self._print_table(shown, **options)
+            else:
+                super().print(shown, **options)
+        if not objects:
+            super().print(**options)
+
+    def _print_table(self, shown: Table, **options: Any) -> None:
+        # by themselves, so that they are wrapped to the terminal and not to the table, which may be narrow
+        title, shown.title = shown.title, None
+        caption, shown.caption = shown.caption, None
+        if title:
+            super().print(title, style="bold", soft_wrap=not self.is_terminal)
+        fit(shown, self)
+        super().print(shown, **options)
+        if caption:
+            super().print(caption, soft_wrap=not self.is_terminal)
+
+
+def table(title: str, *, words: Sequence[str] = (), numbers: Sequence[str] = ()) -> Table:
+    """An empty table in the form that all commands use: columns of words, then columns of numbers."""
+    made = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in words:
+        made.add_column(name)
+    for name in numbers:
+        made.add_column(name, justify="right")
+    return made
+
+
+def fit(shown: Table, console: Console) -> None:
+    """Give a table's columns widths for the console: all that they need where there is room.
+
+    Else lines break at blanks, then gaps get narrower, then names break anywhere. Numbers never break: where nothing
+    helps, the table is wider than the console.
+    """
+    cells = [[str(cell) for cell in (column.header, *column.cells)] for column in shown.columns]
+    natural = [max(cell_len(line) for text in texts for line in text.split("\n")) for texts in cells]
+    words = [max([cell_len(word) for text in texts for word in text.split()] or [1]) for texts in cells]
+    numbers = [column.justify == "right" for column in shown.columns]
+    names = [word if number else min(word, _TOGETHER) for word, number in zip(words, numbers, strict=True)]
+    for least, gap in ((words, 1), (words, 0), (names, 0)):
+        shown.padding = (0, gap)
+        unlimited = console.options.update(width=10**6, no_wrap=False)
+        frame = console.measure(shown, options=unlimited).maximum - sum(natural)
+        widths = _shrunk(natural, least, console.width - frame)
+        if sum(widths) + frame <= console.width:
+            break
+    shown.width = sum(widths) + frame
+    for column, width in zip(shown.columns, widths, strict=True):
+        column.width, column.no_wrap, column.overflow, column.min_width = width, False, "fold", None
+
+
+def _shrunk(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """The widths, those with most to spare made smaller, until their sum is ``room`` or all are ``least``."""
+    widths = list(widths)
+    while sum(widths) > room:
+        k = max(range(len(widths)), key=lambda k: widths[k] - least[k])
+        if widths[k] <= least[k]:
+            break
+        widths[k] -= 1
+    return widths
 
 
 def output() -> Console:

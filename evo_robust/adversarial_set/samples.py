@@ -17,6 +17,7 @@ from torch import Tensor
 from evo_robust.data.images import Images
 from evo_robust.files import read_tensors, whole_file, write_tensors
 from evo_robust.parts.base import UserError
+from evo_robust.progress import table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,16 +135,13 @@ class AdversarialImages:
 
     def table(self) -> Table:
         """Attacked images, successes and success rates for both sets (RoCo-NAS, Table I)."""
-        table = Table(title="adversarial set", title_justify="left")
-        table.add_column("victim")
-        table.add_column("norm")
-        for name in ("level", "search: attacked", "fooled", "rate", "judge: attacked", "fooled", "rate"):
-            table.add_column(name, justify="right")
+        numbers = ("level", "search: attacked", "fooled", "rate", "judge: attacked", "fooled", "rate")
+        made = table("adversarial set", words=("victim", "norm"), numbers=numbers)
         for line in self._lines():
             if line[0] == "all" and line[1] == "l0":
-                table.add_section()
-            table.add_row(*map(_cell, line))
-        return table
+                made.add_section()
+            made.add_row(*map(_cell, line))
+        return made
 
     def text(self) -> str:
         """The table as plain text."""

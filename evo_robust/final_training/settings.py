@@ -23,6 +23,7 @@ from evo_robust.data.images import Images
 from evo_robust.networks import zoo
 from evo_robust.parts.base import Fraction, Part, UserError, seed_from
 from evo_robust.parts.strict_json import are_numbers, fault, is_number, is_object, is_text, is_whole, read_json
+from evo_robust.progress import table
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.training.recipes import PGDTraining, Recipe
 
@@ -152,18 +153,15 @@ class Result:
 
     def table(self) -> Table:
         """Accuracy at every strength, for people."""
-        table = Table(title=f"{self.how()}; {self.params:,} parameters", title_justify="left")
-        table.add_column("attack")
-        table.add_column("ε", justify="right")
-        table.add_column("ε·255", justify="right")
-        table.add_column(f"accuracy on {self.n_test:,} test images", justify="right")
+        numbers = ("ε", "ε·255", f"accuracy on {self.n_test:,} test images")
+        made = table(f"{self.how()}; {self.params:,} parameters", words=("attack",), numbers=numbers)
         for eps, error in self.points():
             row = (f"{self.attack}, {self.norm}", f"{eps:.4g}", f"{255 * eps:.3g}") if eps else ("none", "", "")
-            table.add_row(*row, f"{100 * (1 - error):.2f} %")
+            made.add_row(*row, f"{100 * (1 - error):.2f} %")
         if self.adversarial:
             accuracy = f"{100 * (1 - self.adversarial['error']):.2f} % of {self.adversarial['n']:,}"
-            table.add_row("adversarial set", "", "", accuracy)
-        return table
+            made.add_row("adversarial set", "", "", accuracy)
+        return made
 
     def summary(self) -> dict[str, Any]:
         """JSON values for a genotype's provenance."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.table import Table
 
 from evo_robust.plotting.compare import Standing
 from evo_robust.plotting.groups import LEAST, GroupStanding, best_of, p_value, smallest_p
 from evo_robust.plotting.size import Correlation
 from evo_robust.plotting.tables import SEARCH_TIME, Pair, Top, pair_sides
-from evo_robust.record.quantity import Quantity, quantity
+from evo_robust.progress import table
+from evo_robust.record.quantity import Quantity, quantity, words
 from evo_robust.record.view import COSTS, View
 
 COMMON_BOX = (
@@ -20,61 +20,66 @@ COMMON_BOX = (
 )
 
 
+def shown_figures(view: View, more: Sequence[str] = ()) -> list[Quantity]:
+    """The figures that tables of a run show: objectives, costs, and ``more``."""
+    names = dict.fromkeys(name for name in (*COSTS, *more) if name not in view.run.objectives)
+    return view.quantities() + [quantity(name, view.unit(name), view.column(name)) for name in names]
+
+
 def front_table(view: View) -> Table:
     """The front: index, objectives, costs, what stands out; architectures are too wide for a terminal (front.csv)."""
-    costs = [name for name in COSTS if name not in view.run.objectives]
-    shown = view.quantities() + [quantity(n, view.unit(n), view.column(n)) for n in costs]
+    shown = shown_figures(view)
     title = f"Front of {view.name}: {view.summary()}, hypervolume {view.hypervolume:.4f}"
-    table = _table(title, ["#"], shown)
-    table.add_column("stands out", overflow="fold")
+    made = _table(title, ["#"], shown)
+    made.add_column("stands out")
     roles = view.roles()
     for i, position in enumerate(view.front):
         values = [q.number(float(view.column(q.name)[position])) for q in shown]
-        table.add_row(str(i), *values, roles.get(i, ""))
-    return table
+        made.add_row(str(i), *values, roles.get(i, ""))
+    return made
 
 
 def size_table(found: Sequence[Correlation]) -> Table:
     """Is it just size? One line per objective."""
-    table = _table("Is it just size? Correlation with the number of parameters", ["objective"], [])
-    for name in ("networks", "Spearman", "p", "Pearson", "p"):
-        table.add_column(name, justify="right")
-    table.add_column("in words")
+    numbers = ("networks", "Spearman", "p", "Pearson", "p")
+    made = table("Is it just size? Correlation with the number of parameters", words=("objective",), numbers=numbers)
+    made.add_column("in words")
     for c in found:
         values = (f"{c.spearman:+.2f}", f"{c.spearman_p:.2g}", f"{c.pearson:+.2f}", f"{c.pearson_p:.2g}")
-        table.add_row(c.objective, str(c.n), *(v.replace("+nan", "–").replace("nan", "–") for v in values), c.verdict)
-    return table
+        shown = (value.replace("+nan", "–").replace("nan", "–") for value in values)
+        made.add_row(words(c.objective), str(c.n), *shown, c.verdict)
+    return made
 
 
 def standings_table(found: Sequence[Standing], shown: Sequence[Quantity]) -> Table:
     """How far each run came, and with how much."""
-    table = _table("Side by side", ["run"], [])
+    made = _table("Side by side: hypervolume in the common box of these runs, and each run's own", ["run"], [])
     budget = min(s.evaluations for s in found)
     names = ("evaluations", "front", "in the common box", f"after {budget}", "of its front beaten", "own hypervolume")
     for name in names:
-        table.add_column(name, justify="right")
+        made.add_column(name, justify="right")
     for q in shown:
-        table.add_column(f"lowest {q.label}", justify="right")
+        made.add_column(f"lowest {q.label}", justify="right")
     for s in found:
         values = [q.number(s.best[q.name]) for q in shown]
         common = (f"{s.common_box_hypervolume:.4f}", f"{s.common_box_at_equal_budget:.4f}")
         own = f"{s.own_hypervolume:.4f}"
-        table.add_row(s.run, str(s.evaluations), str(s.front), *common, f"{s.dominated:.0%}", own, *values)
-    table.caption, table.caption_justify = COMMON_BOX, "left"
-    return table
+        made.add_row(s.run, str(s.evaluations), str(s.front), *common, f"{s.dominated:.0%}", own, *values)
+    made.caption = COMMON_BOX
+    return made
 
 
 def groups_table(found: Sequence[GroupStanding], budget: int) -> Table:
     """How far the runs of each search came, and whether that may be chance."""
     best = best_of(found)
-    table = _table(
+    made = _table(
         "Hypervolume in the common box of all these runs, over seeds: mean ± standard deviation", ["search"], []
     )
     tested = [g for g in found if g.n >= LEAST]
     longer = any((g.end.values != g.at_equal_budget.values).any() for g in found)
     names = ["runs", f"after {budget}", "lowest", "highest", *(["at the end", "lowest", "highest"] if longer else [])]
     for name in [*names, f"p against {best.name}"] if len(tested) > 1 else names:
-        table.add_column(name, justify="right")
+        made.add_column(name, justify="right")
     for g in found:
         cells = [str(g.n)]
         for spread in (g.at_equal_budget, g.end) if longer else (g.at_equal_budget,):
@@ -82,50 +87,49 @@ def groups_table(found: Sequence[GroupStanding], budget: int) -> Table:
         if len(tested) > 1:
             p = p_value(g, best)
             cells.append("–" if g is best or p != p else f"{p:.2g}")
-        table.add_row(g.name, *cells)
+        made.add_row(g.name, *cells)
     if len(tested) > 1:
         least = max(smallest_p(g.n, best.n) for g in tested if g is not best)
-        table.caption = (
+        made.caption = (
             f"p: two-sided Mann–Whitney after {budget} evaluations, not corrected for several comparisons; "
             f"with so many runs it cannot be below {least:.2g}"
         )
-        table.caption_justify = "left"
-    return table
+    return made
 
 
 def top_table(tables: Sequence[Top], shown: Sequence[Quantity]) -> Table:
     """Means of the networks with the fewest FLOPs, by the search's figures."""
     title = "Means of the N networks of each front with the fewest FLOPs, as the search measured them"
-    table = _table(title, ["top", "run", "networks"], shown)
-    _caption(table)
+    made = _table(title, ["top", "run", "networks"], shown)
+    made.caption = SEARCH_TIME
     for number, t in enumerate(tables):
         last = number + 1 == len(tables) or tables[number + 1].n != t.n
-        table.add_row(str(t.n), t.run, str(t.networks), *(q.number(t.means[q.name]) for q in shown), end_section=last)
-    return table
+        made.add_row(str(t.n), t.run, str(t.networks), *(q.number(t.means[q.name]) for q in shown), end_section=last)
+    return made
 
 
 def pairs_table(pairs: Sequence[Pair], shown: Sequence[Quantity]) -> Table:
     """Networks of nearly equal FLOPs side by side, by the search's figures."""
     names = [q.name for q in shown]
-    table = _table("Networks of nearly equal FLOPs, as the search measured them", ["pair", "run", "index"], shown)
-    _caption(table)
+    made = _table("Networks of nearly equal FLOPs, as the search measured them", ["pair", "run", "index"], shown)
+    made.caption = SEARCH_TIME
     for number, pair in enumerate(pairs, 1):
         for k, (run, index, _, figures) in enumerate(pair_sides(pair, names)):
             values = [q.number(figures[q.name]) for q in shown]
-            table.add_row(str(number) if k == 0 else "", run, str(index), *values, end_section=k == 1)
-    return table
-
-
-def _caption(table: Table) -> None:
-    table.caption, table.caption_justify = SEARCH_TIME, "left"
+            made.add_row(str(number) if k == 0 else "", run, str(index), *values, end_section=k == 1)
+    return made
 
 
 def _table(title: str, first: Sequence[str], shown: Sequence[Quantity]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = table(title)
     for name in first:
-        table.add_column(name, justify="left" if name in ("run", "search") else "right")
+        made.add_column(name, justify="left" if name in ("run", "search") else "right")
+    add_quantities(made, shown)
+    return made
+
+
+def add_quantities(made: Table, shown: Sequence[Quantity]) -> None:
+    """A column per quantity."""
     for q in shown:
-        # the unit under the name: narrow, and no header breaks within a word
-        label = q.label.replace(" (", "\n(", 1)
-        table.add_column(label, justify="right", no_wrap=True, min_width=max(map(len, label.split("\n"))))
-    return table
+        # the unit under the name keeps columns narrow
+        made.add_column(q.label.replace(" (", "\n(", 1), justify="right")
