@@ -13,6 +13,7 @@ from evo_robust.clusters import choose_staff
 from evo_robust.data.checks import remarks
 from evo_robust.device import choose_device, choose_workers
 from evo_robust.parts.base import UserError
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS
 from evo_robust.problem.files import problem_to_dict, refuse_while_reading
 from evo_robust.problem.sources import source_of
 from evo_robust.problem.value import Problem
@@ -81,7 +82,9 @@ def search(
             reporter.say(line)
         session = problem.start(device, here, folder, reporter.say, record.fingerprints, staff)
         try:
-            if not problem.evaluator.co_trains:  # whose files of each generation say whose they are
+            if (
+                CO_TRAINED_WEIGHTS not in problem.evaluator.provides
+            ):  # whose files of each generation say whose they are
                 record.check_goes_on(session)
             _loop(problem, problem.adapt(session, record), record, reporter, on_generation)
         finally:
@@ -115,7 +118,7 @@ def _loop(
     """Let the algorithm run from its seed; what the record knows is not measured again."""
     algorithm = problem.algorithm.build(adapted)
     total = problem.algorithm.budget(problem.evaluator)
-    reporter.start(total, known=record.n_known, co_trained=problem.evaluator.co_trains)
+    reporter.start(total, known=record.n_known, co_trained=CO_TRAINED_WEIGHTS in problem.evaluator.provides)
     record.on_row = reporter.evaluated
     started, spent_before = time.monotonic(), 0.0
     while algorithm.has_next():

@@ -71,7 +71,7 @@ def ring(leans: dict[str, set[str]]) -> list[str]:
     return next((found for name in sorted(leans) if (found := visit(name, []))), [])
 
 
-@pytest.mark.parametrize("typed", [False], ids=["at run time"])
+@pytest.mark.parametrize("typed", [False, True], ids=["at run time", "for type checkers too"])
 @pytest.mark.parametrize("rooms", [False, True], ids=["files", "rooms"])
 def test_imports_run_one_way(rooms: bool, typed: bool) -> None:
     leans = graph(PACKAGE, rooms=rooms, typed=typed)

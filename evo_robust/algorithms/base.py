@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import chz
 from pymoo.core.algorithm import Algorithm as PymooAlgorithm
@@ -39,30 +39,12 @@ class Algorithm(Part, abc.ABC):
             raise ValueError(f"expected algorithm.pop_size <= {MOST_PROPOSED:,}, got {self.pop_size}")
 
     @property
-    def trains_estimators(self) -> bool:
-        """Whether noise estimators of objectives learn while it searches, where weights are trained with it."""
-        return False
-
-    @property
-    def finds_limit(self) -> bool:
-        """Whether it has a limit λ* of Lipschitz constants that candidates can be held to."""
-        return False
-
-    @property
     def draws(self) -> dict[str, int]:
         """Versions, by name, of what candidates are drawn from: a search that drew by another one cannot go on."""
         return {}
 
-    co_trains: ClassVar[bool] = False
-    """Whether the algorithm can have shared weights trained while it searches (evaluator ``CoTrained``)."""
-
-    def check(self, space: SearchSpace, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
-        """Raise ``ValueError`` where it cannot search ``space`` like this; before anything is written."""
-        if evaluator.co_trains and not self.co_trains:
-            raise ValueError(
-                f"expected algorithm=GradientHybrid with evaluator={type(evaluator).__name__}, whose weights are "
-                f"trained generation by generation, got {type(self).__name__} (OneShot trains a supernet beforehand)"
-            )
+    def check(self, space: SearchSpace, objectives: Sequence[Objective]) -> None:  # noqa: B027 (most search any)
+        """Raise ``ValueError`` where it cannot search ``space`` for ``objectives``; before anything is written."""
 
     def budget(self, evaluator: Evaluator) -> int:
         """Evaluations that it asks for at most."""

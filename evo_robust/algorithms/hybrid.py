@@ -7,7 +7,7 @@ none (``share=0``) gives NSGA-II.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import chz
 import numpy as np
@@ -22,6 +22,7 @@ from evo_robust.evaluators.co_trained import CoTrained, CoTrainedSession
 from evo_robust.gradients import ArchitectureGradient, DistributionLearner, SupernetLoss
 from evo_robust.objectives.base import Objective
 from evo_robust.parts.base import seed_from
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, CO_TRAINING, DISTRIBUTION, Fact
 from evo_robust.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ class GradientHybrid(Genetic):
     offspring is the architecture that it stands for.
     """
 
-    co_trains: ClassVar[bool] = True
-
     share: float = chz.field(
         default=0.5, doc="part of the offspring drawn from the distribution, in [0,1]; of 5 offspring .5 are 2"
     )
@@ -58,30 +57,20 @@ class GradientHybrid(Genetic):
             raise ValueError(f"expected algorithm.share in [0,1], got {self.share}")
 
     @property
-    def trains_estimators(self) -> bool:
-        """See :attr:`Algorithm.trains_estimators`."""
-        return self.gradient.trains_estimators
-
-    @property
-    def finds_limit(self) -> bool:
-        """See :attr:`Algorithm.finds_limit`."""
-        return isinstance(self.gradient, SupernetLoss) and self.gradient.confidence is not None
+    def provides(self) -> frozenset[Fact]:
+        """See :attr:`Part.provides`."""
+        return super().provides | {CO_TRAINING, DISTRIBUTION}
 
     @property
     def draws(self) -> dict[str, int]:
         """See :attr:`Algorithm.draws`."""
         return {type(self.distribution).__name__: self.distribution.version}
 
-    def check(self, space: SearchSpace, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
-        """See :meth:`Algorithm.check`: the space must have operations to mix, a supernet's loss needs a supernet."""
-        super().check(space, evaluator, objectives)
+    def check(self, space: SearchSpace, objectives: Sequence[Objective]) -> None:
+        """See :meth:`Algorithm.check`: the space must have operations to mix."""
+        super().check(space, objectives)
         self.gradient.check(self.distribution, space)
         self.gradient.check_objectives(objectives)
-        if self.gradient.needs_supernet and not evaluator.co_trains:
-            raise ValueError(
-                f"expected evaluator=CoTrained for algorithm.gradient={type(self.gradient).__name__}, which goes down "
-                f"on the loss of a supernet, got {type(evaluator).__name__}"
-            )
         if space.mixture_shape is None:
             raise ValueError(
                 "GradientHybrid: expected a space whose operations can be mixed, such as DARTS, "
@@ -98,7 +87,7 @@ class GradientHybrid(Genetic):
         if not isinstance(evaluator, CoTrained):
             return super().budget(evaluator)
         anew = [
-            not self.gradient.needs_supernet or evaluator.epochs_at(g) > evaluator.epochs_at(g - 1)
+            CO_TRAINED_WEIGHTS not in self.gradient.needs or evaluator.epochs_at(g) > evaluator.epochs_at(g - 1)
             for g in range(2, self.n_gen + 1)
         ]
         return super().budget(evaluator) + self.pop_size * sum(anew)

@@ -13,7 +13,6 @@ from pymoo.util.optimum import filter_optimum
 
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.operators import DistinctSampling
-from evo_robust.evaluators.base import Evaluator
 from evo_robust.objectives.base import Objective
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.structure import Budget
@@ -46,9 +45,9 @@ class RandomSearch(Algorithm):
                 f"got {self.pop_size}"
             )
 
-    def check(self, space: SearchSpace, evaluator: Evaluator, objectives: Sequence[Objective]) -> None:
+    def check(self, space: SearchSpace, objectives: Sequence[Objective]) -> None:
         """See :meth:`Algorithm.check`: the space must tell budgets and have architectures of each that is wanted."""
-        super().check(space, evaluator, objectives)
+        super().check(space, objectives)
         for budget in self.budgets:
             try:
                 space.sample_in(np.random.default_rng(0), budget)

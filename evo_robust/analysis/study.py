@@ -13,6 +13,7 @@ from evo_robust.algorithms.random import RandomSearch
 from evo_robust.files import write_csv
 from evo_robust.objectives.errors import CleanError
 from evo_robust.parts.base import UserError, nearest
+from evo_robust.parts.facts import FINETUNING
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.structure import Structure
 
@@ -140,7 +141,7 @@ def study_of(view: View, objective: str) -> Study:
         ) from None
     structures = [s for a in architectures if (s := space.structure(a)) is not None]
     names = _fsp_names(rows)
-    finetuned = view.run.problem.evaluator.finetunes
+    finetuned = FINETUNING in view.run.problem.evaluator.provides
     return Study(
         name=view.name,
         space=space,

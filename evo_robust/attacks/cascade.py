@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,43 @@ from evo_robust.attacks.base import Norm
 from evo_robust.attacks.losses import cross_entropy
 from evo_robust.inference.predictions import classes
 
-if TYPE_CHECKING:
-    from evo_robust.attacks.gradient import GradientAttack
-
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images in [0,1] and their classes, by indices."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepBudget:
+    """What an attack spends in a ball of a given radius.
+
+    Attributes:
+        steps: gradient steps per start.
+        step: length of a step, in units of the pixel range 0..1 (largest entry for linf, Euclidean for l2).
+        restarts: number of starts.
+        random_start: start at a uniform random point of the ball, not at the image itself.
+    """
+
+    steps: int
+    step: float
+    restarts: int
+    random_start: bool
+
+
+class Ascent(Protocol):
+    """What the cascade asks of an attack; see :class:`evo_robust.attacks.gradient.GradientAttack`."""
+
+    def budget(self, eps: float) -> StepBudget:
+        """Steps, step length and starts in a ball of radius ``eps``."""
+
+    def ascend(self, network: nn.Module, x: Tensor, y: Tensor, clean: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits ``(n, n_classes)``, loss ``(n,)`` and its gradient ``(n, c, h, w)`` at the images ``x``."""
+
+    def move(
+        self, x: Tensor, delta: Tensor, gradient: Tensor, memory: Tensor | None, eps: Tensor, step: Tensor, norm: Norm
+    ) -> tuple[Tensor, Tensor | None]:
+        """Next perturbation ``(n, c, h, w)`` and memory; ``eps`` and ``step`` are per image, ``(n,)``."""
+
+    def clean_probabilities(self, network: nn.Module, x: Tensor) -> Tensor | None:
+        """Probabilities ``(n, n_classes)`` of the images without attack where the loss compares with them."""
 
 
 @dataclasses.dataclass
@@ -91,7 +123,7 @@ class Cascade:
 
     def __init__(
         self,
-        attack: GradientAttack,
+        attack: Ascent,
         network: nn.Module,
         eps: Sequence[float],
         norm: Norm,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import dataclasses
 import math
 
 import chz
@@ -13,28 +12,11 @@ from torch import Tensor, nn
 from evo_robust.attacks.ball import project, steepest, unit_noise
 from evo_robust.attacks.base import Attack, Norm, Threat, check_step, widest
 from evo_robust.attacks.calls import checked
-from evo_robust.attacks.cascade import Cascade
+from evo_robust.attacks.cascade import Cascade, StepBudget
 from evo_robust.attacks.losses import LossName, attack_loss, check_loss
 from evo_robust.inference.checks import ordinary, slope
 from evo_robust.inference.predictions import undisturbed
 from evo_robust.parts.base import Fraction
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """What an attack spends in a ball of a given radius.
-
-    Attributes:
-        steps: gradient steps per start.
-        step: length of a step, in units of the pixel range 0..1 (largest entry for linf, Euclidean for l2).
-        restarts: number of starts.
-        random_start: start at a uniform random point of the ball, not at the image itself.
-    """
-
-    steps: int
-    step: float
-    restarts: int
-    random_start: bool
 
 
 @chz.chz
@@ -48,7 +30,7 @@ class GradientAttack(Attack, abc.ABC):
         check_loss(self.loss)
 
     @abc.abstractmethod
-    def budget(self, eps: float) -> Budget:
+    def budget(self, eps: float) -> StepBudget:
         """Steps, step length and starts in a ball of radius ``eps``."""
 
     def direction(self, gradient: Tensor, memory: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor | None]:
@@ -190,9 +172,9 @@ class FGSM(GradientAttack):
         if self.loss == "kl":
             raise ValueError("expected loss ce or margin for FGSM, got kl: its gradient at the clean image is zero")
 
-    def budget(self, eps: float) -> Budget:
+    def budget(self, eps: float) -> StepBudget:
         """One step of ε, no random start."""
-        return Budget(steps=1, step=eps, restarts=1, random_start=False)
+        return StepBudget(steps=1, step=eps, restarts=1, random_start=False)
 
 
 @chz.chz
@@ -219,10 +201,10 @@ class IterativeAttack(GradientAttack, abc.ABC):
         if self.loss == "kl" and not self.random_start:
             raise ValueError("expected random_start=True for loss kl: its gradient at the clean image is zero")
 
-    def budget(self, eps: float) -> Budget:
+    def budget(self, eps: float) -> StepBudget:
         """The fields as given; without ``step`` the rule 2.5·ε/steps (Madry et al., 2018)."""
         step = 2.5 * eps / self.steps if self.step is None else self.step
-        return Budget(self.steps, step, self.restarts, self.random_start)
+        return StepBudget(self.steps, step, self.restarts, self.random_start)
 
 
 @chz.chz

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from evo_robust.data.images import Images, Splits
 from evo_robust.parts.base import UserError
-
-if TYPE_CHECKING:
-    from evo_robust.data.base import DataSet
 
 # Classes that a message names before it only counts them.
 _NAMED = 5
@@ -63,7 +60,31 @@ def check_parts(name: str, found: object, n_classes: int, in_shape: tuple[int, i
     return pool, test
 
 
-def check_splits(data: DataSet, splits: Splits) -> None:
+class Described(Protocol):
+    """What checks ask of a data set."""
+
+    @property
+    def name(self) -> str:
+        """Name of the data set."""
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def train_limit(self) -> int | None:
+        """Training and validation images used; None for all."""
+
+    @property
+    def val_share(self) -> float:
+        """Share of them kept for validation."""
+
+    @property
+    def test_limit(self) -> int | None:
+        """Test images used; None for all."""
+
+
+def check_splits(data: Described, splits: Splits) -> None:
     """Refuse splits that nothing can be learned from, or measured on.
 
     Training images must show every class: a network cannot learn what it never sees, and its figures would compare
@@ -87,7 +108,7 @@ def check_splits(data: DataSet, splits: Splits) -> None:
             )
 
 
-def remarks(data: DataSet, splits: Splits) -> list[str]:
+def remarks(data: Described, splits: Splits) -> list[str]:
     """Lines for whoever reads figures of these splits: which of them lack classes."""
     return [
         f"warning: the {len(part)} {name} images of {data.name} show {data.n_classes - len(absent)} of "
@@ -101,8 +122,8 @@ def _absent(images: Images, n_classes: int) -> torch.Tensor:
     return (images.y.bincount(minlength=n_classes) == 0).nonzero().squeeze(1)
 
 
-def _settings(data: DataSet) -> str:
-    given = {name: getattr(data, name) for name in ("train_limit", "val_share", "test_limit")}
+def _settings(data: Described) -> str:
+    given = {"train_limit": data.train_limit, "val_share": data.val_share, "test_limit": data.test_limit}
     return ", ".join(f"data.{name}={value}" for name, value in given.items() if value is not None)
 
 

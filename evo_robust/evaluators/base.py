@@ -6,7 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import chz
 
@@ -94,17 +94,6 @@ class Session(abc.ABC):
 @chz.chz
 class Evaluator(Part, abc.ABC):
     """A way to obtain the figures of architectures."""
-
-    inherits: ClassVar[bool] = False
-    """Whether candidates have inherited weights before anything dear is paid for, which gates are measured on."""
-
-    co_trains: ClassVar[bool] = False
-    """Whether the weights that candidates inherit are trained generation by generation, as an algorithm asks."""
-
-    @property
-    def finetunes(self) -> bool:
-        """Whether inherited weights are trained further before candidates are judged by them."""
-        return False
 
     def check(self, space: SearchSpace, data: DataSet) -> None:  # noqa: B027 (most evaluators take any)
         """Raise ``ValueError`` where the evaluator cannot work on ``space`` or ``data``; before anything is written."""

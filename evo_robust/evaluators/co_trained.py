@@ -12,87 +12,33 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import chz
 from torch import Tensor
 
 from evo_robust.data.base import DataSet
-from evo_robust.data.images import Images
 from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation
+from evo_robust.evaluators.learner import CoTraining, Learner
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.evaluators.pool import PoolSession
 from evo_robust.files import DamagedFile, read_tensors, stored_checksum, write_csv, write_tensors
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.constraints import Constraint
 from evo_robust.parts.base import UserError, digest, refuse_unless, seed_from
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, CO_TRAINING, DISTRIBUTION, Fact
 from evo_robust.spaces.base import Architecture, SearchSpace
-from evo_robust.spaces.supernet import Path as NetworkPath
 from evo_robust.spaces.supernet import Supernet
 from evo_robust.training.learning_curve import LearningCurve
 from evo_robust.training.loop import TrainingDiverged, train
 from evo_robust.training.supernet import initial_supernet
 
 FOLDER = "co_training"
+
+
 DRAWS = "distribution."
 """Names of the tensors of a learner's state begin with this where draws depend on them."""
-
-
-@dataclasses.dataclass
-class CoTraining:
-    """Shared weights in the making, as an algorithm that learns beside them sees them.
-
-    Attributes:
-        space: the search space.
-        supernet: the network whose weights are trained.
-        images: training images for what is learned beside the weights; the weights have not seen them.
-        warmup: epochs before anything is learned beside the weights.
-        seed: of the search.
-    """
-
-    space: SearchSpace
-    supernet: Supernet
-    images: Images
-    warmup: int
-    seed: int
-
-
-class Learner(Protocol):
-    """What is learned beside the weights: a distribution over architectures, estimators. All randomness is its own."""
-
-    @property
-    def reserve(self) -> float:
-        """Part of the training images, in [0,1), that it learns from, where the evaluator leaves that to it."""
-
-    def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[NetworkPath]]:
-        """What the supernet is in each step of an epoch, counted from 0; endless. May learn between the steps."""
-
-    def learn(self, training: CoTraining | None, epochs: int) -> None:
-        """Learn at the end of a generation's training, after its ``epochs`` epochs, those of the warm-up not counted.
-
-        There are none where the schedule was over.
-
-        Where no weights are trained with the search there is no ``training``, and ``epochs`` is 1.
-        """
-
-    def state(self) -> dict[str, Tensor]:
-        """All that was learned, by name."""
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take what ``state`` returned."""
-
-    def replay(self, state: dict[str, Tensor]) -> None:
-        """Take of what ``state`` returned in an earlier generation what draws depend on; the rest may be missing."""
-
-    def shared(self) -> dict[str, Tensor]:
-        """What candidates are measured with beside the weights; its names are no weights' names."""
-
-    def figures(self) -> dict[str, float]:
-        """What a reader wants to see of a generation; always the same names."""
-
-    def caution(self) -> str | None:
-        """One line that a reader of a generation's figures must know; None as a rule."""
 
 
 @chz.chz
@@ -104,7 +50,6 @@ class CoTrained(OneShot):
     figures of a generation are measured with that generation's weights. Of these only the last are kept.
     """
 
-    co_trains: ClassVar[bool] = True
     version: ClassVar[int] = 4
 
     warmup: int = chz.field(default=0, doc="epochs before the first generation's own, on random paths, >= 0")
@@ -125,6 +70,16 @@ class CoTrained(OneShot):
             ("share", self.share is None or 0 < self.share < 1, "in (0,1), or None"),
             prefix="evaluator.",
         )
+
+    @property
+    def provides(self) -> frozenset[Fact]:
+        """See :attr:`Part.provides`."""
+        return super().provides | {CO_TRAINED_WEIGHTS}
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        """See :attr:`Part.needs`."""
+        return super().needs | {CO_TRAINING}
 
     def check(self, space: SearchSpace, data: DataSet) -> None:
         """See :meth:`Evaluator.check`: the space must have a supernet of mixed operations."""
@@ -332,7 +287,7 @@ class CoTrainedSession(PoolSession):
             curve.draw(evaluator.supernet.recipe, context.space, context.data, "paths of the search's distribution")
         measured = [*self.job.objectives, *(c.of for c in self.job.constraints), *context.recorded]
         shared = learner.shared()
-        if not any(objective.reads_distribution for objective in measured):
+        if not any(DISTRIBUTION in objective.reads for objective in measured):
             # weights that stay the same are the same to candidates, wherever the distribution is
             shared = {name: tensor for name, tensor in shared.items() if not name.startswith(DRAWS)}
         write_tensors(file, {**training.supernet.state_dict(), **shared}, {"generation": generation})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import chz
 import torch
@@ -19,6 +19,7 @@ from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.files import copy_file, mapped_tensors
 from evo_robust.objectives.base import Context
 from evo_robust.parts.base import UserError, refuse_unless, seed_from
+from evo_robust.parts.facts import FINETUNING, INHERITED_WEIGHTS, Fact
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import inherit
 from evo_robust.training.learning_curve import CURVE_FILES
@@ -36,8 +37,6 @@ class OneShot(PooledEvaluator):
     mix all paths, so that a candidate's are taken anew before anything is measured. All candidates are finetuned with
     the same random numbers (batches, augmentation, starts of attacks), so that differences between them are theirs.
     """
-
-    inherits: ClassVar[bool] = True
 
     supernet: SupernetTraining = chz.field(
         default_factory=SupernetTraining, blueprint_unspecified=SupernetTraining, doc="how the shared weights are made"
@@ -68,9 +67,9 @@ class OneShot(PooledEvaluator):
         )
 
     @property
-    def finetunes(self) -> bool:
-        """See :attr:`Evaluator.finetunes`."""
-        return self.finetune > 0
+    def provides(self) -> frozenset[Fact]:
+        """See :attr:`Part.provides`."""
+        return frozenset({INHERITED_WEIGHTS, FINETUNING} if self.finetune > 0 else {INHERITED_WEIGHTS})
 
     def check(self, space: SearchSpace, data: DataSet) -> None:
         """See :meth:`Evaluator.check`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import chz
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from evo_robust.distributions.base import Distribution, Sampler
 from evo_robust.estimators.state import optimizer_tensors, part, restore_optimizer
 from evo_robust.evaluators.base import Evaluation
-from evo_robust.evaluators.co_trained import CoTraining
+from evo_robust.evaluators.learner import CoTraining
 from evo_robust.objectives.base import Objective
 from evo_robust.parts.base import Part, refuse_unless, seed_from
 from evo_robust.spaces.base import SearchSpace
@@ -29,12 +29,6 @@ _FASTEST = 1000
 @chz.chz
 class ArchitectureGradient(Part, abc.ABC):
     """A loss of architectures and the Adam that follows it."""
-
-    needs_supernet: ClassVar[bool] = False
-    """Whether it takes a supernet that is trained with the search."""
-
-    trains_estimators: ClassVar[bool] = False
-    """Whether noise estimators of objectives learn along with it."""
 
     lr: float = chz.field(default=6e-4, doc="learning rate of Adam, in (0,1000]")
     betas: tuple[float, float] = chz.field(default=(0.5, 0.999), doc="decay rates of Adam, in [0,1)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
 
 import chz
 import torch
@@ -16,11 +15,13 @@ from evo_robust.estimators import LossLearner, LossTraining, NoiseLearner, Noise
 from evo_robust.estimators.measure import Source
 from evo_robust.estimators.state import part
 from evo_robust.evaluators.base import Evaluation
-from evo_robust.evaluators.co_trained import CoTraining
+from evo_robust.evaluators.learner import CoTraining
 from evo_robust.gradients.base import ArchitectureGradient, DistributionLearner
 from evo_robust.objectives.base import Objective
 from evo_robust.objectives.robust_loss import RobustLoss
+from evo_robust.objectives.spectrum import SpectrumObjective
 from evo_robust.parts.base import refuse_unless, seed_from
+from evo_robust.parts.facts import LEARNED_NOISES, Fact
 
 # fewer unseen architectures rank nothing worth a name
 _FEWEST = 4
@@ -62,7 +63,10 @@ class EstimatedLoss(ArchitectureGradient):
             prefix="algorithm.gradient.",
         )
 
-    trains_estimators: ClassVar[bool] = True
+    @property
+    def provides(self) -> frozenset[Fact]:
+        """See :attr:`Part.provides`."""
+        return frozenset({LEARNED_NOISES})
 
     def check_objectives(self, objectives: Sequence[Objective]) -> None:
         """See :meth:`ArchitectureGradient.check_objectives`: one of them must be the loss that is estimated."""
@@ -99,7 +103,7 @@ class EstimatedLearner(DistributionLearner):
             sampler.shape[2], heads, settings.losses, seed=seed_from(seed, "losses"), device=sampler.device
         )
         self.noises: dict[str, tuple[Source, NoiseLearner]] = {}
-        for source in (o.noise_source for o in objectives):
+        for source in (o.noise_source for o in objectives if isinstance(o, SpectrumObjective)):
             if source is not None and source.learned and source.key not in self.noises:
                 own = seed_from(seed, source.key)
                 learner = NoiseLearner(

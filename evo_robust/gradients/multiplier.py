@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from evo_robust.distributions.log_normal import LogNormalSampler
-from evo_robust.evaluators.co_trained import CoTraining
+from evo_robust.evaluators.learner import CoTraining
 from evo_robust.lipschitz import chance_constraint, moments
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.network import descriptions, network_constants

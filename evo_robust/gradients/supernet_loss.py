@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import chz
 import torch
@@ -16,13 +16,14 @@ from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.data.images import batches
 from evo_robust.distributions.base import Distribution, Sampler
 from evo_robust.distributions.log_normal import LogNormal
-from evo_robust.evaluators.co_trained import CoTraining
+from evo_robust.evaluators.learner import CoTraining
 from evo_robust.gradients.base import ArchitectureGradient, DistributionLearner
 from evo_robust.gradients.multiplier import Confidence, Multiplier
 from evo_robust.inference.checks import known_good
 from evo_robust.inference.predictions import undisturbed
 from evo_robust.objectives.base import Objective
 from evo_robust.parts.base import LATER, refuse_unless, seed_from
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, LIPSCHITZ_LIMIT, Fact
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.supernet import Path
 
@@ -36,8 +37,6 @@ class SupernetLoss(ArchitectureGradient):
     DARTS' first order, and RACL's eq. 16 (Dong et al., 2020): RACL searches on clean images and trains adversarially
     only what was found; with an ``attack`` the search itself sees adversarial images.
     """
-
-    needs_supernet: ClassVar[bool] = True
 
     attack: GradientAttack | None = chz.field(default=None, doc="attack on the images; clean ones when not given")
     threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball the attack moves in")
@@ -59,6 +58,16 @@ class SupernetLoss(ArchitectureGradient):
             ("batch_size", self.batch_size >= 2, ">= 2"),
             prefix="algorithm.gradient.",
         )
+
+    @property
+    def provides(self) -> frozenset[Fact]:
+        """See :attr:`Part.provides`."""
+        return frozenset() if self.confidence is None else frozenset({LIPSCHITZ_LIMIT})
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        """See :attr:`Part.needs`: the loss is that of the weights in training."""
+        return frozenset({CO_TRAINED_WEIGHTS})
 
     def check(self, distribution: Distribution, space: SearchSpace) -> None:
         """See :meth:`ArchitectureGradient.check`: confidence is known of log-normal weights of whole operations."""

@@ -18,14 +18,11 @@ from evo_robust.data.images import Images, Splits
 from evo_robust.files import mapped_tensors
 from evo_robust.inference.predictions import correct_mask
 from evo_robust.parts.base import Part, seed_from
+from evo_robust.parts.facts import Fact
 from evo_robust.progress import Say, silent
 from evo_robust.spaces.base import Architecture, SearchSpace
 
 if TYPE_CHECKING:
-    from evo_robust.algorithms.base import Algorithm
-    from evo_robust.estimators.base import NoiseEstimator
-    from evo_robust.estimators.measure import Source
-    from evo_robust.evaluators.base import Evaluator
     from evo_robust.workers import Staff
 
 
@@ -113,10 +110,6 @@ class Candidate:
         """Tensors that a search under way trains for all its candidates, by name; none elsewhere."""
         return {} if self.context.weights is None else mapped_tensors(self.context.weights)
 
-    def noise_estimator(self, source: Source) -> NoiseEstimator:
-        """The estimator of a source of noises, with the weights that it has at present, on the candidate's device."""
-        return source.estimator(self.context.data.in_shape, self.shared()).to(self.context.device)
-
     def validation(self, limit: int | None = None) -> Images:
         """The first ``limit`` validation images, all when not given; any beginning has the class proportions of all."""
         return self.splits.val if limit is None else self.splits.val.take(slice(limit))
@@ -137,8 +130,6 @@ class Objective(Part, abc.ABC):
     """A number to be minimised."""
 
     needs_weights: ClassVar[bool] = True
-    reads_distribution: ClassVar[bool] = False
-    """Whether it depends on the distribution over architectures that a search moves, beside weights."""
 
     label: str | None = chz.field(default=None, doc="column name; the class's own name when not given")
 
@@ -156,9 +147,9 @@ class Objective(Part, abc.ABC):
         return ""
 
     @property
-    def noise_source(self) -> Source | None:
-        """Where noises come from, some of which are estimated; None where all of the objective is attacked."""
-        return None
+    def reads(self) -> frozenset[Fact]:
+        """Facts that its value depends on where a part provides them, beside weights."""
+        return frozenset()
 
     def prepare(self, context: Context) -> None:  # noqa: B027 (most objectives need nothing)
         """Build, once and in the main process, what all candidates share (cached files)."""
@@ -169,9 +160,6 @@ class Objective(Part, abc.ABC):
 
     def check(self, data: DataSet) -> None:  # noqa: B027
         """Raise ``ValueError`` where the objective cannot be measured on ``data``; before anything is written."""
-
-    def check_search(self, evaluator: Evaluator, algorithm: Algorithm) -> None:  # noqa: B027
-        """Raise ``ValueError`` where a search does not give it what it needs; before anything is written."""
 
     def state(self, context: Context) -> str:
         """Digest of what the value depends on beside settings and data (built files), once ``prepare`` is over."""

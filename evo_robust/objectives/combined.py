@@ -5,17 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import chz
 
 from evo_robust.data.base import DataSet
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.figures import one_number
-
-if TYPE_CHECKING:
-    from evo_robust.algorithms.base import Algorithm
-    from evo_robust.evaluators.base import Evaluator
+from evo_robust.parts.facts import Fact
 
 
 @chz.chz
@@ -61,14 +57,9 @@ class WeightedSum(Objective):
             objective.check(data)
 
     @property
-    def reads_distribution(self) -> bool:  # type: ignore[override]
-        """See :attr:`Objective.reads_distribution`."""
-        return any(objective.reads_distribution for objective in self.of)
-
-    def check_search(self, evaluator: Evaluator, algorithm: Algorithm) -> None:
-        """See :meth:`Objective.check_search`."""
-        for objective in self.of:
-            objective.check_search(evaluator, algorithm)
+    def reads(self) -> frozenset[Fact]:
+        """See :attr:`Objective.reads`."""
+        return frozenset().union(*(objective.reads for objective in self.of))
 
     def state(self, context: Context) -> str:
         """See :meth:`Objective.state`."""

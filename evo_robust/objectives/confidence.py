@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
 
 import chz
 import torch
@@ -17,10 +16,7 @@ from evo_robust.lipschitz.operations import Rule
 from evo_robust.lipschitz.sampled import DRAWS
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.parts.base import LATER, UserError, refuse_unless
-
-if TYPE_CHECKING:
-    from evo_robust.algorithms.base import Algorithm
-    from evo_robust.evaluators.base import Evaluator
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, DISTRIBUTION, LIPSCHITZ_LIMIT, Fact
 
 SIGMAS = ("sigma_alpha", "sigma_beta")
 PARAMETERS = ("mu_alpha", "sigma_alpha", "mu_beta", "sigma_beta")
@@ -50,8 +46,6 @@ class LipschitzConfidence(Objective):
     have (in the demo of ``racl``, e^16 to e^36 times), so that ``LogConstraint(of=…, at_most=0)`` rejects none.
     """
 
-    reads_distribution: ClassVar[bool] = True
-
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
     form: chance_constraint.Form = chz.field(
         default="corrected", doc="corrected (with σ) or as_printed (with σ², as in the paper)"
@@ -76,16 +70,15 @@ class LipschitzConfidence(Objective):
         """Natural logarithm of logits per image, both in L2."""
         return "ln of λ_F/λ*" if self.relative else "ln of L2 gain"
 
-    def check_search(self, evaluator: Evaluator, algorithm: Algorithm) -> None:
-        """See :meth:`Objective.check_search`: what it is relative to must exist."""
-        if self.relative and not (evaluator.co_trains and algorithm.finds_limit):
-            raise ValueError(self._missing())
+    @property
+    def reads(self) -> frozenset[Fact]:
+        """See :attr:`Objective.reads`."""
+        return frozenset({DISTRIBUTION})
 
-    def _missing(self) -> str:
-        return (
-            f"{self.name}: expected a λ* to be relative to: algorithm.gradient.confidence=Confidence, with "
-            "algorithm.gradient=SupernetLoss and evaluator=CoTrained"
-        )
+    @property
+    def needs(self) -> frozenset[Fact]:
+        """See :attr:`Part.needs`: what it is relative to must exist."""
+        return frozenset({CO_TRAINED_WEIGHTS, LIPSCHITZ_LIMIT} if self.relative else ())
 
     @torch.no_grad()
     def measure(self, candidate: Candidate) -> float:
@@ -96,7 +89,7 @@ class LipschitzConfidence(Objective):
         """
         log_limit = candidate.shared().get(LOG_LIMIT) if self.relative else None
         if self.relative and log_limit is None:
-            raise UserError(self._missing())
+            raise UserError(f"{self.name}: expected a search that shares {LIPSCHITZ_LIMIT.name}, got none")
         return self._kept(candidate) - (0.0 if log_limit is None else log_limit.item())
 
     def _kept(self, candidate: Candidate) -> float:

@@ -9,6 +9,7 @@ import chz
 
 from evo_robust.objectives.base import Objective
 from evo_robust.parts.base import Part
+from evo_robust.parts.facts import INHERITED_WEIGHTS, Fact
 
 if TYPE_CHECKING:
     pass
@@ -93,6 +94,11 @@ class Gate(Constraint):
             raise ValueError(f"expected sample >= 2 architectures, got {self.sample}")
         if not self.of.needs_weights:
             raise ValueError(f"expected an objective that needs weights in a Gate, got {self.of.name}: use Constraint")
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        """See :attr:`Part.needs`: there is something to measure before anything dear is paid for."""
+        return frozenset({INHERITED_WEIGHTS})
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from evo_robust.estimators.base import Estimator
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.estimators.strengths import Strengths
 from evo_robust.objectives.base import Candidate, Objective
+from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator
 from evo_robust.parts.base import Fraction
 
 Reduction = Literal["mean", "worst"]
@@ -43,7 +44,7 @@ class CleanError(Objective):
 
 
 @chz.chz
-class RobustError(Objective):
+class RobustError(SpectrumObjective):
     """Fraction of validation images that are misclassified under an attack, over one or more strengths.
 
     Every strength is recorded in the candidate's figures under the objective's name, with the list of those that were
@@ -97,7 +98,7 @@ class RobustError(Objective):
 
     @property
     def noise_source(self) -> Source | None:
-        """See :attr:`Objective.noise_source`."""
+        """See :attr:`SpectrumObjective.noise_source`."""
         if self.estimator is None or not isinstance(self.attack, GradientAttack):
             return None
         return Source(self.attack, Strengths(values=self.eps, n_real=self._n1), self.estimator)
@@ -119,7 +120,7 @@ class RobustError(Objective):
         images = candidate.validation(self.limit)
         source, generator = self.noise_source, candidate.generator(self.name)
         if source is not None:
-            estimator = candidate.noise_estimator(source)
+            estimator = noise_estimator(source, candidate)
             found = measure_spectrum(candidate.network(), images, source, estimator, generator, self.precision)
             return found.errors[1:].tolist(), [f"{e:.6g}" for e in source.strengths.estimated]
         curve = robust_curve(

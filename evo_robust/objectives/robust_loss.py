@@ -7,11 +7,12 @@ import chz
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.estimators import WA, Estimator, SearchLoss, Strengths
 from evo_robust.estimators.measure import Source, measure_spectrum
-from evo_robust.objectives.base import Candidate, Objective
+from evo_robust.objectives.base import Candidate
+from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator
 
 
 @chz.chz
-class RobustLoss(Objective):
+class RobustLoss(SpectrumObjective):
     """α · L_nat + β · Σ β_i L_εi on the validation images (Cheng et al., AAAI 2023: Wsr-NAS, eq. 10).
 
     N1 of the strengths are attacked, the others estimated. All losses are recorded in the candidate's figures under
@@ -47,7 +48,7 @@ class RobustLoss(Objective):
 
     @property
     def noise_source(self) -> Source:
-        """See :attr:`Objective.noise_source`."""
+        """See :attr:`SpectrumObjective.noise_source`."""
         return Source(self.attack, self.strengths, self.estimator)
 
     @property
@@ -60,7 +61,7 @@ class RobustLoss(Objective):
         images = candidate.validation(self.limit)
         source = self.noise_source
         found = measure_spectrum(
-            candidate.network(), images, source, candidate.noise_estimator(source), candidate.generator(self.name)
+            candidate.network(), images, source, noise_estimator(source, candidate), candidate.generator(self.name)
         )
         figures: dict[str, object] = dict(zip(self.keys, found.losses.tolist(), strict=True))
         candidate.figures[self.name] = figures | {"estimated": [f"{eps:.6g}" for eps in source.strengths.estimated]}

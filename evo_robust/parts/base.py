@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import chz
 from chz.field import Field
 
+from evo_robust.parts.facts import Fact
 from evo_robust.parts.plain import Fraction, fault, fits, from_json, nearest, shortened, without_numpy
 
 __all__ = ["Fraction", "nearest"]
@@ -44,6 +45,16 @@ class Part:
 
     stand_in: ClassVar[str | None] = None
     """Of a part that stands for one whose class is not at hand: why it is not."""
+
+    @property
+    def provides(self) -> frozenset[Fact]:
+        """Facts that the other parts of a problem can count on."""
+        return frozenset()
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        """Facts without which it cannot work; a problem in which no part provides them is refused."""
+        return frozenset()
 
     @chz.validate
     def _typed(self) -> None:

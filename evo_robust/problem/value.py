@@ -17,8 +17,9 @@ from evo_robust.device import choose_device
 from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.files import cache_folder, check_cache
 from evo_robust.objectives.base import Context, Objective
-from evo_robust.objectives.constraints import Constraint, Gate
+from evo_robust.objectives.constraints import Constraint
 from evo_robust.parts.base import Part, UserError, dotted, parts_in
+from evo_robust.parts.facts import Fact
 from evo_robust.parts.plain import is_printable
 from evo_robust.parts.stand_ins import tell
 from evo_robust.progress import Say, silent
@@ -63,29 +64,18 @@ class Problem(Part):
             objective.check(self.data)
         check_balls(self, self.data.in_shape)
         self.evaluator.check(self.space, self.data)
-        gates = [constraint.name for constraint in self.constraints if isinstance(constraint, Gate)]
-        if gates and not self.evaluator.inherits:
-            raise ValueError(
-                f"expected an evaluator whose candidates inherit weights (OneShot) for the gate {gates[0]}, "
-                f"got {type(self.evaluator).__name__}"
-            )
-        self.algorithm.check(self.space, self.evaluator, self.objectives)
-        for objective in (*measured, *(c.of for c in self.constraints)):
-            objective.check_search(self.evaluator, self.algorithm)
-        self._check_estimators()
+        self.algorithm.check(self.space, self.objectives)
+        self._check_needs()
 
-    def _check_estimators(self) -> None:
-        """Refuse noise estimators that nobody would train."""
-        trained = self.algorithm.trains_estimators and self.evaluator.co_trains
-        # inside a sum too, where nothing would train it either
-        for objective in objectives_in((self.objectives, self.recorded, self.constraints)):
-            source = objective.noise_source
-            if source is not None and source.learned and not (trained and objective in self.objectives):
-                raise ValueError(
-                    f"{objective.name}: the noise estimator {type(source.kind).__name__} is learned: expected it in an "
-                    "objective of a search with evaluator=CoTrained, algorithm=GradientHybrid and "
-                    "algorithm.gradient=EstimatedLoss, or estimator=WA, which has nothing to learn"
-                )
+    def _check_needs(self) -> None:
+        """Refuse a part that needs what no other part provides."""
+        parts = tuple(parts_in(self))
+        given = frozenset().union(*(part.provides for part in parts))
+        for part in parts:
+            for fact in sorted(part.needs, key=lambda fact: fact.name):
+                reached = part in self.objectives or not fact.searched_only
+                if fact not in given or not reached:
+                    raise ValueError(_lacking(self, part, fact, reached))
 
     def _check_names(self) -> None:
         """Refuse names that are no text, and two objectives of one name: both would write the same figures."""
@@ -167,6 +157,14 @@ class Problem(Part):
     def adapt(self, session: Session, ledger: Ledger | None = None) -> SearchProblem:
         """The pymoo problem that asks ``session`` and keeps what it learns in ``ledger``."""
         return SearchProblem(self.space, session, self.objectives, self.constraints, self.seed, ledger)
+
+
+def _lacking(problem: Problem, part: Part, fact: Fact, reached: bool) -> str:
+    """What is said of a part whose need nothing in the problem meets."""
+    who = f"{part.name} ({type(part).__name__})" if isinstance(part, (Objective, Constraint)) else type(part).__name__
+    expected = f"{fact.part}={fact.provider}" if reached else "it among the objectives, for which alone they learn"
+    otherwise = f", or {fact.otherwise}" if fact.otherwise else ""
+    return f"{who} needs {fact.name}: expected {expected}{otherwise}, got {dotted(problem).get(fact.part)}"
 
 
 def objectives_in(value: object) -> Iterator[Objective]:

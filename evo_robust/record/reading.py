@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from evo_robust.parts.base import UserError, changed, dotted
+from evo_robust.parts.facts import DISTRIBUTION
 from evo_robust.parts.strict_json import (
     are_numbers,
     fault,
@@ -183,7 +184,7 @@ def derived_of(run: Run) -> dict[str, Any]:
         UserError: the search has no distribution, or the architecture has no figures beside those of the front.
     """
     path = run.folder / DERIVED_FILE
-    if not path.is_file() and run.problem.algorithm.co_trains:
+    if not path.is_file() and DISTRIBUTION in run.problem.algorithm.provides:
         raise UserError(
             f"pick=derived: {run.folder} has no {DERIVED_FILE} yet, which comes with its first generation: the command "
             "that began this run goes on with it"

@@ -13,6 +13,7 @@ import numpy as np
 from evo_robust.objectives.cost import Flops
 from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import UserError
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS
 from evo_robust.record.indicators import Box, hypervolume, knee, objective_matrix
 from evo_robust.record.quantity import Quantity, is_share, quantity
 from evo_robust.record.reading import Run
@@ -71,7 +72,7 @@ class View:
     @property
     def changing(self) -> str:
         """What the front's evaluations do not share with earlier ones: weights where they are trained meanwhile."""
-        return "weights" if self.run.problem.evaluator.co_trains else "settings"
+        return "weights" if CO_TRAINED_WEIGHTS in self.run.problem.evaluator.provides else "settings"
 
     @property
     def evaluated(self) -> str:

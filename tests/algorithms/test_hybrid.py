@@ -31,13 +31,15 @@ from evo_robust import (
 from evo_robust.algorithms.hybrid import GradientHybrid, _Hybrid
 from evo_robust.data.images import batches
 from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
-from evo_robust.evaluators.co_trained import CoTrained, CoTraining
+from evo_robust.evaluators.co_trained import CoTrained
+from evo_robust.evaluators.learner import CoTraining
 from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.files import read_tensors
 from evo_robust.gradients import Confidence, EstimatedLoss, SupernetLoss
 from evo_robust.gradients.base import DistributionLearner
 from evo_robust.gradients.supernet_loss import SupernetLearner
 from evo_robust.parts.base import UserError, seed_from
+from evo_robust.parts.facts import Fact
 from evo_robust.record.rebuild import rebuild
 from evo_robust.spaces.supernet import Mixture
 from evo_robust.training.learning_curve import LearningCurve
@@ -171,7 +173,9 @@ def test_without_gradient_it_is_nsga2(tmp_path: Path) -> None:
 class NoGradient(SupernetLoss):
     """Moves nothing and needs no supernet."""
 
-    needs_supernet = False
+    @property
+    def needs(self) -> frozenset[Fact]:
+        return frozenset()
 
 
 @pytest.mark.parametrize(
@@ -353,9 +357,9 @@ def test_a_damaged_file_of_a_generation_is_named(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match=r"expected algorithm.share in \[0,1\], got 1.5"):
         GradientHybrid(share=1.5)
-    with pytest.raises(ValueError, match="expected algorithm=GradientHybrid with evaluator=CoTrained"):
+    with pytest.raises(ValueError, match="CoTrained needs .*: expected algorithm=GradientHybrid, got NSGA2"):
         problem(algorithm=NSGA2())
-    with pytest.raises(ValueError, match="expected evaluator=CoTrained for algorithm.gradient=SupernetLoss"):
+    with pytest.raises(ValueError, match="SupernetLoss needs .*: expected evaluator=CoTrained, got OneShot"):
         problem(evaluator=OneShot())
     with pytest.raises(ValueError, match="expected a space whose operations can be mixed, such as DARTS, got RobNet"):
         chz.replace(problem(), space=RobNet())

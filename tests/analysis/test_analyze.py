@@ -34,6 +34,7 @@ from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.constraints import Constraint
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts.base import UserError, seed_from
+from evo_robust.parts.facts import FINETUNING, Fact
 from evo_robust.plotting.study import relations as pictures
 from evo_robust.plotting.study.panel import scatter
 from evo_robust.problem.value import Problem
@@ -83,8 +84,8 @@ class Pretended(Evaluator):
     compare: bool = True
 
     @property
-    def finetunes(self) -> bool:
-        return self.finetuned
+    def provides(self) -> frozenset[Fact]:
+        return frozenset({FINETUNING} if self.finetuned else ())
 
     def start(self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Session:
         return PretendedSession(self, context, [o.name for o in objectives])

@@ -23,7 +23,8 @@ from evo_robust.distributions import Sampler
 from evo_robust.estimators import Estimator, NoiseLearner, Strengths, real_noises
 from evo_robust.estimators.measure import Found, Source, measure_spectrum
 from evo_robust.evaluators.base import Evaluation
-from evo_robust.evaluators.co_trained import CoTrained, CoTraining
+from evo_robust.evaluators.co_trained import CoTrained
+from evo_robust.evaluators.learner import CoTraining
 from evo_robust.files import cache_folder
 from evo_robust.gradients import EstimatedLoss
 from evo_robust.gradients.base import DistributionLearner

@@ -20,6 +20,7 @@ from evo_robust import DARTS, NSGA2, CleanError, Digits, FromScratch, NSGAPhases
 from evo_robust.algorithms.hybrid import GradientHybrid
 from evo_robust.gradients import SupernetLoss
 from evo_robust.parts.base import UserError
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS
 from evo_robust.plotting.progress import own_curve
 from evo_robust.progress import Printed
 from evo_robust.record.box import BOX_FILE
@@ -101,7 +102,7 @@ def test_a_comparison_tells_its_common_box_from_the_run_s_own(
     searched: tuple[Run, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, _ = searched
-    problem = CO_TRAINED if run.problem.evaluator.co_trains else STEADY
+    problem = CO_TRAINED if CO_TRAINED_WEIGHTS in run.problem.evaluator.provides else STEADY
     other, _ = told(chz.replace(problem, seed=1), tmp_path / "other")
     plot.main([f"run={run.folder},{other.folder}", f"out={tmp_path / 'both'}"])
     own = [volumes(folder / "progress.csv")[-1] for folder in (run.folder, other.folder)]
@@ -131,7 +132,7 @@ def test_the_box_is_kept_and_readable(searched: tuple[Run, list[str]]) -> None:
 
 def test_what_goes_on_keeps_its_box(searched: tuple[Run, list[str]], tmp_path: Path) -> None:
     run, _ = searched
-    problem = CO_TRAINED if run.problem.evaluator.co_trains else STEADY
+    problem = CO_TRAINED if CO_TRAINED_WEIGHTS in run.problem.evaluator.provides else STEADY
     longer = chz.replace(problem, algorithm=chz.replace(problem.algorithm, n_gen=4))
     before, box = volumes(run.folder / "progress.csv"), (run.folder / BOX_FILE).read_bytes()
     found = {}

@@ -1,0 +1,33 @@
+"""Objectives that are measured at many strengths, at some of which noises are estimated instead of attacked."""
+
+from __future__ import annotations
+
+import abc
+
+import chz
+
+from evo_robust.estimators.base import NoiseEstimator
+from evo_robust.estimators.measure import Source
+from evo_robust.objectives.base import Candidate, Objective
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, LEARNED_NOISES, Fact
+
+
+@chz.chz
+class SpectrumObjective(Objective, abc.ABC):
+    """An objective over a spectrum of strengths (Cheng et al., AAAI 2023: Wsr-NAS, §3.2)."""
+
+    @property
+    @abc.abstractmethod
+    def noise_source(self) -> Source | None:
+        """Where noises come from, some of which are estimated; None where all strengths are attacked."""
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        """See :attr:`Part.needs`: an estimator that learns wants a search that trains it."""
+        source = self.noise_source
+        return frozenset({LEARNED_NOISES, CO_TRAINED_WEIGHTS} if source is not None and source.learned else ())
+
+
+def noise_estimator(source: Source, candidate: Candidate) -> NoiseEstimator:
+    """The estimator of a source of noises, with the weights that it has at present, on the candidate's device."""
+    return source.estimator(candidate.context.data.in_shape, candidate.shared()).to(candidate.context.device)
