@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from evo_robust.final_training.settings import SETTINGS_FILE, load_result, read_
 from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.networks.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.objectives.figures import figures_of
-from evo_robust.parts.base import Part, UserError, dotted
+from evo_robust.parts.base import Part, UserError, dotted, parts_in
 from evo_robust.parts.paths import refuse_odd_path
 from evo_robust.plotting.terminal import add_quantities, shown_figures
 from evo_robust.progress import output, table
@@ -251,18 +251,7 @@ def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
 def _adversarial_set(run: Run) -> dict[str, Any] | None:
     """Settings of the adversarial set that the search used, so that a retraining can be judged on its test part."""
     measured = (run.problem.objectives, run.problem.recorded)
-    return next((dotted(part) for part in _parts_in(measured) if isinstance(part, AdversarialSet)), None)
-
-
-def _parts_in(value: object) -> Iterator[Part]:
-    """Every part in a part or tuple, however deep, outermost first."""
-    if isinstance(value, tuple):
-        for item in value:
-            yield from _parts_in(item)
-    elif isinstance(value, Part):
-        yield value
-        for name in chz.chz_fields(value):
-            yield from _parts_in(getattr(value, name))
+    return next((dotted(part) for part in parts_in(measured) if isinstance(part, AdversarialSet)), None)
 
 
 def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: str, console: Console) -> Exported:
@@ -270,7 +259,7 @@ def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: 
     console.print(f"making the weights of evaluation {row['id']} again, as in the search …")
     model, shared = rebuild(run, row, device, lambda text: console.print(text, markup=False, soft_wrap=True))
     images = run.problem.data.load().val.to(next(model.parameters()).device)
-    notes = [f"trained as in the search: {_recipe(run)}"]
+    notes = [f"trained as in the search: {run.problem.evaluator.words} on {run.problem.data.name}"]
     error = evaluate_error(model, images)
     notes.append(f"clean error on the {len(images)} validation images: {error:.4f}")
     recorded = {**row.get("recorded", {}), **row["objectives"]}.get("clean_error")
@@ -285,17 +274,6 @@ def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: 
     if shared:
         genotype = dataclasses.replace(genotype, provenance={**genotype.provenance, "supernet": shared})
     return dataclasses.replace(exported, genotype=genotype, model=model.cpu().eval(), notes=tuple(notes))
-
-
-def _recipe(run: Run) -> str:
-    """The evaluator in words: its class and its budget."""
-    evaluator = run.problem.evaluator
-    budget = ("epochs", "recalibration", "finetune", "seed")
-    words = [f"{name}={getattr(evaluator, name)}" for name in budget if hasattr(evaluator, name)]
-    parts = {name: getattr(evaluator, name, None) for name in ("recipe", "supernet")}
-    words += [f"{name}={type(part).__name__}" for name, part in parts.items() if part is not None]
-    words += [f"supernet.epochs={parts['supernet'].epochs}"] if parts["supernet"] is not None else []
-    return f"{type(evaluator).__name__}({', '.join(words)}) on {run.problem.data.name}"
 
 
 def retrained(source: Path, folder: Path, *, weights: bool = True) -> Exported:

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from evo_robust.adversarial_set.making import FILES, AdversarialSet
-from evo_robust.attacks.base import Attack
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.commands.cli import HelpRequested, command, make, refuse_nothing, split
 from evo_robust.data.base import DataSet
@@ -345,7 +344,7 @@ def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say:
         n_classes=settings.data.n_classes,
         params=params,
         flops=flops,
-        attack=_words(settings.attack),
+        attack=settings.attack.words,
         norm=settings.norm,
         clean_error=curve.clean_error,
         eps=curve.eps,
@@ -363,12 +362,6 @@ def _on_adversarial_set(settings: Retraining, model: nn.Module, device: str, say
         return None
     made = settings.adversarial_set.build_or_load(settings.data, cache_folder(), device, joblib.cpu_count(), say)
     return {"error": clean_error(model, made.judge.to(device)), "n": len(made.judge)}
-
-
-def _words(attack: Attack) -> str:
-    """``PGD-20`` for an attack with steps, else its class."""
-    steps = getattr(attack, "steps", None)
-    return type(attack).__name__ + (f"-{steps}" if steps else "")
 
 
 def _trained(settings: Retraining, model: nn.Module, images: Images, folder: Path, say: Say) -> list[EpochLog]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, SupportsFloat, get_args
+from typing import Any, Literal, Protocol, SupportsFloat, get_args, runtime_checkable
 
 import chz
 import torch
@@ -75,16 +75,42 @@ def check_balls(part: Part, shape: Sequence[int]) -> None:
         ValueError: a radius beyond the diagonal of images ``(c, h, w)``, naming its key.
     """
     for key, ball in _balls(part):
-        radii = ball.eps if isinstance(ball.eps, tuple) else (ball.eps,)  # type: ignore[attr-defined]
-        for radius in radii:
-            check_eps(radius, ball.norm, shape, name=key)  # type: ignore[attr-defined]
+        for radius in _radii(ball):
+            check_eps(radius, ball.norm, shape, name=key)
     for owner in parts_in(part):
-        around: Any = getattr(owner, "threat", owner)
-        step = getattr(getattr(owner, "attack", None), "step", None)
-        if step is None or not hasattr(around, "eps"):
-            continue
-        farthest = 2 * (max(around.eps) if isinstance(around.eps, tuple) else around.eps)
-        check_step(step, farthest, around.norm, name=f"attack.step of {type(owner).__name__}")
+        around = owner.threat if isinstance(owner, _Threatened) else owner
+        attack = owner.attack if isinstance(owner, _Attacking) else None
+        step = attack.step if isinstance(attack, _Stepping) else None
+        if step is not None and isinstance(around, Ball):
+            farthest = 2 * max(_radii(around))
+            check_step(step, farthest, around.norm, name=f"attack.step of {type(owner).__name__}")
+
+
+@runtime_checkable
+class Ball(Protocol):
+    """A part with a norm and a radius, or several."""
+
+    norm: Norm
+    eps: float | tuple[float, ...]
+
+
+@runtime_checkable
+class _Threatened(Protocol):
+    threat: Any
+
+
+@runtime_checkable
+class _Attacking(Protocol):
+    attack: Any
+
+
+@runtime_checkable
+class _Stepping(Protocol):
+    step: float | None
+
+
+def _radii(ball: Ball) -> tuple[float, ...]:
+    return ball.eps if isinstance(ball.eps, tuple) else (ball.eps,)
 
 
 def widest(norm: Norm, shape: Sequence[int]) -> float:
@@ -107,10 +133,10 @@ def check_step(step: float, farthest: float, norm: Norm, *, name: str = "step") 
     )
 
 
-def _balls(part: Part, prefix: str = "") -> Iterator[tuple[str, Part]]:
+def _balls(part: Part, prefix: str = "") -> Iterator[tuple[str, Ball]]:
     """The balls inside a part, each with the dotted key of its radius."""
     fields = chz.chz_fields(part)
-    if {"norm", "eps"} <= fields.keys():
+    if isinstance(part, Ball):
         yield f"{prefix}eps", part
     for name in fields:
         value = getattr(part, name)
@@ -143,6 +169,11 @@ class Threat(Part):
 @chz.chz
 class Attack(Part, abc.ABC):
     """A way to find adversarial images."""
+
+    @property
+    def words(self) -> str:
+        """What tables and captions call it: the class, and how many steps it takes where it takes several."""
+        return type(self).__name__
 
     @abc.abstractmethod
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:

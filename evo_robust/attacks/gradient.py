@@ -201,6 +201,11 @@ class IterativeAttack(GradientAttack, abc.ABC):
         if self.loss == "kl" and not self.random_start:
             raise ValueError("expected random_start=True for loss kl: its gradient at the clean image is zero")
 
+    @property
+    def words(self) -> str:
+        """See :attr:`Attack.words`: such as ``PGD-20``."""
+        return f"{super().words}-{self.steps}"
+
     def budget(self, eps: float) -> StepBudget:
         """The fields as given; without ``step`` the rule 2.5·ε/steps (Madry et al., 2018)."""
         step = 2.5 * eps / self.steps if self.step is None else self.step

@@ -6,6 +6,7 @@ import importlib
 import socket
 from collections.abc import Callable
 from types import ModuleType
+from typing import Protocol
 
 from evo_robust.clusters import dask, ray
 from evo_robust.clusters.staff import CONNECT, ClusterStaff, how_to_start
@@ -15,13 +16,21 @@ from evo_robust.parts.base import UserError
 _LIBRARIES = {"dask": "distributed", "ray": "ray"}
 
 
+class Evaluated(Protocol):
+    """What hiring asks of an evaluator; see :class:`evo_robust.evaluators.base.Evaluator`."""
+
+    @property
+    def cluster(self) -> str | None:
+        """Where its candidates go."""
+
+
 def hire(
-    evaluator: object, cluster: str | None, workers: int | None, device: str, say: Callable[[str], None]
+    evaluator: Evaluated, cluster: str | None, workers: int | None, device: str, say: Callable[[str], None]
 ) -> ClusterStaff | None:
     """The workers of the cluster that a search is to use; None where it stays on this machine.
 
     Args:
-        evaluator: its ``backend``, where it has one, may ask for a cluster that is connected already.
+        evaluator: its ``cluster`` may ask for a cluster that is connected already.
         cluster: where to connect to, ``dask://HOST:PORT`` or ``ray://HOST:PORT``.
         workers: tasks under way at most; as many as the cluster has workers when not given.
         device: torch device of the candidates.
@@ -30,7 +39,7 @@ def hire(
     Raises:
         UserError: the library is missing, nobody answers, or the settings contradict each other.
     """
-    backend = getattr(evaluator, "backend", None)
+    backend = evaluator.cluster
     if cluster is None and backend in (None, "loky"):
         return None
     if device.startswith("cuda:"):
@@ -57,7 +66,7 @@ def hire(
 
 
 def choose_staff(
-    evaluator: object,
+    evaluator: Evaluated,
     cluster: str | None,
     workers: int | None,
     device: str,

@@ -6,7 +6,7 @@ import abc
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import chz
 
@@ -14,7 +14,7 @@ from evo_robust.data.base import DataSet
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.constraints import Constraint
 from evo_robust.objectives.figures import as_json, one_number, printable
-from evo_robust.parts.base import Part
+from evo_robust.parts.base import Part, dotted
 from evo_robust.spaces.base import Architecture, SearchSpace
 
 Status = Literal["ok", "failed", "rejected"]
@@ -94,6 +94,24 @@ class Session(abc.ABC):
 @chz.chz
 class Evaluator(Part, abc.ABC):
     """A way to obtain the figures of architectures."""
+
+    told: ClassVar[tuple[str, ...]] = ()
+    """Dotted names of the fields that tell how its candidates got their weights, such as ``supernet.epochs``."""
+
+    @property
+    def words(self) -> str:
+        """How candidates got their weights, such as ``FromScratch(epochs=25, seed=0, recipe=Standard)``."""
+        values = dotted(self)
+        return f"{type(self).__name__}({', '.join(f'{name}={values[name]}' for name in self.told)})"
+
+    @property
+    def cluster(self) -> str | None:
+        """``loky`` where candidates go to processes of this machine unless a cluster is asked for.
+
+        ``dask`` or ``ray`` where they go to the cluster that this process is connected to; None where they are
+        evaluated in this process.
+        """
+        return None
 
     def check(self, space: SearchSpace, data: DataSet) -> None:  # noqa: B027 (most evaluators take any)
         """Raise ``ValueError`` where the evaluator cannot work on ``space`` or ``data``; before anything is written."""

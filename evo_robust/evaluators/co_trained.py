@@ -51,6 +51,7 @@ class CoTrained(OneShot):
     """
 
     version: ClassVar[int] = 4
+    told: ClassVar[tuple[str, ...]] = ("epochs", *OneShot.told)
 
     warmup: int = chz.field(default=0, doc="epochs before the first generation's own, on random paths, >= 0")
     epochs: int = chz.field(default=1, doc="epochs of training per generation, >= 0")

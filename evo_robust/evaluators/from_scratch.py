@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import chz
 
@@ -17,6 +18,8 @@ from evo_robust.training.recipes import Recipe, Standard
 @chz.chz
 class FromScratch(PooledEvaluator):
     """Each candidate is trained on the training split and measured on the validation split."""
+
+    told: ClassVar[tuple[str, ...]] = ("epochs", "seed", "recipe")
 
     epochs: int = chz.field(default=25, doc="training epochs per candidate; >= 0")
     recipe: Recipe = chz.field(

@@ -38,6 +38,8 @@ class OneShot(PooledEvaluator):
     the same random numbers (batches, augmentation, starts of attacks), so that differences between them are theirs.
     """
 
+    told: ClassVar[tuple[str, ...]] = ("recalibration", "finetune", "seed", "recipe", "supernet", "supernet.epochs")
+
     supernet: SupernetTraining = chz.field(
         default_factory=SupernetTraining, blueprint_unspecified=SupernetTraining, doc="how the shared weights are made"
     )

@@ -123,6 +123,11 @@ class PooledEvaluator(Evaluator, abc.ABC):
         assert model is not None, "an evaluator has a final stage"
         return model, figures
 
+    @property
+    def cluster(self) -> str:
+        """See :attr:`Evaluator.cluster`."""
+        return self.backend
+
     def seeded(self, context: Context) -> Context:
         """The context of a search as candidates see it: its seed becomes one that depends on the evaluator's too."""
         return context if self.seed == 0 else dataclasses.replace(context, seed=seed_from(context.seed, self.seed))

@@ -90,6 +90,7 @@ class Multiplier:
 
     def __init__(self, settings: Confidence, sampler: LogNormalSampler) -> None:
         self.settings = settings
+        self.sampler = sampler
         self._first = {name: value.detach().clone() for name, value in sampler.parameters.items()}
         self.theta, self.last = 0.0, math.nan
         self.log_limit = None if settings.limit is None else math.log(settings.limit)
@@ -98,28 +99,29 @@ class Multiplier:
         self._described: list[int] = []
         self._log_c = 0.0
 
-    def look(self, training: CoTraining, sampler: LogNormalSampler) -> None:
+    def look(self, training: CoTraining) -> None:
         """Take the constants of the supernet's operations as they are now; calibrate λ* where it is not given."""
-        self._take(training, sampler)
+        self._take(training)
         self.log_limit = self._limit()
 
-    def show(self, training: CoTraining, sampler: LogNormalSampler) -> None:
+    def show(self, training: CoTraining) -> None:
         """Calibrate what candidates are held to, whose weights are those that an epoch ends with."""
-        self._take(training, sampler)
+        self._take(training)
         self._shown = self._limit()
 
-    def _take(self, training: CoTraining, sampler: LogNormalSampler) -> None:
+    def _take(self, training: CoTraining) -> None:
+        c, h, w = training.images.x.shape[1:]
         found = network_constants(
             training.supernet,
-            tuple(training.images.x.shape[1:]),  # type: ignore[arg-type]
+            (c, h, w),
             self.settings.constants,
             SpectralNorms(steps=self.settings.steps),
             everything=True,
         )
-        constants = found.of_operations(training.space.operations, sampler.shape[1])  # type: ignore[attr-defined]
-        self._constants = constants.float().to(sampler.device)
+        constants = found.of_operations(training.space.mixture_operations, self.sampler.shape[1])
+        self._constants = constants.float().to(self.sampler.device)
         self._log_c = found.log_outside()
-        self._described = descriptions(training.supernet, sampler.shape[0])
+        self._described = descriptions(training.supernet, self.sampler.shape[0])
 
     def _limit(self) -> float:
         """Logarithm of λ* under the constants that were taken last."""
@@ -128,11 +130,11 @@ class Multiplier:
             return self.log_limit
         return self._kept(self._first).log.item() + math.log(s.factor)
 
-    def term(self, sampler: LogNormalSampler, weights: Tensor) -> Tensor:
+    def term(self, weights: Tensor) -> Tensor:
         """θc + (ρ/2)c² for a sample ``(cells, edges, operations)``, differentiable in the sampler's parameters."""
         assert self.log_limit is not None, "look comes first"
         if self.settings.learning:
-            c = self._kept(sampler.parameters).log - self.log_limit
+            c = self._kept(self.sampler.parameters).log - self.log_limit
         else:
             c = self._log_product(weights) - self.log_limit
         self.last = float(c.detach())
@@ -150,11 +152,11 @@ class Multiplier:
             given, self._constants, self._described, log_c=self._log_c, settings=self.settings
         )
 
-    def caution(self, sampler: LogNormalSampler) -> str | None:
+    def caution(self) -> str | None:
         """One line where σ is beyond what the moments were checked for; None else."""
         if not self.settings.learning:
             return None
-        sigmas = [sampler.parameters[name] for name in SIGMAS]
+        sigmas = [self.sampler.parameters[name] for name in SIGMAS]
         return chance_constraint.caution(sigmas, self.settings, "algorithm.gradient.confidence")
 
     def _log_product(self, weights: Tensor) -> Tensor:

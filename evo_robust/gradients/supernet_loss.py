@@ -15,7 +15,7 @@ from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.data.images import batches
 from evo_robust.distributions.base import Distribution, Sampler
-from evo_robust.distributions.log_normal import LogNormal
+from evo_robust.distributions.log_normal import LogNormal, LogNormalSampler
 from evo_robust.evaluators.learner import CoTraining
 from evo_robust.gradients.base import ArchitectureGradient, DistributionLearner
 from evo_robust.gradients.multiplier import Confidence, Multiplier
@@ -71,7 +71,7 @@ class SupernetLoss(ArchitectureGradient):
 
     def check(self, distribution: Distribution, space: SearchSpace) -> None:
         """See :meth:`ArchitectureGradient.check`: confidence is known of log-normal weights of whole operations."""
-        if self.confidence is not None and (partial := getattr(space, "partial", 1)) > 1:
+        if self.confidence is not None and (partial := space.mixed_channels) > 1:
             raise ValueError(
                 "expected space.partial=1 with algorithm.gradient.confidence, whose moments know nothing of channels "
                 f"that pass by the operations, got {partial}"
@@ -96,9 +96,10 @@ class SupernetLearner(DistributionLearner):
 
     def __init__(self, settings: SupernetLoss, sampler: Sampler, seed: int) -> None:
         super().__init__(settings, sampler, seed)
-        self.multiplier = (
-            None if settings.confidence is None else Multiplier(settings.confidence, sampler)  # type: ignore[arg-type]
-        )
+        self.multiplier: Multiplier | None = None
+        if settings.confidence is not None:
+            assert isinstance(sampler, LogNormalSampler), "SupernetLoss.check asks for a LogNormal distribution"
+            self.multiplier = Multiplier(settings.confidence, sampler)
 
     def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[Path]]:
         """See :meth:`DistributionLearner.paths`; between the steps the distribution moves."""
@@ -110,7 +111,7 @@ class SupernetLearner(DistributionLearner):
             yield from given
             return
         if self.multiplier is not None:
-            self.multiplier.look(training, self.sampler)  # type: ignore[arg-type]
+            self.multiplier.look(training)
         device = training.images.x.device
         generator = torch.Generator(device).manual_seed(seed_from(self.seed, "architecture batches", epoch))
         while True:
@@ -122,7 +123,7 @@ class SupernetLearner(DistributionLearner):
     def learn(self, training: CoTraining | None, epochs: int) -> None:
         """See :meth:`DistributionLearner.learn`: candidates are held to a λ* of the weights that they inherit."""
         if training is not None and self.multiplier is not None:
-            self.multiplier.show(training, self.sampler)  # type: ignore[arg-type]
+            self.multiplier.show(training)
 
     def step(self, training: CoTraining, x: Tensor, y: Tensor, generator: torch.Generator) -> None:
         """Move each group of the distribution's parameters in turn, every time with a fresh sample."""
@@ -138,7 +139,7 @@ class SupernetLearner(DistributionLearner):
             with undisturbed(training.supernet):
                 loss = F.cross_entropy(training.supernet(seen).float(), y)
             if self.multiplier is not None:
-                loss = loss + self.multiplier.term(self.sampler, weights)  # type: ignore[arg-type]
+                loss = loss + self.multiplier.term(weights)
             self.move(group, loss)
         if self.multiplier is not None:
             self.multiplier.update()
@@ -163,4 +164,4 @@ class SupernetLearner(DistributionLearner):
 
     def caution(self) -> str | None:
         """See :meth:`DistributionLearner.caution`: where the constraint's moments are in doubt."""
-        return None if self.multiplier is None else self.multiplier.caution(self.sampler)  # type: ignore[arg-type]
+        return None if self.multiplier is None else self.multiplier.caution()

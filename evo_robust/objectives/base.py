@@ -147,6 +147,11 @@ class Objective(Part, abc.ABC):
         return ""
 
     @property
+    def short_unit(self) -> str:
+        """The unit as axes and columns show it."""
+        return self.unit
+
+    @property
     def reads(self) -> frozenset[Fact]:
         """Facts that its value depends on where a part provides them, beside weights."""
         return frozenset()

@@ -102,7 +102,7 @@ class LipschitzConfidence(Objective):
             candidate.figures[self.name] = {"distribution": None}
             return found.log_bound("corrected").item()
         # operations that were not chosen have λ = 0 there: they are no terms
-        operations = candidate.context.space.operations  # type: ignore[attr-defined]
+        operations = candidate.context.space.mixture_operations
         constants = found.of_operations(operations, known[0].shape[1])
         kept = chance_constraint.kept(
             [tensor.double() for tensor in known],

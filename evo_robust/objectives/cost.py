@@ -50,6 +50,11 @@ class Flops(Objective):
         """Multiply-accumulates and what else the rule counts."""
         return f"operations counted by {self.rule}"
 
+    @property
+    def short_unit(self) -> str:
+        """The rule's name."""
+        return self.rule
+
     def measure(self, candidate: Candidate) -> float:
         """MACs of the candidate's network."""
         if self.rule == "thop" and "flops" in candidate.figures:  # evaluators record this count for every candidate

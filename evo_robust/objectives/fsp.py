@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import chz
 import torch
@@ -26,6 +26,13 @@ _BATCH = 128
 """Images that are attacked together: always as many, since random starts are drawn batch by batch."""
 
 _GRAM_BYTES = 64 * 2**20
+
+
+@runtime_checkable
+class HasCells(Protocol):
+    """A network that tells its cells, whose inputs and outputs the distance compares."""
+
+    cells: nn.ModuleList
 
 
 @chz.chz
@@ -107,8 +114,8 @@ def fsp_distances(
         ValueError: the network tells no cells, gives no logits or has no gradient; there are no images, or their labels
             are no classes of the network.
     """
-    cells = getattr(model, "cells", None)
-    if not isinstance(cells, nn.ModuleList) or len(cells) == 0:
+    cells = model.cells if isinstance(model, HasCells) else nn.ModuleList()
+    if len(cells) == 0:
         raise ValueError(f"expected a network with cells for the FSP distance, got {type(model).__name__} without")
     with checked_images(model, images, gradient=True) as images, eval_mode(model), undisturbed(model):
         check_threat(threat, images.x)

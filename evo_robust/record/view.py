@@ -101,7 +101,7 @@ class View:
             return Flops().rule if name == "flops" else ""
         if objective.stand_in and is_share(objective.unit) and not _in_share(self.column(name)):
             return ""  # the record calls it a fraction, which once was the default of every objective
-        return str(getattr(objective, "rule", objective.unit))
+        return objective.short_unit
 
     def best(self) -> list[int]:
         """Index on the front of the best network in each objective; a tie goes to the best compromise."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import chz
 import numpy as np
@@ -84,6 +84,16 @@ class SearchSpace(Part, abc.ABC):
     def build(self, architecture: Architecture, n_classes: int, in_shape: tuple[int, int, int]) -> nn.Module:
         """Network from images ``(n, *in_shape)`` in [0,1] to logits ``(n, n_classes)``; it normalises inside."""
 
+    def network_arguments(
+        self, architecture: Architecture, n_classes: int, in_shape: tuple[int, int, int]
+    ) -> dict[str, Any] | None:
+        """Keyword arguments from which the class of ``build``'s network makes that network, with fresh weights.
+
+        They are literals: numbers, text, tuples, lists and dictionaries of such, since ``export`` writes them into
+        ``model.py``. None where a space cannot say; then no ``model.py`` is written.
+        """
+        return None
+
     @abc.abstractmethod
     def draw(self, architecture: Architecture, figure: Figure) -> None:
         """Draw the architecture's graph into an empty matplotlib figure."""
@@ -159,6 +169,14 @@ class SearchSpace(Part, abc.ABC):
         """
         raise ValueError(f"{type(self).__name__} shares no weights: it has no supernet")
 
+    def supernet_arguments(self, n_classes: int, in_shape: tuple[int, int, int]) -> dict[str, Any] | None:
+        """Literals that say which operations the supernet holds, where the largest network does not hold them all.
+
+        They are part of the name under which a trained supernet is kept. None where the arguments of the largest
+        network say it.
+        """
+        return None
+
     def draw_path(self, rng: np.random.Generator, keep: float = 0.5) -> Architecture:
         """A random architecture for a step of supernet training (path dropout).
 
@@ -185,6 +203,16 @@ class SearchSpace(Part, abc.ABC):
         Cells are those that are described: 2 (normal, reduction), or 1 where they are shared.
         """
         return None
+
+    @property
+    def mixture_operations(self) -> tuple[str, ...]:
+        """Name of each of a mixture's operations, in their order. Only where there is a ``mixture_shape``."""
+        raise ValueError(f"{type(self).__name__} mixes no operations: it has no names of them")
+
+    @property
+    def mixed_channels(self) -> int:
+        """K where one channel in K goes through a mixture's operations and the rest passes by; 1 where all do."""
+        return 1
 
     def mixture_edges(self) -> list[tuple[int, int]]:
         """(source, target) node of every edge of a mixture. Only where there is a ``mixture_shape``."""

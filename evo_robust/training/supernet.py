@@ -145,13 +145,12 @@ class SupernetTraining(Part):
 
 def _identity(space: SearchSpace, data: DataSet) -> list[Any]:
     """What the supernet and its paths depend on: the network's arguments, where the space can write them down."""
-    if not hasattr(space, "network_arguments"):
-        return [type(space).__name__, space]
     largest = space.largest()
-    if hasattr(space, "supernet_arguments"):  # it holds operations that the largest network has not
-        arguments = space.supernet_arguments(data.n_classes, data.in_shape)
-    else:
+    arguments = space.supernet_arguments(data.n_classes, data.in_shape)
+    if arguments is None:
         arguments = space.network_arguments(largest, data.n_classes, data.in_shape)
+    if arguments is None:
+        return [type(space).__name__, space]
     # the text tells whether cells share their description, which the arguments of a network do not
     return [type(space).__name__, space.to_text(largest), arguments]
 

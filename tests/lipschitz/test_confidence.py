@@ -131,14 +131,14 @@ def test_the_moments_are_those_of_what_the_search_samples() -> None:
     training = CoTraining(space, space.supernet(10, (1, 8, 8)), PROBLEM.data.load().train.take(slice(20)), 0, 0)
     sampler = LogNormal(sigma=0.1).start(space, seed=0)
     multiplier = Multiplier(Confidence(), sampler)
-    multiplier.look(training, sampler)
+    multiplier.look(training)
     with torch.no_grad():
         logs = torch.stack([multiplier._log_product(sampler.sample()).double() for _ in range(4000)])
         mu, var = (moment.item() for moment in multiplier._kept(sampler.parameters)[1:])
     assert logs.mean().item() == pytest.approx(mu, abs=4 * (var / 4000) ** 0.5)
     assert logs.var().item() == pytest.approx(var, rel=0.1)  # 4.5 standard errors of a sample's variance
     alone = Multiplier(Confidence(cells="independent"), sampler)
-    alone.look(training, sampler)
+    alone.look(training)
     assert alone._kept(sampler.parameters).var.item() < 0.8 * var, "independent cells vary less, and wrongly so"
 
 
@@ -207,8 +207,8 @@ def test_a_drawn_quantile_moves_the_distribution_as_moments_do() -> None:
     for quantile in ("moments", "sampled"):
         sampler = LogNormal(spread=0.3).start(PROBLEM.space, seed=0)
         multiplier = Multiplier(Confidence(quantile=quantile, factor=0.5, rho=1.0), sampler)
-        multiplier.look(training, sampler)
-        term = multiplier.term(sampler, sampler.sample())
+        multiplier.look(training)
+        term = multiplier.term(sampler.sample())
         assert multiplier.last == pytest.approx(math.log(2), abs=1e-4)
         slopes[quantile] = torch.autograd.grad(term, list(sampler.parameters.values()))
     for one, other in zip(slopes["moments"], slopes["sampled"], strict=True):
@@ -327,15 +327,15 @@ def test_the_constraint_works_on_operations_alone() -> None:
     for name, confidence in (("free", None), ("held", Confidence(rho=10.0, factor=0.01))):
         sampler = LogNormal().start(PROBLEM.space, seed=0)
         judge = Multiplier(Confidence(factor=0.01), sampler)
-        judge.look(training, sampler)
+        judge.look(training)
         learner = SupernetLoss(lr=0.1, weight_decay=0.0, confidence=confidence).start(sampler, seed=0)
         if learner.multiplier is not None:
-            learner.multiplier.look(training, sampler)
+            learner.multiplier.look(training)
         supernet.train()
         generator = torch.Generator().manual_seed(0)
         for _ in range(10):
             learner.step(training, images.floats(), images.y, generator)
-        judge.term(sampler, sampler.sample())
+        judge.term(sampler.sample())
         distances[name] = judge.last
         torch.testing.assert_close(sampler.parameters["mu_alpha"].exp().sum(-1), torch.ones(2, 5))
     assert distances["held"] < distances["free"] - 1 and distances["held"] < -math.log(0.01) - 1, distances

@@ -22,10 +22,9 @@ from evo_robust.attacks.fast import fold_batch_norm
 from evo_robust.data.sets import Digits
 from evo_robust.networks.genotype import Genotype, load_genotype
 from evo_robust.spaces import DARTS, InvalidArchitecture, RobNet
-from evo_robust.spaces.robnet.codec import alpha_from_text, edges_of, live_cell, n_edges
+from evo_robust.spaces.robnet.codec import RobNetArchitecture, alpha_from_text, edges_of, live_cell, n_edges
 from evo_robust.spaces.robnet.genotypes import PUBLISHED
 from evo_robust.spaces.robnet.network import FactorizedReduce, RobNetCell
-from evo_robust.spaces.robnet.space import RobNetArchitecture
 from evo_robust.spaces.structure import BUDGETS
 from evo_robust.spaces.supernet import inherit
 

@@ -22,7 +22,8 @@ from evo_robust.data.sets import Digits
 from evo_robust.inference.predictions import correct_mask
 from evo_robust.parts.base import Fraction, UserError
 from evo_robust.spaces.ops import Normalize
-from evo_robust.spaces.robnet.space import RobNet, RobNetArchitecture
+from evo_robust.spaces.robnet.codec import RobNetArchitecture
+from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.supernet import inherit
 from evo_robust.training.loop import TimeLimit, TrainingDiverged, evaluate_error, read_logs, train
 from evo_robust.training.recipes import (

@@ -10,6 +10,7 @@ their predecessors; in a supernet it has all.
 from __future__ import annotations
 
 import ast
+import dataclasses
 import difflib
 import operator
 import re
@@ -46,6 +47,20 @@ SHORT = {
 """Short names that notations may use."""
 
 Cell = tuple[tuple[tuple[str, int], ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DARTSArchitecture:
+    """Two cells, each a tuple of nodes, each two pairs (operation, predecessor) in the order of the predecessors.
+
+    Attributes:
+        normal: the normal cell.
+        reduction: the reduction cell; the same where cells are shared.
+    """
+
+    normal: Cell
+    reduction: Cell
+
 
 _WORD = re.compile(r"^\s*(normal|reduction|reduce)\b\s*:?")
 _PAIR = r"\(\s*['\"]?(\w+)['\"]?\s*,\s*(\d+)\s*\)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -20,6 +19,7 @@ from evo_robust.spaces.darts.codec import (
     NONE,
     OPERATIONS,
     Cell,
+    DARTSArchitecture,
     canonical_cell,
     cell_to_text,
     cells_from_text,
@@ -37,19 +37,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from evo_robust.spaces.supernet import Supernet
-
-
-@dataclasses.dataclass(frozen=True)
-class DARTSArchitecture:
-    """Two cells, each a tuple of nodes, each two pairs (operation, predecessor) in the order of the predecessors.
-
-    Attributes:
-        normal: the normal cell.
-        reduction: the reduction cell; the same where cells are shared.
-    """
-
-    normal: Cell
-    reduction: Cell
 
 
 @chz.chz
@@ -274,6 +261,16 @@ class DARTS(SearchSpace):
     def mixture_shape(self) -> tuple[int, int, int]:
         """(described cells, edges, operations): (2, 14, 8) with the defaults."""
         return self.n_described, n_edges(self.nodes), len(self.operations)
+
+    @property
+    def mixture_operations(self) -> tuple[str, ...]:
+        """See :attr:`SearchSpace.mixture_operations`."""
+        return self.operations
+
+    @property
+    def mixed_channels(self) -> int:
+        """See :attr:`SearchSpace.mixed_channels`: ``partial``."""
+        return self.partial
 
     def mixture_edges(self) -> list[tuple[int, int]]:
         """(source, target) of every edge, in order: (0,2), (1,2), (0,3), …."""

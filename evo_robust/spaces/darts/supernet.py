@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from evo_robust.spaces.cells.layout import edges_of
-from evo_robust.spaces.darts.codec import NONE, edge_operations
+from evo_robust.spaces.darts.codec import NONE, DARTSArchitecture, edge_operations
 from evo_robust.spaces.darts.network import DARTSCell, DARTSNetwork
 from evo_robust.spaces.supernet import Mixture, Path, Supernet
 
@@ -66,7 +66,7 @@ class DARTSSupernet(DARTSNetwork, Supernet):
         chosen: list[tuple[Plan, _Weights | None]]
         if isinstance(path, Mixture):
             chosen = [(self._plan(w), _Weights(w, self.operations)) for w in (path.normal, path.reduction)]
-        elif not (hasattr(path, "normal") and hasattr(path, "reduction")):
+        elif not isinstance(path, DARTSArchitecture):
             raise ValueError(f"expected an architecture of DARTS or a mixture, got {path!r}")
         else:
             cells = path.normal, path.reduction

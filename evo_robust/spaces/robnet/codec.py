@@ -8,6 +8,7 @@ that ``10`` is 2 and ``01`` is 1. Node 0 is the output of cell k−2, node 1 tha
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -16,6 +17,17 @@ from evo_robust.spaces.cells.layout import edges_of, n_edges
 IDENTITY, CONVOLUTION = 2, 1
 
 Alpha = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RobNetArchitecture:
+    """α of the live edges: one code per edge, for all cells alike or for each cell.
+
+    Attributes:
+        cells: one α (shared cells) or one per cell; codes as above.
+    """
+
+    cells: tuple[Alpha, ...]
 
 
 def alpha_to_text(alpha: Alpha) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from evo_robust.spaces.cells.layout import edges_of
 from evo_robust.spaces.cells.network import CellNetwork
 from evo_robust.spaces.cells.ops import FactorizedReduce, PointConv, SepConv
-from evo_robust.spaces.robnet.codec import CONVOLUTION, IDENTITY, Alpha, alpha_from_text, live_cells
+from evo_robust.spaces.robnet.codec import CONVOLUTION, IDENTITY, Alpha, RobNetArchitecture, alpha_from_text, live_cells
 from evo_robust.spaces.supernet import Path, Supernet
 
 
@@ -67,7 +67,7 @@ class RobNetSupernet(RobNetNetwork, Supernet):
         Raises:
             ValueError: no such architecture.
         """
-        if not hasattr(path, "cells"):
+        if not isinstance(path, RobNetArchitecture):
             raise ValueError(f"expected an architecture of RobNet, got {path!r}")
         given: Sequence[Alpha] = path.cells
         alphas = list(given) * (len(self.cells) if len(given) == 1 else 1)

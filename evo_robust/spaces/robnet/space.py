@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import chz
@@ -16,6 +15,7 @@ from evo_robust.spaces.robnet.codec import (
     CONVOLUTION,
     IDENTITY,
     Alpha,
+    RobNetArchitecture,
     alpha_from_text,
     alpha_to_text,
     live_cell,
@@ -31,17 +31,6 @@ if TYPE_CHECKING:
     from evo_robust.spaces.supernet import Supernet
 
 _PATIENCE = 10_000
-
-
-@dataclasses.dataclass(frozen=True)
-class RobNetArchitecture:
-    """α of the live edges: one code per edge, for all cells alike or for each cell.
-
-    Attributes:
-        cells: one α (shared cells) or one per cell; see :mod:`evo_robust.spaces.robnet.codec` for codes.
-    """
-
-    cells: tuple[Alpha, ...]
 
 
 @chz.chz
