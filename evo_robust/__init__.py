@@ -37,7 +37,7 @@ from evo_robust.objectives.transfer import TransferError
 from evo_robust.problem.files import load
 from evo_robust.problem.value import Problem
 from evo_robust.search import search
-from evo_robust.spaces import DARTS, OPERATIONS, NSGAPhases, RobNet, SearchSpace
+from evo_robust.spaces import DARTS, OPERATIONS, GenomeSpace, NSGAPhases, RobNet, SearchSpace
 from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
 from evo_robust.training.supernet import SupernetTraining
 
@@ -73,6 +73,7 @@ __all__ = [
     "Flops",
     "FromScratch",
     "Gate",
+    "GenomeSpace",
     "GradientHybrid",
     "GumbelSoftmax",
     "ImageNet",

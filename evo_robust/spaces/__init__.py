@@ -3,7 +3,8 @@
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
 from evo_robust.spaces.darts.codec import OPERATIONS
 from evo_robust.spaces.darts.space import DARTS
+from evo_robust.spaces.genome import GenomeSpace
 from evo_robust.spaces.nsga.space import NSGAPhases
 from evo_robust.spaces.robnet.space import RobNet
 
-__all__ = ["DARTS", "OPERATIONS", "InvalidArchitecture", "NSGAPhases", "RobNet", "SearchSpace"]
+__all__ = ["DARTS", "OPERATIONS", "GenomeSpace", "InvalidArchitecture", "NSGAPhases", "RobNet", "SearchSpace"]
