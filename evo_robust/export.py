@@ -27,6 +27,7 @@ from evo_robust.commands.cli import TRUST, command, parse
 from evo_robust.device import choose_device
 from evo_robust.files import DamagedFile, make_folder, naming, read_tensors, write_tensors
 from evo_robust.final_training.settings import SETTINGS_FILE, load_result, read_settings
+from evo_robust.inference.predictions import clean_error
 from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.networks.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.objectives.figures import figures_of
@@ -39,7 +40,6 @@ from evo_robust.record.indicators import pick
 from evo_robust.record.reading import Run, comparable, derived_of, load_run, unfinished
 from evo_robust.record.rebuild import rebuild
 from evo_robust.record.view import folder_name, view_of
-from evo_robust.training.loop import evaluate_error
 
 ONNX_NAME = "model.onnx"
 _OURS = frozenset({FILE_NAME, WEIGHTS_NAME, CARD_NAME, ONNX_NAME})
@@ -260,7 +260,7 @@ def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: 
     model, shared = rebuild(run, row, device, lambda text: console.print(text, markup=False, soft_wrap=True))
     images = run.problem.data.load().val.to(next(model.parameters()).device)
     notes = [f"trained as in the search: {run.problem.evaluator.words} on {run.problem.data.name}"]
-    error = evaluate_error(model, images)
+    error = clean_error(model, images)
     notes.append(f"clean error on the {len(images)} validation images: {error:.4f}")
     recorded = {**row.get("recorded", {}), **row["objectives"]}.get("clean_error")
     if recorded is not None and abs(recorded - error) > 1e-9:

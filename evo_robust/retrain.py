@@ -6,7 +6,7 @@ import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ from evo_robust.final_training.settings import (
 )
 from evo_robust.inference.predictions import clean_error
 from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
+from evo_robust.networks.model_card import WEIGHTS_NAME
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts.base import (
     Part,
@@ -49,7 +50,7 @@ from evo_robust.parts.base import (
 from evo_robust.parts.paths import refuse_odd_path
 from evo_robust.parts.plain import one_line
 from evo_robust.parts.resolve import from_dotted
-from evo_robust.progress import duration, output
+from evo_robust.progress import Say, duration, output, silent
 from evo_robust.record.reading import IMAGES
 from evo_robust.record.writing import FolderLock, library_versions
 from evo_robust.spaces.base import SearchSpace
@@ -57,9 +58,7 @@ from evo_robust.spaces.nsga.space import NSGAPhases
 from evo_robust.training.loop import EpochLog, TrainingDiverged, train
 from evo_robust.training.recipes import RECIPES, Recipe
 
-WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.safetensors"
-Say = Callable[[str], None]
 
 USAGE = """usage: python -m evo_robust.retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10]
                  [epochs=120] [decoder=final|search|dense] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
@@ -245,7 +244,7 @@ def retrain(
     genotype: Genotype | None = None,
     device: str = "auto",
     command: str = "",
-    say: Say = lambda _: None,
+    say: Say = silent,
 ) -> Result:
     """Train a network and judge it, in a folder; an interrupted training goes on where it stopped.
 
@@ -329,7 +328,7 @@ def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say:
     began = time.monotonic()
     logs = _trained(settings, model, images, folder, say)
     trained = time.monotonic() - began
-    write_tensors(folder / WEIGHTS_FILE, model.state_dict())
+    write_tensors(folder / WEIGHTS_NAME, model.state_dict())
     say(f"attacking {len(test):,} test images at {len(settings.eps)} strengths")
     generator = torch.Generator(device).manual_seed(seed_from(settings.seed, "judgement"))
     attack, precision = settings.attack, settings.precision

@@ -25,6 +25,7 @@ import joblib
 from joblib.externals.loky.backend import get_context, resource_tracker
 
 from evo_robust import signals
+from evo_robust.progress import Say, silent
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -97,7 +98,7 @@ class Pool:
         say: takes one line of text where a worker died.
     """
 
-    def __init__(self, workers: int, staff: Staff | None = None, say: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, workers: int, staff: Staff | None = None, say: Say = silent) -> None:
         self.staff = LocalStaff(workers) if staff is None and workers > 1 else staff
         self.say = say
 

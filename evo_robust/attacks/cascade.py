@@ -97,7 +97,7 @@ class Slots:
 
 
 @dataclasses.dataclass
-class Found:
+class CascadeResult:
     """What a cascade found out about n images at k strengths.
 
     Attributes:
@@ -157,15 +157,15 @@ class Cascade:
         self.warm = self.steps > 1
 
     @torch.no_grad()
-    def run(self, x: Tensor, y: Tensor) -> Found:
+    def run(self, x: Tensor, y: Tensor) -> CascadeResult:
         """Attack images ``(n, c, h, w)`` in [0,1] with true classes ``(n,)``, right or wrong without attack."""
         return self.run_on(lambda part: (x[part], y[part]), torch.arange(len(x), device=x.device), len(x))
 
     @torch.no_grad()
-    def run_on(self, fetch: Fetch, indices: Tensor, n: int) -> Found:
+    def run_on(self, fetch: Fetch, indices: Tensor, n: int) -> CascadeResult:
         """Attack the images at ``indices`` of ``n``; the others count as broken by every strength."""
         self.eps, self.lengths = self.eps.to(indices.device), self.lengths.to(indices.device)
-        self.found = Found(torch.zeros(n, dtype=torch.long, device=indices.device))
+        self.found = CascadeResult(torch.zeros(n, dtype=torch.long, device=indices.device))
         self.found.level[indices] = len(self.eps)
         for _ in range(self.restarts):
             if len(indices):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.base import Attack, Norm, Threat, check_eps
 from evo_robust.attacks.calls import check_inside
-from evo_robust.attacks.cascade import Cascade, Found
+from evo_robust.attacks.cascade import Cascade, CascadeResult
 from evo_robust.attacks.fast import Precision, for_attack
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.data.images import Images
@@ -22,7 +22,7 @@ from evo_robust.parts.base import Fraction
 
 
 @dataclasses.dataclass(frozen=True)
-class Curve:
+class RobustCurve:
     """How a network fares at ascending strengths.
 
     Attributes:
@@ -98,7 +98,7 @@ def robust_curve(
     keep_going: bool = False,
     keep_images: bool = False,
     correct: Tensor | None = None,
-) -> Curve:
+) -> RobustCurve:
     """Error of ``model`` in eval mode under one attack at many strengths.
 
     An image broken at a strength is broken at every larger one, whose ball holds its adversarial image too; the
@@ -149,7 +149,7 @@ def _curve(
     keep_going: bool,
     keep_images: bool,
     correct: Tensor | None,
-) -> Curve:
+) -> RobustCurve:
     """See :func:`robust_curve`, whose arguments have been checked."""
     began = time.perf_counter()
     if correct is not None and isinstance(attack, GradientAttack):
@@ -177,7 +177,7 @@ def _curve(
     adversarial = found.images
     if keep_images and not keep_going:
         adversarial = _with_unattacked(images, found.images, correct)
-    return Curve(
+    return RobustCurve(
         eps=values,
         error=tuple(errors[1:]),
         clean_error=errors[0],
@@ -206,7 +206,7 @@ def _strength_by_strength(
     generator: torch.Generator,
     indices: Tensor,
     batch_size: int,
-) -> Found:
+) -> CascadeResult:
     """Any attack on the survivors of each strength, smallest first."""
     level = torch.zeros(len(images), dtype=torch.long, device=indices.device)
     level[indices], found = len(eps), images.floats()
@@ -226,4 +226,4 @@ def _strength_by_strength(
             found[part] = adversarial
             level[part[classes(model(adversarial)) != y]] = k
         indices = indices[level[indices] > k]
-    return Found(level, images=found)
+    return CascadeResult(level, images=found)

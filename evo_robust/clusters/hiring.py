@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import socket
-from collections.abc import Callable
 from types import ModuleType
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from evo_robust.clusters import dask, ray
 from evo_robust.clusters.staff import CONNECT, ClusterStaff, how_to_start
 from evo_robust.device import choose_workers
 from evo_robust.parts.base import UserError
+from evo_robust.progress import Say, silent
 
 _LIBRARIES = {"dask": "distributed", "ray": "ray"}
 
@@ -24,9 +24,7 @@ class Evaluated(Protocol):
         """Where its candidates go."""
 
 
-def hire(
-    evaluator: Evaluated, cluster: str | None, workers: int | None, device: str, say: Callable[[str], None]
-) -> ClusterStaff | None:
+def hire(evaluator: Evaluated, cluster: str | None, workers: int | None, device: str, say: Say) -> ClusterStaff | None:
     """The workers of the cluster that a search is to use; None where it stays on this machine.
 
     Args:
@@ -70,7 +68,7 @@ def choose_staff(
     cluster: str | None,
     workers: int | None,
     device: str,
-    say: Callable[[str], None] = lambda _: None,
+    say: Say = silent,
 ) -> tuple[int, ClusterStaff | None]:
     """How many candidates at a time this machine evaluates, and the workers of a cluster that do so instead.
 
@@ -90,7 +88,7 @@ def _library(backend: str, label: str) -> ModuleType:
         ) from None
 
 
-def _joined(backend: str, workers: int | None, device: str, say: Callable[[str], None]) -> ClusterStaff:
+def _joined(backend: str, workers: int | None, device: str, say: Say) -> ClusterStaff:
     """Workers of the cluster that this process is connected with already."""
     label = f"evaluator.backend={backend}"
     library = _library(backend, label)

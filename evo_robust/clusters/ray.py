@@ -10,6 +10,7 @@ from typing import Any
 
 from evo_robust.clusters.staff import ClusterStaff, how_to_start, introduction
 from evo_robust.parts.base import UserError
+from evo_robust.progress import Say
 from evo_robust.workers import Died, perform
 
 _ATTEMPTS = 3
@@ -17,7 +18,7 @@ _ATTEMPTS = 3
 
 
 def connect(
-    library: ModuleType, cluster: str, address: str, workers: int | None, device: str, say: Callable[[str], None]
+    library: ModuleType, cluster: str, address: str, workers: int | None, device: str, say: Say
 ) -> ClusterStaff:
     """The workers of the ray cluster at ``address``; arguments and errors as those of ``hire``.
 
@@ -35,7 +36,7 @@ def connect(
     return RayStaff(library, f"cluster={cluster}", workers, device, say, library.shutdown).ready()
 
 
-def _initialise(library: ModuleType, cluster: str, address: str, say: Callable[[str], None]) -> None:
+def _initialise(library: ModuleType, cluster: str, address: str, say: Say) -> None:
     """Connect with the head at ``address``.
 
     A head starts a server of its own for every client. On a busy machine that server may be too slow, or be lost to a
@@ -75,7 +76,7 @@ class RayStaff(ClusterStaff):
         label: str,
         limit: int | None,
         device: str,
-        say: Callable[[str], None],
+        say: Say,
         disconnect: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(label, limit, say, disconnect)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any
 
 from evo_robust.parts.base import UserError
+from evo_robust.progress import Say
 from evo_robust.workers import Staff
 
 _SAME = ("evo_robust", "torch", "numpy")
@@ -84,7 +85,7 @@ class ClusterStaff(Staff):
         self,
         label: str,
         limit: int | None,
-        say: Callable[[str], None],
+        say: Say,
         disconnect: Callable[[], None] | None,
     ) -> None:
         self.label, self.say, self.disconnect = label, say, disconnect

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, Shape, rescaled, rms
-from evo_robust.estimators.layers import PLACES, Cell, PooledVector, convolutions, dense, lengths, through
+from evo_robust.estimators.layers import PLACES, PooledVector, RecurrentCell, convolutions, dense, lengths, through
 from evo_robust.parts.base import LATER, refuse_unless
 
 
@@ -82,7 +82,7 @@ class AttentionRNN(NoiseEstimator):
         self.refine = convolutions(in_shape[0], width, in_shape[0], start_at_zero=True)
         self.image, self.up_input, self.down_input = (PooledVector(in_shape[0], channels) for _ in range(3))
         self.code = dense(1, code)
-        self.up, self.down = (Cell(dense(2 * hidden + code, hidden)) for _ in range(2))
+        self.up, self.down = (RecurrentCell(dense(2 * hidden + code, hidden)) for _ in range(2))
         self.up_query, self.down_query, self.up_key, self.down_key = (
             nn.Identity() if as_text else dense(hidden, hidden) for _ in range(4)
         )

@@ -9,7 +9,7 @@ PLACES = 3
 """Rows and columns that maps are pooled to where vectors are made of them."""
 
 
-class Cell(nn.Module):
+class RecurrentCell(nn.Module):
     """A plain recurrent cell: what a body makes of an input and the hidden state, joined along their channels."""
 
     def __init__(self, body: nn.Module) -> None:

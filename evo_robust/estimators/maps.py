@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, Shape, rescaled, rms
-from evo_robust.estimators.layers import Cell, convolutions, lengths, through
+from evo_robust.estimators.layers import RecurrentCell, convolutions, lengths, through
 from evo_robust.parts.base import refuse_unless
 
 
@@ -65,7 +65,9 @@ class _Maps(NoiseEstimator):
         channels, height, columns = in_shape
         self.code = nn.Sequential(nn.Linear(1, height * columns), nn.ReLU(), nn.Unflatten(1, (1, height, columns)))
         self.up, self.down = (
-            Cell(nn.Sequential(convolutions(2 * channels + 1, width, channels, depthwise=depthwise), nn.ReLU()))
+            RecurrentCell(
+                nn.Sequential(convolutions(2 * channels + 1, width, channels, depthwise=depthwise), nn.ReLU())
+            )
             for _ in range(2)
         )
         self.missing = nn.Parameter(torch.rand(1, height, columns))
@@ -126,7 +128,7 @@ class MapRNN(_Maps):
         return rescaled(average + through(self.head, torch.cat((rising, falling), 2)), wanted)
 
     @staticmethod
-    def _step(cell: Cell, given: tuple[Tensor, Tensor], hidden: Tensor) -> Tensor:
+    def _step(cell: RecurrentCell, given: tuple[Tensor, Tensor], hidden: Tensor) -> Tensor:
         """One more step of a cell, ``(t, n, c, h, w)``."""
         after: Tensor = cell(torch.cat(given, 2).flatten(0, 1), hidden.flatten(0, 1))
         return after.view_as(hidden)

@@ -68,7 +68,7 @@ class Source:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Spectrum:
     """A network's figures without attack and at every strength.
 
     Attributes:
@@ -95,7 +95,7 @@ def measure_spectrum(
     estimator: NoiseEstimator,
     generator: torch.Generator,
     precision: Precision = "float32",
-) -> Found:
+) -> Spectrum:
     """Losses and errors of a network in eval mode; it is left as it was.
 
     Every image goes to the last step of every attack: estimates need the noises of all, and losses are means over all.
@@ -119,4 +119,4 @@ def measure_spectrum(
             losses.append(torch.stack([F.cross_entropy(z, y, reduction="sum").double() for z in logits]))
             wrong.append(torch.stack([classes(z) != y for z in logits]).cummax(0).values)
     errors = torch.cat(wrong, 1).double().mean(1)
-    return Found((torch.stack(losses).sum(0) / len(images)).cpu(), errors.cpu())
+    return Spectrum((torch.stack(losses).sum(0) / len(images)).cpu(), errors.cpu())

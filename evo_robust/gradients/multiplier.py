@@ -14,7 +14,7 @@ from evo_robust.evaluators.learner import CoTraining
 from evo_robust.lipschitz import chance_constraint, moments
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.network import descriptions, network_constants
-from evo_robust.lipschitz.operations import Rule
+from evo_robust.lipschitz.operations import ConstantRule
 from evo_robust.lipschitz.sampled import DRAWS
 from evo_robust.objectives.confidence import LOG_LIMIT, PARAMETERS, SIGMAS
 from evo_robust.parts.base import LATER, Part, refuse_unless
@@ -51,13 +51,13 @@ class Confidence(Part):
     learning: bool = chz.field(
         default=True, doc="confidence learning; without it the sampled weights' own λ_F is held to λ* (eq. 10)"
     )
-    form: chance_constraint.Form = chz.field(
+    form: chance_constraint.ConstraintForm = chz.field(
         default="corrected", doc="of the constraint: corrected (with σ) or as_printed (with σ², as in the paper)"
     )
     cells: moments.Cells = chz.field(
         default="shared", doc="cells of a type share their weights, as they really do, or are independent (paper)"
     )
-    constants: Rule = chz.field(
+    constants: ConstantRule = chz.field(
         default="layers", doc="of operations: layers or joint (corrected), or paper; see LipschitzBound"
     )
     steps: int = chz.field(default=20, doc="steps of the power iteration for each spectral norm, >= 1")

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from evo_robust.lipschitz.moments import CHECKED, Cells, network_moments
-from evo_robust.lipschitz.operations import Rule
+from evo_robust.lipschitz.operations import ConstantRule
 from evo_robust.lipschitz.sampled import network_draws
 
-Form = Literal["corrected", "as_printed"]
+ConstraintForm = Literal["corrected", "as_printed"]
 """``corrected`` has the standard deviation σ in the constraint, ``as_printed`` the paper's variance σ²."""
 
 
@@ -38,11 +38,11 @@ class Settings(Protocol):
     @property
     def eta(self) -> float: ...  # noqa: D102
     @property
-    def form(self) -> Form: ...  # noqa: D102
+    def form(self) -> ConstraintForm: ...  # noqa: D102
     @property
     def cells(self) -> Cells: ...  # noqa: D102
     @property
-    def constants(self) -> Rule: ...  # noqa: D102
+    def constants(self) -> ConstantRule: ...  # noqa: D102
     @property
     def quantile(self) -> Quantile: ...  # noqa: D102
     @property
@@ -53,9 +53,9 @@ def checks(settings: Settings) -> tuple[tuple[str, bool, str], ...]:
     """Their ranges, as :func:`evo_robust.parts.base.refuse_unless` takes them."""
     return (
         ("eta", 0 < settings.eta < 1, "in (0,1), such as 0.9"),
-        ("form", settings.form in get_args(Form), "corrected or as_printed"),
+        ("form", settings.form in get_args(ConstraintForm), "corrected or as_printed"),
         ("cells", settings.cells in get_args(Cells), "shared or independent"),
-        ("constants", settings.constants in get_args(Rule), "joint, layers or paper"),
+        ("constants", settings.constants in get_args(ConstantRule), "joint, layers or paper"),
         ("quantile", settings.quantile in get_args(Quantile), "moments or sampled"),
         ("draws", 100 <= settings.draws <= 10**7, "in 100..10000000"),
         (
@@ -134,7 +134,7 @@ def caution(sigmas: Sequence[Tensor], settings: Settings, what: str) -> str | No
     )
 
 
-def log_quantile(mu: Tensor | float, var: Tensor | float, *, eta: float, form: Form = "corrected") -> Tensor:
+def log_quantile(mu: Tensor | float, var: Tensor | float, *, eta: float, form: ConstraintForm = "corrected") -> Tensor:
     """Logarithm of what λ_F, with ln λ_F ~ N(µ, σ²), keeps with confidence η: µ + Φ⁻¹(η)·σ, or σ² as printed.
 
     Raises:
@@ -142,7 +142,7 @@ def log_quantile(mu: Tensor | float, var: Tensor | float, *, eta: float, form: F
     """
     if not 0 < eta < 1:
         raise ValueError(f"expected confidence η in (0,1), such as 0.9, got {eta}")
-    if form not in get_args(Form):
+    if form not in get_args(ConstraintForm):
         raise ValueError(f"expected form corrected or as_printed, got {form!r}")
     mu, var = torch.as_tensor(mu), torch.as_tensor(var)
     if not bool((var > 0).all() & var.isfinite().all()):
@@ -151,7 +151,7 @@ def log_quantile(mu: Tensor | float, var: Tensor | float, *, eta: float, form: F
 
 
 def confidence_constraint(
-    mu: Tensor | float, var: Tensor | float, *, eta: float, log_limit: float, form: Form = "corrected"
+    mu: Tensor | float, var: Tensor | float, *, eta: float, log_limit: float, form: ConstraintForm = "corrected"
 ) -> Tensor:
     """The constraint c: ≤ 0 where λ_F, with ln λ_F ~ N(µ, σ²), is at most λ* with confidence η.
 
@@ -173,7 +173,7 @@ def confidence_constraint(
 
 
 def calibrated_limit(
-    mu: Tensor | float, var: Tensor | float, *, eta: float, factor: float = 1.0, form: Form = "corrected"
+    mu: Tensor | float, var: Tensor | float, *, eta: float, factor: float = 1.0, form: ConstraintForm = "corrected"
 ) -> float:
     """Logarithm of λ*, ``factor`` times what the initial supernet, with ln λ_F ~ N(µ, σ²), keeps with confidence η.
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from evo_robust.lipschitz.graph import IMAGE, Term, Value, graph_of
 from evo_robust.lipschitz.linear import Shape, SpectralNorms
-from evo_robust.lipschitz.operations import Operation, Rule, log_constants, operation_of
+from evo_robust.lipschitz.operations import ConstantRule, OperationConstants, log_constants, operation_of
 
-Form = Literal["corrected", "paper"]
+BoundForm = Literal["corrected", "paper"]
 """``corrected`` is a valid bound; ``paper`` RACL's product, which is none."""
 
 
@@ -45,7 +45,7 @@ class NetworkConstants:
     values: tuple[Value, ...]
     logs: tuple[tuple[float, ...], ...]
 
-    def log_bound(self, form: Form = "corrected") -> Tensor:
+    def log_bound(self, form: BoundForm = "corrected") -> Tensor:
         """Logarithm of the network's bound in a form, float64 scalar; differentiable in a mixture's weights.
 
         -inf of a network whose logits do not depend on the image.
@@ -53,7 +53,7 @@ class NetworkConstants:
         Raises:
             ValueError: an unknown form, or the paper's of a network that is not made of cells.
         """
-        if form not in get_args(Form):
+        if form not in get_args(BoundForm):
             raise ValueError(f"expected form corrected or paper, got {form!r}")
         if form == "corrected":
             return self._reached()[self.values[-1].name]
@@ -122,7 +122,7 @@ class NetworkConstants:
 def network_constants(
     network: nn.Module,
     in_shape: Shape,
-    rule: Rule = "joint",
+    rule: ConstantRule = "joint",
     norms: SpectralNorms | None = None,
     *,
     everything: bool = False,
@@ -142,7 +142,7 @@ def network_constants(
     """
     values = tuple(graph_of(network, everything))
     shapes = {IMAGE: in_shape}
-    operations: list[list[Operation]] = []
+    operations: list[list[OperationConstants]] = []
     for value in values:
         found = [
             operation_of(term.modules, _seen(term, shapes), rule, on_edge=term.place is not None)

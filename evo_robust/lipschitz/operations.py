@@ -28,7 +28,7 @@ from evo_robust.lipschitz.linear import Convolution, Layer, LinearMap, Pair, Sca
 from evo_robust.spaces.cells.ops import FactorizedReduce
 from evo_robust.spaces.ops import Normalize
 
-Rule = Literal["joint", "layers", "paper"]
+ConstantRule = Literal["joint", "layers", "paper"]
 """How constants of operations are made up; see the module."""
 
 
@@ -85,7 +85,7 @@ Steps = tuple[list[Step], Shape]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Operation:
+class OperationConstants:
     """What the constant of an operation is the product of.
 
     Attributes:
@@ -98,7 +98,7 @@ class Operation:
 
 
 def lipschitz_constant(
-    module: nn.Module, in_shape: Shape, rule: Rule = "joint", norms: SpectralNorms | None = None
+    module: nn.Module, in_shape: Shape, rule: ConstantRule = "joint", norms: SpectralNorms | None = None
 ) -> float:
     """Lipschitz constant (L2) of a module, a chain of operations that torch has or the spaces use.
 
@@ -117,7 +117,7 @@ def lipschitz_constant(
     return math.exp(log_constants([operation], norms or SpectralNorms())[0])
 
 
-def log_constants(operations: Sequence[Operation], norms: SpectralNorms) -> list[float]:
+def log_constants(operations: Sequence[OperationConstants], norms: SpectralNorms) -> list[float]:
     """Natural logarithms of the constants, -inf of an operation that puts out the same for every input.
 
     All linear maps of all operations are handed over together, so that those of one kind share their computation.
@@ -134,8 +134,8 @@ def log_constants(operations: Sequence[Operation], norms: SpectralNorms) -> list
 
 
 def operation_of(
-    modules: Sequence[nn.Module], in_shape: Shape, rule: Rule, *, on_edge: bool = True
-) -> tuple[Operation, Shape]:
+    modules: Sequence[nn.Module], in_shape: Shape, rule: ConstantRule, *, on_edge: bool = True
+) -> tuple[OperationConstants, Shape]:
     """What the constant of a chain of modules is made up of, and the shape of its output.
 
     Args:
@@ -148,7 +148,7 @@ def operation_of(
     Raises:
         ValueError: a module's constant is not known, it takes no such input, or the rule is unknown.
     """
-    if rule not in get_args(Rule):
+    if rule not in get_args(ConstantRule):
         raise ValueError(f"expected rule joint, layers or paper of Lipschitz constants, got {rule!r}")
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise ValueError(f"expected in_shape (channels, height, width), each >= 1, got {tuple(in_shape)}")
@@ -168,7 +168,7 @@ def operation_of(
             known *= step.part.paper
         elif isinstance(step.part, Widest):
             groups.append(step.part.bare() if rule == "paper" else step.part.maps)
-    return Operation(known, (*groups, *_close(run))), shape
+    return OperationConstants(known, (*groups, *_close(run))), shape
 
 
 def _close(run: list[Step]) -> list[tuple[LinearMap, ...]]:

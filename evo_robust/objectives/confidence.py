@@ -12,7 +12,7 @@ from evo_robust.lipschitz import chance_constraint
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import Cells
 from evo_robust.lipschitz.network import descriptions, network_constants
-from evo_robust.lipschitz.operations import Rule
+from evo_robust.lipschitz.operations import ConstantRule
 from evo_robust.lipschitz.sampled import DRAWS
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.parts.base import LATER, UserError, refuse_unless
@@ -47,13 +47,13 @@ class LipschitzConfidence(Objective):
     """
 
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
-    form: chance_constraint.Form = chz.field(
+    form: chance_constraint.ConstraintForm = chz.field(
         default="corrected", doc="corrected (with σ) or as_printed (with σ², as in the paper)"
     )
     cells: Cells = chz.field(
         default="shared", doc="cells of a type share their weights, as they really do, or are independent (paper)"
     )
-    constants: Rule = chz.field(default="layers", doc="of operations: layers or joint (corrected), or paper")
+    constants: ConstantRule = chz.field(default="layers", doc="of operations: layers or joint (corrected), or paper")
     slack: float = chz.field(default=0.01, doc="how far spectral norms may lie above the true ones, in (0,1)")
     relative: bool = chz.field(default=False, doc="take ln λ* of the search's own constraint off")
     quantile: chance_constraint.Quantile = chz.field(

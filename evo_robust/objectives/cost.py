@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from evo_robust.inference.checks import check_network, ordinary_mode
 from evo_robust.objectives.base import Candidate, Objective
 
-Rule = Literal["thop", "macs", "nsga"]
+CountingRule = Literal["thop", "macs", "nsga"]
 Shape = tuple[int, int, int]
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
@@ -35,7 +35,7 @@ class Flops(Objective):
 
     needs_weights: ClassVar[bool] = False
 
-    rule: Rule = chz.field(
+    rule: CountingRule = chz.field(
         default="thop",
         doc="thop (its default counting: BN and average pools too), macs (matrix products and convolutions alone) "
         "or nsga (NSGA-Net's: BN, ReLU and pools too)",
@@ -83,7 +83,7 @@ def count_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_flops(model: nn.Module, in_shape: Shape, rule: Rule = "thop") -> int:
+def count_flops(model: nn.Module, in_shape: Shape, rule: CountingRule = "thop") -> int:
     """Operations of the forward pass of one image ``(c, h, w)`` in eval mode; the model stays as it is.
 
     Args:
@@ -112,7 +112,7 @@ def count_flops(model: nn.Module, in_shape: Shape, rule: Rule = "thop") -> int:
 
 
 def _check_rule(rule: str) -> None:
-    if rule not in get_args(Rule):
+    if rule not in get_args(CountingRule):
         raise ValueError(f"expected rule thop, macs or nsga, got {rule!r}")
 
 

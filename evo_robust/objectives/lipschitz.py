@@ -26,8 +26,8 @@ from evo_robust.lipschitz.moments import (
     network_moments,
     node_moments,
 )
-from evo_robust.lipschitz.network import Form, NetworkConstants, network_constants
-from evo_robust.lipschitz.operations import Rule, lipschitz_constant
+from evo_robust.lipschitz.network import BoundForm, NetworkConstants, network_constants
+from evo_robust.lipschitz.operations import ConstantRule, lipschitz_constant
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.parts.base import UserError, refuse_unless
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
@@ -62,11 +62,11 @@ class LipschitzBound(Objective):
     Works with every space whose networks tell their operations: RobNet, DARTS, NSGA-Net phases (not ``form=paper``).
     """
 
-    form: Form = chz.field(
+    form: BoundForm = chz.field(
         default="corrected",
         doc="corrected (a valid bound, node by node) or paper (RACL's product over nodes, which is no bound)",
     )
-    constants: Rule = chz.field(
+    constants: ConstantRule = chz.field(
         default="joint",
         doc="of operations: joint (what is linear as one map), layers (layer by layer) or paper (RACL's, no bounds)",
     )
@@ -78,8 +78,8 @@ class LipschitzBound(Objective):
     def _sensible(self) -> None:
         refuse_unless(
             self,
-            ("form", self.form in get_args(Form), "corrected or paper"),
-            ("constants", self.constants in get_args(Rule), "joint, layers or paper"),
+            ("form", self.form in get_args(BoundForm), "corrected or paper"),
+            ("constants", self.constants in get_args(ConstantRule), "joint, layers or paper"),
             ("slack", 0 < self.slack < 1, "in (0,1)"),
         )
 

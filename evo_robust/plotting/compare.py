@@ -14,7 +14,7 @@ from evo_robust.files import write_csv
 from evo_robust.plotting.fronts import better
 from evo_robust.plotting.groups import Group, GroupStanding, Spread
 from evo_robust.plotting.progress import (
-    Curve,
+    HypervolumeCurve,
     apart_note,
     common_curves,
     common_note,
@@ -114,7 +114,7 @@ def _overlay_run(
 def half_reach(edges: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """The line ``(x, y)`` that at least half of the runs reach, given the corners of each one's line, x rising."""
     x = np.unique(np.concatenate([xs for xs, _ in edges]))
-    heights = np.sort([Curve(xs, ys).at(x, before=np.inf) for xs, ys in edges], axis=0)
+    heights = np.sort([HypervolumeCurve(xs, ys).at(x, before=np.inf) for xs, ys in edges], axis=0)
     y = heights[(len(edges) - 1) // 2]
     return x[np.isfinite(y)], y[np.isfinite(y)]
 
@@ -168,7 +168,7 @@ def _question(groups: Sequence[Group]) -> str:
     return "Which search gets further with the same number of evaluations?"
 
 
-def _draw_repeats(axes: Axes, group: Group, own: Sequence[Curve], colour: str, before: float) -> None:
+def _draw_repeats(axes: Axes, group: Group, own: Sequence[HypervolumeCurve], colour: str, before: float) -> None:
     """The mean of a group's curves, each of them faint, and mean and deviation of what they end with."""
     for view, curve in zip(group.views, own, strict=True):
         x = np.concatenate([[0], curve.evaluations, [view.n_asked]])

@@ -19,7 +19,7 @@ from evo_robust.style import FRONT, note, picture
 
 
 @dataclasses.dataclass(frozen=True)
-class Curve:
+class HypervolumeCurve:
     """How far a search had come, after how many evaluations.
 
     Attributes:
@@ -35,13 +35,13 @@ class Curve:
         return np.concatenate([[before], self.values])[np.searchsorted(self.evaluations, evaluations, side="right")]
 
 
-def mean_curve(given: Sequence[Curve], end: int, before: float) -> Curve:
+def mean_curve(given: Sequence[HypervolumeCurve], end: int, before: float) -> HypervolumeCurve:
     """The mean of curves, wherever one of them steps, up to ``end``; a search that is over keeps what it reached."""
     x = np.unique(np.concatenate([*(curve.evaluations for curve in given), [end]]))
-    return Curve(x, np.mean([curve.at(x, before) for curve in given], axis=0))
+    return HypervolumeCurve(x, np.mean([curve.at(x, before) for curve in given], axis=0))
 
 
-def history(view: View, names: Sequence[str], so_far: Callable[[np.ndarray], np.ndarray]) -> Curve:
+def history(view: View, names: Sequence[str], so_far: Callable[[np.ndarray], np.ndarray]) -> HypervolumeCurve:
     """What a search had reached in the columns ``names``, after each usable evaluation.
 
     Where weights (or whatever else a fingerprint stands for) changed during the search, figures compare within one
@@ -60,10 +60,10 @@ def history(view: View, names: Sequence[str], so_far: Callable[[np.ndarray], np.
     for fingerprint in np.unique(fingerprints):
         values[fingerprints == fingerprint] = so_far(F[fingerprints == fingerprint])
     if not view.n_earlier:
-        return Curve(evaluations, values)
+        return HypervolumeCurve(evaluations, values)
     last = {row["generation"]: i for i, row in enumerate(rows)}
     end = {row["generation"]: n for n, row in enumerate(view.run.evaluations, 1)}
-    return Curve(np.array([end[generation] for generation in last]), values[list(last.values())])
+    return HypervolumeCurve(np.array([end[generation] for generation in last]), values[list(last.values())])
 
 
 def _points(view: View, names: Sequence[str]) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -74,12 +74,12 @@ def _points(view: View, names: Sequence[str]) -> tuple[list[dict[str, Any]], np.
     return [row for row, kept in zip(rows, whole, strict=True) if kept], F[whole]
 
 
-def own_curve(view: View) -> Curve:
+def own_curve(view: View) -> HypervolumeCurve:
     """Hypervolume of a run over its evaluations, in the run's own box: the values of ``progress.csv`` and between."""
     return history(view, view.run.objectives, lambda F: hypervolume_curve(F, view.box))
 
 
-def common_curves(views: Sequence[View], names: Sequence[str]) -> list[Curve]:
+def common_curves(views: Sequence[View], names: Sequence[str]) -> list[HypervolumeCurve]:
     """Hypervolume of the columns ``names`` over evaluations, one curve per run, all in one box.
 
     The box goes from the best to a tenth beyond the worst of all runs, so that the curves compare. With other runs
@@ -113,7 +113,7 @@ def own_note(view: View) -> str:
     return f"The run's own box, fixed by its first generation (hypervolume.json): {ends}."
 
 
-def draw_curve(axes: Axes, view: View, curve: Curve, colour: str) -> None:
+def draw_curve(axes: Axes, view: View, curve: HypervolumeCurve, colour: str) -> None:
     """One run's curve as steps over the evaluations asked for, from nothing to the end of its budget."""
     x = np.concatenate([[0], curve.evaluations, [view.n_asked]])
     y = np.concatenate([[0.0], curve.values, curve.values[-1:]])
@@ -136,7 +136,7 @@ def draw_steps(axes: Axes, view: View, x: np.ndarray, y: np.ndarray, colour: str
     axes.step(x, y, where="post", color=colour, lw=2, label=label, **marks)
 
 
-def zoom(axes: Axes, views: Sequence[View], volumes: Sequence[Curve]) -> None:
+def zoom(axes: Axes, views: Sequence[View], volumes: Sequence[HypervolumeCurve]) -> None:
     """Show the heights that matter: all that the runs reached after a twentieth of their evaluations."""
     later = np.concatenate(
         [

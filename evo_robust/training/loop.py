@@ -16,15 +16,11 @@ from torch import Tensor, nn
 from evo_robust.data.images import Images, batches
 from evo_robust.files import DamagedFile, read_tensors, write_tensors
 from evo_robust.inference.checks import check_logits, check_trainable, checked_images, highest_label, known_good
-from evo_robust.inference.predictions import clean_error
 from evo_robust.parts.base import UserError, digest, seed_from
 from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.ops import fit_normalization
 from evo_robust.spaces.supernet import Supernet
 from evo_robust.training.recipes import Recipe
-
-evaluate_error = clean_error
-"""Fraction of images that a model in eval mode misclassifies."""
 
 Paths = Callable[[int], Iterator[Sequence[Architecture]]]
 """Given the epoch, counted from 0: the architectures of each step in turn, endless."""

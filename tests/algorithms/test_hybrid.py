@@ -38,12 +38,13 @@ from evo_robust.files import read_tensors
 from evo_robust.gradients import Confidence, EstimatedLoss, SupernetLoss
 from evo_robust.gradients.base import DistributionLearner
 from evo_robust.gradients.supernet_loss import SupernetLearner
+from evo_robust.inference.predictions import clean_error
 from evo_robust.parts.base import UserError, seed_from
 from evo_robust.parts.facts import Fact
 from evo_robust.record.rebuild import rebuild
 from evo_robust.spaces.supernet import Mixture
 from evo_robust.training.learning_curve import LearningCurve
-from evo_robust.training.loop import EpochLog, evaluate_error, train
+from evo_robust.training.loop import EpochLog, train
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
 DATA = Digits(train_limit=300)
@@ -338,7 +339,7 @@ def test_weights_of_the_last_generation_are_made_again(tmp_path: Path) -> None:
     run = search(problem(), tmp_path / "run", workers=1)
     last = run.front[0]
     model, shared = rebuild(run, last, "cpu")
-    assert evaluate_error(model, DATA.load().val) == last["objectives"]["clean_error"] and shared
+    assert clean_error(model, DATA.load().val) == last["objectives"]["clean_error"] and shared
     with pytest.raises(UserError, match="the weights of generation 1 are gone: .*weights-0003.safetensors"):
         rebuild(run, run.evaluations[0], "cpu")
 

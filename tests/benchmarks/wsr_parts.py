@@ -21,7 +21,7 @@ from evo_robust.attacks.fast import for_attack
 from evo_robust.data.images import Images, batches
 from evo_robust.distributions import Sampler
 from evo_robust.estimators import Estimator, NoiseLearner, Strengths, real_noises
-from evo_robust.estimators.measure import Found, Source, measure_spectrum
+from evo_robust.estimators.measure import Source, Spectrum, measure_spectrum
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.evaluators.learner import CoTraining
@@ -210,7 +210,7 @@ def losses_learned(bench: Bench, strengths: Strengths) -> Callable[[], None]:
 
 def estimated(
     bench: Bench, strengths: Strengths, kind: Estimator | None = None, weights: dict[str, Tensor] | None = None
-) -> Found:
+) -> Spectrum:
     """Losses and errors where N1 of the strengths are attacked; the problem's estimator when no other is given."""
     source = Source(bench.objective.attack, strengths, kind or bench.objective.estimator)
     estimator = source.kind.build(bench.problem.data.in_shape).to(bench.images.x.device).eval()

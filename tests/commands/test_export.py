@@ -23,6 +23,7 @@ from evo_robust.attacks.base import Threat
 from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.files import read_tensors
+from evo_robust.inference.predictions import clean_error
 from evo_robust.networks.genotype import Genotype, load_genotype, save_genotype
 from evo_robust.networks.model_card import probe
 from evo_robust.networks.standalone import standalone_source
@@ -36,7 +37,6 @@ from evo_robust.record.reading import Run
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.ops import Normalize, fit_normalization
-from evo_robust.training.loop import evaluate_error
 
 SPACE = NSGAPhases(phases=2, nodes=4, channels=6, dense_channels=8)
 
@@ -229,7 +229,7 @@ def test_exported_weights_are_those_of_the_search(run: Run, capsys: pytest.Captu
         )
         model = g.build()
         model.load_state_dict(read_tensors(folder / "model.safetensors")[0])
-        assert evaluate_error(model.eval(), run.problem.data.load().val) == row["objectives"]["clean_error"]
+        assert clean_error(model.eval(), run.problem.data.load().val) == row["objectives"]["clean_error"]
     cheapest = min(row["objectives"]["flops"] for row in run.front)
     assert load_genotype(run.folder / "export" / "best-flops").objectives["flops"] == cheapest
 

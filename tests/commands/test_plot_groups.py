@@ -16,7 +16,7 @@ from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.plotting import compare
 from evo_robust.plotting.groups import GroupStanding, Spread, _common_name, best_of, groups_of, p_value, smallest_p
-from evo_robust.plotting.progress import Curve, common_curves, mean_curve
+from evo_robust.plotting.progress import HypervolumeCurve, common_curves, mean_curve
 from evo_robust.record.indicators import nondominated
 from evo_robust.record.reading import load_run
 from evo_robust.record.view import names_of, view_of
@@ -77,7 +77,7 @@ def test_names_of_groups_differ(tmp_path):
 
 
 def test_mean_of_steps():
-    a, b = Curve(np.array([2, 4]), np.array([0.2, 0.6])), Curve(np.array([3]), np.array([0.4]))
+    a, b = HypervolumeCurve(np.array([2, 4]), np.array([0.2, 0.6])), HypervolumeCurve(np.array([3]), np.array([0.4]))
     mean = mean_curve([a, b], end=6, before=0.0)
     assert mean.evaluations.tolist() == [2, 3, 4, 6]
     assert mean.values == pytest.approx([0.1, 0.3, 0.5, 0.5])

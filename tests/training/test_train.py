@@ -19,13 +19,13 @@ from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data.images import Augment, Images
 from evo_robust.data.sets import Digits
-from evo_robust.inference.predictions import correct_mask
+from evo_robust.inference.predictions import clean_error, correct_mask
 from evo_robust.parts.base import Fraction, UserError
 from evo_robust.spaces.ops import Normalize
 from evo_robust.spaces.robnet.codec import RobNetArchitecture
 from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.supernet import inherit
-from evo_robust.training.loop import TimeLimit, TrainingDiverged, evaluate_error, read_logs, train
+from evo_robust.training.loop import TimeLimit, TrainingDiverged, read_logs, train
 from evo_robust.training.recipes import (
     RECIPES,
     TRADES,
@@ -87,7 +87,7 @@ def test_digits_are_learned_in_seconds() -> None:
     images, val = digits()
     model = network()
     logs = train(model, images, Standard(lr=0.1).for_data(Digits()), 12, seed=0)
-    assert evaluate_error(model, val) < 0.1
+    assert clean_error(model, val) < 0.1
     assert not model.training
     assert [log.epoch for log in logs] == list(range(1, 13))
     assert logs[-1].loss < logs[0].loss and logs[-1].train_error < 0.15
@@ -111,7 +111,7 @@ def robust_errors() -> dict[str, float]:
     for name, recipe in recipes.items():
         model = network()
         train(model, splits.train, recipe, 8, seed=0)
-        assert evaluate_error(model, splits.val) < 0.15, name
+        assert clean_error(model, splits.val) < 0.15, name
         errors[name] = robust_error(model, splits.val, 0.15)
     return errors
 
@@ -232,7 +232,7 @@ def test_bfloat16_learns_too() -> None:
     images, val = digits()
     model = network()
     train(model, images, Standard(lr=0.1, precision="bf16"), 4, seed=0)
-    assert evaluate_error(model, val) < 0.1
+    assert clean_error(model, val) < 0.1
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
 
@@ -580,5 +580,5 @@ def test_what_is_judged_is_the_network_in_eval_mode() -> None:
     model = network(dropout=0.5)
     train(model, images, Standard(lr=0.1), 3, seed=0)
     model.train()
-    error = evaluate_error(model, val)
+    error = clean_error(model, val)
     assert model.training and error == 1 - correct_mask(model.eval(), val).double().mean().item()
