@@ -26,12 +26,11 @@ from evo_robust.evaluators.one_shot import OneShot
 from evo_robust.gradients import ArchitectureGradient, Confidence, EstimatedLoss, SupernetLoss
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.combined import WeightedSum
-from evo_robust.objectives.confidence import LipschitzConfidence
 from evo_robust.objectives.constraints import Constraint, Gate, LogConstraint, LogGate
 from evo_robust.objectives.cost import Flops, Params
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.objectives.fsp import FSPDistance
-from evo_robust.objectives.lipschitz import LipschitzBound
+from evo_robust.objectives.lipschitz import LipschitzBound, LipschitzConfidence
 from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.objectives.transfer import TransferError
 from evo_robust.problem.files import load

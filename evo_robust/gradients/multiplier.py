@@ -16,7 +16,7 @@ from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.network import descriptions, network_constants
 from evo_robust.lipschitz.operations import ConstantRule
 from evo_robust.lipschitz.sampled import DRAWS
-from evo_robust.objectives.confidence import LOG_LIMIT, PARAMETERS, SIGMAS
+from evo_robust.objectives.lipschitz import LOG_LIMIT, PARAMETERS, SIGMAS
 from evo_robust.parts.base import LATER, Part, refuse_unless
 
 

@@ -1,53 +1,35 @@
-"""Lipschitz bounds of networks as an objective, and the public face of :mod:`evo_robust.lipschitz`.
-
-RACL (Dong et al., 2020) searches networks whose Lipschitz constant stays small: how much further apart, in L2, a
-network can bring two images.
-"""
+"""Lipschitz constants as objectives: a bound for one network, and what RACL keeps with confidence η."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import get_args
 
 import chz
 import numpy as np
 import torch
+from torch import Tensor
 
-from evo_robust.lipschitz.chance_constraint import (
-    calibrated_limit,
-    confidence_constraint,
-    dual_update,
-    lagrangian_term,
-)
+from evo_robust.lipschitz import chance_constraint
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import (
-    cell_moments,
-    edge_moments,
-    fenton_wilkinson,
-    network_moments,
-    node_moments,
+    Cells,
 )
-from evo_robust.lipschitz.network import BoundForm, NetworkConstants, network_constants
-from evo_robust.lipschitz.operations import ConstantRule, lipschitz_constant
+from evo_robust.lipschitz.network import BoundForm, NetworkConstants, descriptions, network_constants
+from evo_robust.lipschitz.operations import ConstantRule
+from evo_robust.lipschitz.sampled import DRAWS
 from evo_robust.objectives.base import Candidate, Context, Objective
-from evo_robust.parts.base import UserError, refuse_unless
+from evo_robust.parts.base import LATER, UserError, refuse_unless
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, DISTRIBUTION, LIPSCHITZ_LIMIT, Fact
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
 
-__all__ = [
-    "LipschitzBound",
-    "NetworkConstants",
-    "SpectralNorms",
-    "calibrated_limit",
-    "cell_moments",
-    "confidence_constraint",
-    "dual_update",
-    "edge_moments",
-    "fenton_wilkinson",
-    "lagrangian_term",
-    "lipschitz_constant",
-    "network_constants",
-    "network_moments",
-    "node_moments",
-]
+SIGMAS = ("sigma_alpha", "sigma_beta")
+PARAMETERS = ("mu_alpha", "sigma_alpha", "mu_beta", "sigma_beta")
+"""Names of a log-normal distribution's parameters, in the order in which the constraint takes them."""
+
+
+LOG_LIMIT = "distribution.log_limit"
+"""Name of ln λ* among the tensors that a search shares with its candidates."""
 
 
 @chz.chz
@@ -128,3 +110,96 @@ def _some_architecture(space: SearchSpace, rng: np.random.Generator) -> object:
             return space.decode(space.sample(rng))
         except InvalidArchitecture:  # spaces may refuse genomes: the next one
             continue
+
+
+@chz.chz
+class LipschitzConfidence(Objective):
+    """ln of the λ_F that an architecture keeps with confidence η, µ + Φ⁻¹(η)σ (Dong et al., 2020, eq. 15).
+
+    µ and σ² are those of the product form over the chosen operations, whose weights are distributed as the search has
+    them at present (algorithm.distribution=LogNormal); with ``quantile="sampled"`` what is kept is drawn instead, which
+    large σ ask for (:mod:`evo_robust.lipschitz.moments`). Where no such distribution exists it is the deterministic
+    bound of ``LipschitzBound``, and the figures say so.
+
+    As a constraint it wants a λ* of its own: ``LogGate(of=LipschitzConfidence(), quantile=0.5)`` takes a quantile over
+    random architectures with the present weights, in every generation anew, since λ_F follows the weights.
+    ``LogConstraint(of=LipschitzConfidence(), at_most=…)`` holds to a fixed ln λ*, of any sign.
+
+    With ``relative`` the value is µ + Φ⁻¹(η)σ − ln λ*, with the λ* of the search's own constraint
+    (algorithm.gradient.confidence), which follows the weights too; choose η and the rest as there. That λ* comes from
+    sums over all operations on all edges, while an architecture's are over two operations per node, with a small part
+    of the weights as long as the distribution is undecided: a calibrated one is soon far larger than what architectures
+    have (in the demo of ``racl``, e^16 to e^36 times), so that ``LogConstraint(of=…, at_most=0)`` rejects none.
+    """
+
+    eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
+    form: chance_constraint.ConstraintForm = chz.field(
+        default="corrected", doc="corrected (with σ) or as_printed (with σ², as in the paper)"
+    )
+    cells: Cells = chz.field(
+        default="shared", doc="cells of a type share their weights, as they really do, or are independent (paper)"
+    )
+    constants: ConstantRule = chz.field(default="layers", doc="of operations: layers or joint (corrected), or paper")
+    slack: float = chz.field(default=0.01, doc="how far spectral norms may lie above the true ones, in (0,1)")
+    relative: bool = chz.field(default=False, doc="take ln λ* of the search's own constraint off")
+    quantile: chance_constraint.Quantile = chz.field(
+        default="moments", metadata=LATER, doc="what λ_F keeps with confidence: from moments (paper) or sampled"
+    )
+    draws: int = chz.field(default=DRAWS, metadata=LATER, doc="draws of a sampled quantile, in 100..10000000")
+
+    @chz.validate
+    def _sensible(self) -> None:
+        refuse_unless(self, *chance_constraint.checks(self), ("slack", 0 < self.slack < 1, "in (0,1)"))
+
+    @property
+    def unit(self) -> str:
+        """Natural logarithm of logits per image, both in L2."""
+        return "ln of λ_F/λ*" if self.relative else "ln of L2 gain"
+
+    @property
+    def reads(self) -> frozenset[Fact]:
+        """See :attr:`Objective.reads`."""
+        return frozenset({DISTRIBUTION})
+
+    @property
+    def needs(self) -> frozenset[Fact]:
+        """See :attr:`Part.needs`: what it is relative to must exist."""
+        return frozenset({CO_TRAINED_WEIGHTS, LIPSCHITZ_LIMIT} if self.relative else ())
+
+    @torch.no_grad()
+    def measure(self, candidate: Candidate) -> float:
+        """µ + Φ⁻¹(η)σ of ln λ_F, or ln of the bound where weights are no distribution's.
+
+        Raises:
+            UserError: it is relative to a λ* that the search does not have.
+        """
+        log_limit = candidate.shared().get(LOG_LIMIT) if self.relative else None
+        if self.relative and log_limit is None:
+            raise UserError(f"{self.name}: expected a search that shares {LIPSCHITZ_LIMIT.name}, got none")
+        return self._kept(candidate) - (0.0 if log_limit is None else log_limit.item())
+
+    def _kept(self, candidate: Candidate) -> float:
+        network, in_shape = candidate.network(), candidate.context.data.in_shape
+        found = network_constants(network, in_shape, self.constants, SpectralNorms(slack=self.slack))
+        shared = candidate.shared()
+        given = [shared.get(f"distribution.{name}") for name in PARAMETERS]
+        known = [tensor for tensor in given if tensor is not None]
+        if len(known) < len(PARAMETERS):
+            candidate.figures[self.name] = {"distribution": None}
+            return found.log_bound("corrected").item()
+        # operations that were not chosen have λ = 0 there: they are no terms
+        operations = candidate.context.space.mixture_operations
+        constants = found.of_operations(operations, known[0].shape[1])
+        kept = chance_constraint.kept(
+            [tensor.double() for tensor in known],
+            *(constants, descriptions(network, len(known[0]))),
+            log_c=found.log_outside(),
+            settings=self,
+        )
+        candidate.figures[self.name] = {"distribution": "LogNormal", "mu": kept.mu.item(), "var": kept.var.item()}
+        return kept.log.item()
+
+    def caution(self, shared: Mapping[str, Tensor]) -> str | None:
+        """See :meth:`Objective.caution`: σ beyond what the moments were checked for."""
+        sigmas = [shared[f"distribution.{name}"] for name in SIGMAS if f"distribution.{name}" in shared]
+        return chance_constraint.caution(sigmas, self, self.name)

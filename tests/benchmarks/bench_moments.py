@@ -23,7 +23,7 @@ from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import Cells, network_moments
 from evo_robust.lipschitz.network import descriptions, network_constants
 from evo_robust.lipschitz.sampled import network_draws
-from evo_robust.objectives.confidence import PARAMETERS
+from evo_robust.objectives.lipschitz import PARAMETERS
 from evo_robust.record.reading import load_run
 
 EDGES, OPERATIONS, CELLS = 14, 8, [0, 0, 1, 0, 0, 1, 0, 0]

@@ -22,11 +22,12 @@ from evo_robust import zoo
 from evo_robust.data.sets import Digits
 from evo_robust.lipschitz.graph import graph_of
 from evo_robust.lipschitz.linear import SpectralNorms
+from evo_robust.lipschitz.moments import fenton_wilkinson
 from evo_robust.lipschitz.network import network_constants
 from evo_robust.lipschitz.operations import lipschitz_constant
 from evo_robust.objectives.base import Candidate, Context
 from evo_robust.objectives.constraints import Constraint
-from evo_robust.objectives.lipschitz import LipschitzBound, fenton_wilkinson
+from evo_robust.objectives.lipschitz import LipschitzBound
 from evo_robust.parts.base import UserError
 from evo_robust.spaces import NSGAPhases, RobNet, SearchSpace
 from evo_robust.spaces.cells.ops import FactorizedReduce

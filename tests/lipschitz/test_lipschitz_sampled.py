@@ -13,7 +13,7 @@ from torch import Tensor
 from evo_robust.lipschitz.chance_constraint import Kept, caution, kept
 from evo_robust.lipschitz.moments import CHECKED, Cells, edges_into_nodes, network_moments
 from evo_robust.lipschitz.sampled import network_draws
-from evo_robust.objectives.confidence import LipschitzConfidence
+from evo_robust.objectives.lipschitz import LipschitzConfidence
 
 EDGES, OPERATIONS, CELLS = 14, 8, [0, 0, 1, 0, 0, 1, 0, 0]
 DRAWS = 20_000
