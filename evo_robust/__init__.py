@@ -1,11 +1,18 @@
 """Search neural networks that are accurate, hard to fool and cheap, all at once.
 
 A problem is a value made of the parts below; ``load`` finds one by name, ``search`` searches it.
+
+Example:
+    >>> run = search(load("roco"), "runs/x", progress=True)  # minutes on two cores; goes on where it stopped
+    >>> run.table()                                          # the front as plain records
+    >>> model = run.network("knee")                          # an nn.Module in eval mode, with its weights
 """
 
 from evo_robust import signals as _signals  # noqa: F401 (before what takes seconds to import)
 
 # isort: split
+from importlib import metadata as _metadata
+
 from evo_robust import zoo
 from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.algorithms.evolution import NSGA2, NSGA3
@@ -35,10 +42,17 @@ from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.objectives.transfer import TransferError
 from evo_robust.problem.files import load
 from evo_robust.problem.value import Problem
-from evo_robust.search import search
+from evo_robust.record.reading import load_run
+from evo_robust.record.run import Run
+from evo_robust.search import pymoo_problem, search
 from evo_robust.spaces import DARTS, OPERATIONS, GenomeSpace, NSGAPhases, RobNet, SearchSpace
 from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
 from evo_robust.training.supernet import SupernetTraining
+
+try:
+    __version__ = _metadata.version("evo_robust")
+except _metadata.PackageNotFoundError:  # a checkout that nobody installed
+    __version__ = "unknown"
 
 __all__ = [
     "A",
@@ -101,6 +115,7 @@ __all__ = [
     "RobNet",
     "RobustError",
     "RobustLoss",
+    "Run",
     "SVHN",
     "SearchLoss",
     "SearchSpace",
@@ -114,7 +129,10 @@ __all__ = [
     "TransferError",
     "WA",
     "WeightedSum",
+    "__version__",
     "load",
+    "load_run",
+    "pymoo_problem",
     "search",
     "zoo",
 ]

@@ -36,9 +36,9 @@ from evo_robust.parts.paths import refuse_odd_path
 from evo_robust.plotting.terminal import add_quantities, shown_figures
 from evo_robust.progress import output, table
 from evo_robust.record.budget import WithinBudget, parse_budget, structure_of, within
-from evo_robust.record.indicators import pick
-from evo_robust.record.reading import Run, comparable, derived_of, load_run, unfinished
+from evo_robust.record.reading import load_run
 from evo_robust.record.rebuild import rebuild
+from evo_robust.record.run import Run, comparable, unfinished
 from evo_robust.record.view import folder_name, view_of
 
 ONNX_NAME = "model.onnx"
@@ -158,7 +158,7 @@ def _prepared(options: Export, console: Console) -> list[Exported]:
     specs = [text.strip() for text in (options.pick or "knee").split(",")]
     if budget and "derived" in specs:
         raise UserError(f"pick=derived is one network, whatever its size: expected no budget, got {budget.text}")
-    rows = [derived_of(run) if spec == "derived" else run.front[pick(spec, run)] for spec in specs]
+    rows = [run.chosen(spec) for spec in specs]
     folders = _folders(options, specs, budget)
     for folder in folders:
         check_target(folder)

@@ -142,8 +142,8 @@ class Reporter(abc.ABC):
     def evaluated(self, row: dict[str, Any], replayed: bool) -> None:  # noqa: B027
         """A candidate was evaluated or taken from the record."""
 
-    def generation(self, progress: Progress, n_gen: int) -> None:  # noqa: B027
-        """A generation is over."""
+    def generation(self, progress: Progress, n_gen: int | None) -> None:  # noqa: B027
+        """A generation is over, of ``n_gen`` where that is known."""
 
     def stop(self) -> None:  # noqa: B027
         """The search is over."""
@@ -208,7 +208,7 @@ class Printed(Reporter):
         if row["status"] == "failed" and not replayed:
             self.say(f"  candidate {row['id']} failed: {row['error']}")
 
-    def generation(self, progress: Progress, n_gen: int) -> None:
+    def generation(self, progress: Progress, n_gen: int | None) -> None:
         """See :meth:`Reporter.generation`."""
         now = time.monotonic()
         pace = (now - self._began) / self._measured if self._measured else float("nan")
@@ -219,9 +219,10 @@ class Printed(Reporter):
         left = pace * max(0, self._total - self._seen)
         if self._co_trained and self._bar is not None and self._task is not None:
             self._bar.update(self._task, ends=now + left)
-        ahead = "" if progress.generation >= n_gen else f"  left {duration(left)}"
+        ahead = "" if n_gen is None or progress.generation >= n_gen else f"  left {duration(left)}"
+        of = "" if n_gen is None else f"/{n_gen}"
         self.say(
-            f"generation {progress.generation:>3}/{n_gen}  evaluations {progress.evaluations:>4}"
+            f"generation {progress.generation:>3}{of}  evaluations {progress.evaluations:>4}"
             f"  hypervolume {progress.hypervolume:.4f}  front {progress.front:>3}"
             f"  time {duration(progress.seconds)}{ahead}"
         )

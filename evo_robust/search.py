@@ -1,23 +1,28 @@
-"""The generation loop: a problem, a run folder, and pymoo in between."""
+"""A problem, a run folder, and pymoo in between: the generation loop of a search, or a pymoo algorithm run by hand."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import chz
+import numpy as np
+
 from evo_robust.algorithms.adapter import SearchProblem
+from evo_robust.algorithms.plain import PlainPymoo
 from evo_robust.clusters import choose_staff
 from evo_robust.data.checks import remarks
 from evo_robust.device import choose_device, choose_workers
+from evo_robust.evaluators.base import Session
 from evo_robust.parts.base import UserError
 from evo_robust.parts.facts import CO_TRAINED_WEIGHTS
 from evo_robust.problem.files import problem_to_dict, refuse_while_reading
 from evo_robust.problem.sources import source_of
 from evo_robust.problem.value import Problem
-from evo_robust.progress import Reporter, Silent
+from evo_robust.progress import Printed, Reporter, Silent
 from evo_robust.record.reading import IMAGES, Run, load_run
 from evo_robust.record.writing import Record, library_versions, with_images
 
@@ -31,9 +36,15 @@ def search(
     cluster: str | None = None,
     info: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
+    progress: bool = False,
     on_generation: Callable[[SearchProblem], None] | None = None,
 ) -> Run:
     """Search ``problem`` and record it in the run folder ``out``; an interrupted search goes on where it stopped.
+
+    Example:
+        >>> run = search(load("roco"), "runs/x", progress=True)
+        >>> run.table()[0]["flops"]
+        >>> model = run.network("knee")
 
     Args:
         problem: what to search.
@@ -43,7 +54,8 @@ def search(
             most; as many as it has workers when not given.
         cluster: whose workers evaluate candidates, ``dask://HOST:PORT`` or ``ray://HOST:PORT``.
         info: entries for ``problem.json`` beside the problem itself (its name, scale, the command).
-        reporter: shows progress; silent when not given.
+        reporter: is told how the search goes; silent when not given.
+        progress: print a line for each generation, and a bar on a terminal, where no reporter is given.
         on_generation: called after each generation is on disk.
 
     Returns:
@@ -55,11 +67,108 @@ def search(
         SearchFailed: every candidate of the first generation failed.
     """
     refuse_while_reading()
-    _check_arguments(problem, out, cluster, info)
-    reporter = reporter or Silent()
+    _check_arguments(problem, out, cluster, info, progress)
+    # a command tells where its problem came from; elsewhere the parts' own files do
+    info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
+    if isinstance(problem.algorithm, PlainPymoo):
+        problem.algorithm.refuse()
+    reporter = reporter or (Printed() if progress else Silent())
+    try:
+        with _opened(problem, out, device, workers, cluster, info, reporter) as (pinned, session, record):
+            _loop(pinned, pinned.adapt(session, record), record, reporter, on_generation)
+    except BaseException:
+        reporter.stop()
+        raise
+    return load_run(out)
+
+
+def pymoo_problem(
+    problem: Problem,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+    cluster: str | None = None,
+    info: dict[str, Any] | None = None,
+    reporter: Reporter | None = None,
+    progress: bool = False,
+) -> SearchProblem:
+    """``problem`` for a pymoo algorithm that you run yourself, recorded in the run folder ``out`` as a search is.
+
+    The folder is read by all commands. With the same algorithm and seed it goes on where it stopped: pymoo asks for
+    everything anew, and what is known is not measured again. ``problem.algorithm`` is not used. Without a record,
+    ``problem.to_pymoo()`` gives the same.
+
+    Example:
+        >>> from pymoo.algorithms.moo.sms import SMSEMOA
+        >>> from pymoo.optimize import minimize
+        >>> with pymoo_problem(load("roco"), "runs/sms") as problem:
+        ...     result = minimize(problem, SMSEMOA(pop_size=8), ("n_gen", 3), seed=1)
+        ...     models = problem.networks(result.X)
+
+    Args:
+        problem: what to search.
+        out: run folder; made when absent, continued when it holds the same search.
+        device: see :func:`search`, as for ``workers``, ``cluster``, ``info`` and ``progress``.
+        workers: candidates evaluated at a time.
+        cluster: whose workers evaluate candidates.
+        info: entries for ``problem.json`` beside the problem itself.
+        reporter: is told each evaluation and each of pymoo's generations.
+        progress: print a line for each generation where no reporter is given.
+
+    Returns:
+        The pymoo problem. Leaving its ``with`` block, or ``close()``, gives the folder and the workers back.
+
+    Raises:
+        UserError: as :func:`search`.
+    """
+    refuse_while_reading()
+    _check_arguments(problem, out, cluster, info, progress)
+    # a command tells where its problem came from; elsewhere the parts' own files do
+    info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
+    reporter = reporter or (Printed() if progress else Silent())
+    stack = contextlib.ExitStack()
+    plain = chz.replace(problem, algorithm=PlainPymoo())
+    pinned, session, record = stack.enter_context(_opened(plain, out, device, workers, cluster, info, reporter))
+    record.on_row = reporter.evaluated
+    return _Recorded(pinned, session, record, reporter, stack)
+
+
+class _Recorded(SearchProblem):
+    """A search problem whose record ends a generation with every call of pymoo's."""
+
+    def __init__(
+        self, problem: Problem, session: Session, record: Record, reporter: Reporter, stack: contextlib.ExitStack
+    ) -> None:
+        super().__init__(problem.space, session, problem.objectives, problem.constraints, problem.seed, record)
+        self.record, self.reporter, self._stack = record, reporter, stack
+        self._watch = _Stopwatch(record)
+
+    def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super()._evaluate(X, out, *args, **kwargs)
+        told = self.record.end_generation(self.generation, self._watch.seconds(self.generation))
+        self.reporter.generation(told, None)
+
+    def close(self) -> None:
+        """See :meth:`SearchProblem.close`."""
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def _opened(
+    problem: Problem,
+    out: str | Path,
+    device: str,
+    workers: int | None,
+    cluster: str | None,
+    info: dict[str, Any],
+    reporter: Reporter,
+) -> Iterator[tuple[Problem, Session, Record]]:
+    """The problem with the images it is searched on, its evaluator at work and its record; all closed on leaving."""
     device = choose_device(device)
     choose_workers(workers, device)  # said before anything is loaded
-    problem, caution = with_images(problem, Path(out))  # missing data is said before a folder is made
+    folder = Path(out)
+    problem, caution = with_images(problem, folder)  # missing data is said before a folder is made
     splits = problem.data.load()
     if len(splits.val) == 0 or len(splits.train) < 2:
         raise UserError(
@@ -67,32 +176,36 @@ def search(
             f"(data.val_share={problem.data.val_share})"
         )
     problem.check_cache(device)
-    # a command tells where its problem came from; elsewhere the parts' own files do
-    info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
+    here, staff = choose_staff(problem.evaluator, cluster, workers, device, reporter.say)
+    with (
+        contextlib.closing(staff) if staff else contextlib.nullcontext(),
+        Record(folder, problem, _entries(problem, device, info)) as record,
+    ):
+        for line in (*caution, *remarks(problem.data, splits)):
+            reporter.say(line)
+        session = problem.start(device, here, folder, reporter.say, record.fingerprints, staff)
+        try:
+            # files of each generation say whose co-trained weights are
+            if CO_TRAINED_WEIGHTS not in problem.evaluator.provides:
+                record.check_goes_on(session)
+            yield problem, session, record
+            record.begin()  # all was known: it may be asked for longer or shorter than before
+        finally:
+            session.close()
+
+
+def _entries(problem: Problem, device: str, info: dict[str, Any]) -> dict[str, Any]:
+    """What ``problem.json`` says of a search."""
     entries = {**info, **problem_to_dict(problem), "versions": library_versions(), "device": device}
     entries["draws"] = problem.algorithm.draws
     # the last bits of figures differ between kinds of device: one folder, one kind
     entries["identity"]["device"] = device.partition(":")[0]
     if problem.data.digest():
         entries["identity"][IMAGES] = problem.data.digest()
-    folder = Path(out)
-    here, staff = choose_staff(problem.evaluator, cluster, workers, device, reporter.say)
-    with contextlib.closing(staff) if staff else contextlib.nullcontext(), Record(folder, problem, entries) as record:
-        for line in (*caution, *remarks(problem.data, splits)):
-            reporter.say(line)
-        session = problem.start(device, here, folder, reporter.say, record.fingerprints, staff)
-        try:
-            if (
-                CO_TRAINED_WEIGHTS not in problem.evaluator.provides
-            ):  # whose files of each generation say whose they are
-                record.check_goes_on(session)
-            _loop(problem, problem.adapt(session, record), record, reporter, on_generation)
-        finally:
-            session.close()
-    return load_run(folder)
+    return entries
 
 
-def _check_arguments(problem: object, out: object, cluster: object, info: object) -> None:
+def _check_arguments(problem: object, out: object, cluster: object, info: object, progress: object) -> None:
     """Refuse what a call from Python may be given instead of what it takes."""
     if isinstance(problem, str):
         raise UserError(
@@ -106,6 +219,23 @@ def _check_arguments(problem: object, out: object, cluster: object, info: object
         raise UserError(f"expected cluster to be text, such as 'dask://HOST:8786', got {cluster!r}")
     if info is not None and not isinstance(info, dict):
         raise UserError(f"expected info to be a dictionary, got {info!r}")
+    if not isinstance(progress, bool):
+        raise UserError(f"expected progress to be True or False, got {progress!r}")
+
+
+class _Stopwatch:
+    """The time that a search has taken, in all processes that worked on it."""
+
+    def __init__(self, record: Record) -> None:
+        self._record, self._measured = record, record.n_measured
+        self._began, self._before = time.monotonic(), 0.0
+
+    def seconds(self, generation: int) -> float:
+        """Seconds at the end of a generation; of one that was replayed, those that it took when it was measured."""
+        if self._record.n_measured == self._measured:
+            self._began, self._before = time.monotonic(), self._record.past_seconds(generation)
+        self._measured = self._record.n_measured
+        return self._before + time.monotonic() - self._began
 
 
 def _loop(
@@ -120,19 +250,15 @@ def _loop(
     total = problem.algorithm.budget(problem.evaluator)
     reporter.start(total, known=record.n_known, co_trained=CO_TRAINED_WEIGHTS in problem.evaluator.provides)
     record.on_row = reporter.evaluated
-    started, spent_before = time.monotonic(), 0.0
+    watch = _Stopwatch(record)
     while algorithm.has_next():
         generation = adapted.generation
-        measured = record.n_measured
         algorithm.next()
         if adapted.generation == generation:  # nothing new was left to propose
             break
-        if record.n_measured == measured:  # replayed: its time was spent by an earlier process
-            started, spent_before = time.monotonic(), record.past_seconds(adapted.generation)
-        spent = spent_before + time.monotonic() - started
-        progress = record.end_generation(adapted.generation, spent, adapted.derived, adapted.settled)
-        reporter.generation(progress, problem.algorithm.n_gen)
+        spent = watch.seconds(adapted.generation)
+        told = record.end_generation(adapted.generation, spent, adapted.derived, adapted.settled)
+        reporter.generation(told, problem.algorithm.n_gen)
         if on_generation:
             on_generation(adapted)
-    record.begin()  # all was known: it may be asked for longer or shorter than before
     reporter.stop()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, Self, get_args
 
 import numpy as np
 from pymoo.core.problem import Problem as PymooProblem
+from torch import nn
 
 from evo_robust.evaluators.base import Evaluation, Session, Status
 from evo_robust.objectives.base import Objective
@@ -87,6 +88,59 @@ class SearchProblem(PymooProblem):
     def __deepcopy__(self, memo: dict[int, Any]) -> SearchProblem:
         """The problem itself: pymoo copies algorithms with all they refer to, and pools cannot be copied."""
         return self
+
+    def __enter__(self) -> Self:
+        """The problem itself; on leaving it is closed."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End worker processes, and give the run folder back where there is one."""
+        self.session.close()
+
+    def architectures(self, X: np.ndarray) -> list[str]:
+        """Notations of genomes, of one ``(n_genes,)`` or several ``(n, n_genes)``, such as pymoo's ``result.X``.
+
+        Raises:
+            UserError: they are no genomes of this space, or one is no network.
+        """
+        genomes = self._genomes(X)
+        for genome in genomes:
+            if why := self.no_network(genome):
+                raise UserError(f"the genome {genome.tolist()} is no network: {why}")
+        return [str(self.key(genome)) for genome in genomes]
+
+    def networks(self, X: np.ndarray) -> list[nn.Module]:
+        """Networks of genomes with the weights that they were judged by, in eval mode on the CPU.
+
+        Weights are made again from the same random numbers, one network after the other: each takes as long as its
+        training took in the search. Inherited weights take moments.
+
+        Example:
+            >>> result = minimize(problem, SMSEMOA(pop_size=8), ("n_gen", 3), seed=1)
+            >>> models = problem.networks(result.X)
+
+        Raises:
+            UserError: as ``architectures``; or the evaluator has no networks with weights.
+        """
+        self.architectures(X)
+        return [self.session.network(self._decode(genome)[1]).cpu().eval() for genome in self._genomes(X)]
+
+    def _genomes(self, X: Any) -> np.ndarray:
+        """Genomes ``(n, n_genes)`` as whole numbers."""
+        if X is None:
+            raise UserError("expected genomes, got None: pymoo found no solution that meets the constraints")
+        try:
+            found = np.atleast_2d(np.asarray(X, dtype=float)).round()
+        except (TypeError, ValueError):
+            raise UserError(f"expected genomes (n, {self.n_var}), got {reprlib.repr(X)}") from None
+        if found.ndim != 2 or found.shape[1] != self.n_var:
+            raise UserError(f"expected genomes (n, {self.n_var}), got an array of shape {np.shape(X)}")
+        if not ((found >= self.xl) & (found <= self.xu)).all():  # NaN is in no range
+            raise UserError(f"expected genes from 0 to below n_choices, got {reprlib.repr(X)}")
+        return found.astype(int)
 
     def key(self, genome: np.ndarray) -> str | None:
         """Notation of the genome's architecture, equal for equal networks; None when it is no network."""

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import chz
+from torch import nn
 
 from evo_robust.data.base import DataSet
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.constraints import Constraint
 from evo_robust.objectives.figures import as_json, one_number, printable
-from evo_robust.parts.base import Part, dotted
+from evo_robust.parts.base import Part, UserError, dotted
 from evo_robust.spaces.base import Architecture, SearchSpace
 
 Status = Literal["ok", "failed", "rejected"]
@@ -86,6 +87,14 @@ class Session(abc.ABC):
     @abc.abstractmethod
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
         """Evaluations with their index in ``architectures``, each as soon as it is there."""
+
+    def network(self, architecture: Architecture) -> nn.Module:
+        """The network with the weights that the architecture is judged by, in eval mode; made again each time.
+
+        Raises:
+            UserError: the evaluator has no networks with weights.
+        """
+        raise UserError(f"{type(self).__name__} gives no networks with weights")
 
     def close(self) -> None:  # noqa: B027 (most sessions hold nothing)
         """Release processes and memory."""

@@ -245,6 +245,10 @@ class PoolSession(Session):
         """See :meth:`Session.evaluate`."""
         yield from self._each(functools.partial(evaluate_candidate, self.job), architectures, self._failure)
 
+    def network(self, architecture: Architecture) -> nn.Module:
+        """See :meth:`Session.network`: trained in this process, as long as a candidate's training takes."""
+        return self.job.evaluator.obtain(self.job.context, architecture)[0]
+
     def _each(self, work: Work[T], architectures: Sequence[Architecture], died: Died[T]) -> Iterator[tuple[int, T]]:
         """Results of ``work`` with the index of their architecture, as they arrive."""
         order = range(len(architectures)) if self.pool.staff is None else self._dearest_first(architectures)

@@ -8,7 +8,8 @@ import hashlib
 import json
 import numbers
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -211,10 +212,24 @@ def named(base: type[P]) -> dict[str, list[type[P]]]:
     """The concrete subclasses of ``base`` by class name, several where classes share it."""
     found: dict[str, list[type[P]]] = {}
     for cls in _below(base):
-        if not is_base(cls) and cls.stand_in is None:
+        if not is_base(cls) and cls.stand_in is None and cls not in _retired:
             found.setdefault(cls.__name__, []).append(cls)
     # of a problem file that was read again only the newest classes count
     return {name: [cls for cls in several if _is_current(cls)] or several for name, several in found.items()}
+
+
+_retired: weakref.WeakSet[type] = weakref.WeakSet()
+"""Classes of files that were read again since: nobody means them by their names any more."""
+
+
+def retire(classes: Iterable[type]) -> None:
+    """Let no name stand for these classes any more, since their file was read again; what was made of them stays."""
+    _retired.update(classes)
+
+
+def classes_of(module: str) -> list[type[Part]]:
+    """The classes of parts that a module made, by its name."""
+    return [cls for cls in _below(Part) if cls.__module__ == module]
 
 
 def _is_current(cls: type) -> bool:

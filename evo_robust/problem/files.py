@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from typing import Any
 
 import cloudpickle
 
-from evo_robust.parts.base import UserError, dotted, nearest, refuse_unwritable
+from evo_robust.parts.base import UserError, classes_of, dotted, nearest, refuse_unwritable, retire
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.parts.stand_ins import MODULE, StandIns
 from evo_robust.problem.overrides import override
@@ -68,13 +69,25 @@ def own_source(path: Path) -> str | None:
 
 
 def scales(name: str) -> dict[str, Problem]:
-    """All ``Problem`` values of a problem file by name (``demo``, ``paper``, …)."""
-    module = _load_module(find(name))
+    """All ``Problem`` values of a problem file by name (``demo``, ``paper``, …), as the file is now."""
+    module = _load_module(find(name), again=True)
     return {key: value for key, value in vars(module).items() if isinstance(value, Problem)}
 
 
 def load(name: str, scale: str = "demo", overrides: Mapping[str, str] | None = None) -> Problem:
     """The problem ``name`` at ``scale``, with ``key.path: value`` texts put over it.
+
+    A problem file that was edited since it was loaded is read again, with those that it loads. A file that the program
+    itself imported or runs is taken as it was then.
+
+    Example:
+        >>> problem = load("roco", overrides={"algorithm.n_gen": "2"})
+
+    Args:
+        name: a name such as ``roco`` (looked for in ``./problems``, then among the shipped ones) or a path ending
+            in ``.py``.
+        scale: which of the file's problems: ``demo``, ``paper``, …
+        overrides: texts by dotted key, as the command line takes them.
 
     Raises:
         UserError: unknown problem, scale, key, part or value.
@@ -91,6 +104,9 @@ def load(name: str, scale: str = "demo", overrides: Mapping[str, str] | None = N
 
 _reading: list[Path] = []
 """Files that are being run to learn their parts and problems, the innermost last."""
+
+_content: dict[Path, dict[Path, bytes]] = {}
+"""Of each file that was run: what it was made of when it was, it and those that it loaded."""
 
 
 def refuse_while_reading() -> None:
@@ -114,31 +130,69 @@ def _loaded(path: Path) -> ModuleType | None:
     return None
 
 
-def _load_module(path: Path) -> ModuleType:
+def _load_module(path: Path, *, again: bool = False) -> ModuleType:
+    """The module of a problem file.
+
+    Args:
+        path: the file.
+        again: read it anew where it, or a file that it loaded, was edited since. Whoever reads a run does not: the run
+            was searched with what is loaded.
+    """
     path = path.resolve()
-    name = f"{MODULE}{path.stem}"
     loaded = _loaded(path)
-    if loaded is not None:
+    if loaded is not None and not (again and _edited(path, loaded)):
+        for reading in _reading:  # it leans on this one, and on what this one leans on
+            _content[reading].update(_content.get(path, {}))
         return loaded
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    spec = importlib.util.spec_from_file_location(f"{MODULE}{path.stem}", path)
+    if spec is None or not isinstance(spec.loader, importlib.machinery.SourceFileLoader):
         raise UserError(f"{path} cannot be read as a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    _reading.append(path)
-    try:
-        spec.loader.exec_module(module)
-    except UserError as error:
-        del sys.modules[name]
-        raise UserError(text if (text := str(error)).startswith(str(path)) else f"{path}: {text}") from error
-    except Exception as error:  # whatever its author's mistake is, it is theirs to mend
-        del sys.modules[name]
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
-    finally:
-        _reading.pop()
+    former = classes_of(module.__name__) if loaded is not None else []
+    _run(path, module, spec.loader)
+    retire(former)
     # workers cannot import a file that was loaded by path: its classes travel by value
     cloudpickle.register_pickle_by_value(module)
     return module
+
+
+def _run(path: Path, module: ModuleType, loader: importlib.machinery.SourceFileLoader) -> None:
+    """Fill a module by running its file; the former module of that name stays where this fails.
+
+    Raises:
+        UserError: whatever its author's mistake is.
+    """
+    name, before, known = module.__name__, sys.modules.get(module.__name__), _content.get(path)
+    sys.modules[name], _content[path] = module, {}
+    _reading.append(path)
+    try:
+        content = path.read_bytes()
+        for reading in _reading:
+            _content[reading][path] = content
+        # not by way of compiled files, which are known by size and whole seconds: an edit may change neither
+        exec(loader.source_to_code(content, str(path)), vars(module))
+    except BaseException as error:
+        if before is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = before
+        _content.pop(path)
+        if known is not None:
+            _content[path] = known
+        if isinstance(error, UserError):
+            raise UserError(text if (text := str(error)).startswith(str(path)) else f"{path}: {text}") from error
+        if isinstance(error, Exception):  # whatever its author's mistake is, it is theirs to mend
+            raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+        raise
+    finally:
+        _reading.pop()
+
+
+def _edited(path: Path, loaded: ModuleType) -> bool:
+    """Whether a module was made here, of a file that has changed since, or that loaded one that has."""
+    if not loaded.__name__.startswith(MODULE):
+        return False  # the running script, or imported: the program goes on with what it imported
+    return any(not file.is_file() or file.read_bytes() != content for file, content in _content.get(path, {}).items())
 
 
 def problem_to_dict(problem: Problem) -> dict[str, Any]:

@@ -99,6 +99,13 @@ class Problem(Part):
     ) -> SearchProblem:
         """This problem for any pymoo algorithm, without a record; ``algorithm`` is not used.
 
+        :func:`evo_robust.pymoo_problem` gives the same with a record: a run folder that all commands read.
+
+        Example:
+            >>> with load("roco").to_pymoo(workers=2) as problem:
+            ...     result = minimize(problem, SMSEMOA(pop_size=8), ("n_gen", 3), seed=1)
+            ...     models = problem.networks(result.X)
+
         Args:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
             workers: candidates evaluated at a time; all cores, or one per CUDA device, when not given.

@@ -10,7 +10,7 @@ from typing import Any
 
 from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import Fraction, UserError, nearest
-from evo_robust.record.reading import Run, comparable, front_of
+from evo_robust.record.run import Run, comparable, front_of
 from evo_robust.spaces.structure import BUDGETS, Structure
 
 Row = Mapping[str, Any]

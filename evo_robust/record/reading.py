@@ -1,11 +1,8 @@
-"""A run folder, read: what was asked, every evaluation, the front."""
+"""A run folder read from its files, which may come from a stranger: damaged ones are named."""
 
 from __future__ import annotations
 
-import csv
-import dataclasses
 import functools
-import math
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from evo_robust.parts.base import UserError, changed, dotted
-from evo_robust.parts.facts import DISTRIBUTION
 from evo_robust.parts.strict_json import (
     are_numbers,
     fault,
@@ -32,14 +28,12 @@ from evo_robust.parts.strict_json import (
 from evo_robust.problem.files import problem_from_dict
 from evo_robust.problem.value import Problem, missing_of
 from evo_robust.record.box import box_of
-from evo_robust.record.indicators import Box, nondominated, objective_matrix
+from evo_robust.record.run import Run, front_of, usable
 from evo_robust.spaces.base import SearchSpace
 
 SCHEMA = 1
 PROBLEM_FILE = "problem.json"
 LEDGER_FILE = "evaluations.jsonl"
-PROGRESS_FILE = "progress.csv"
-DERIVED_FILE = "distribution.csv"
 IMAGES = "data.content"
 """Key of ``identity`` in problem.json: digest of the images; absent where the settings say which they are."""
 
@@ -101,117 +95,6 @@ _INFO_DEFAULTS: dict[str, Any] = {
     "versions": {},
     "sessions": [],
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """A run folder, read.
-
-    Attributes:
-        folder: where it is.
-        info: ``problem.json``.
-        problem: the problem that was searched.
-        evaluations: the ledger's rows, by id.
-        front: the non-dominated feasible rows among those with status ``ok``, in order of the first objective.
-        objectives: their names, in declared order.
-        missing: what of the problem could not be read, in words: parts of the user's own whose file was not run. Such
-            a run can be listed and drawn, and not exported. None where it is whole.
-        box: what its hypervolume is a share of; None while nothing has figures.
-    """
-
-    folder: Path
-    info: dict[str, Any]
-    problem: Problem
-    evaluations: list[dict[str, Any]]
-    front: list[dict[str, Any]]
-    objectives: list[str]
-    missing: str | None = None
-    box: Box | None = None
-
-    def ok(self) -> list[dict[str, Any]]:
-        """Rows with figures that meet the constraints."""
-        return [row for row in self.evaluations if usable(row)]
-
-
-def unfinished(run: Run) -> str | None:
-    """A sentence where a search has generations left; None where it has none, or its folder does not tell."""
-    done, total = max(past_seconds(run.folder / PROGRESS_FILE), default=None), run.problem.algorithm.n_gen
-    if done is None or done >= total:
-        return None
-    return (
-        f"{run.folder} has {done} of {total} generations: these are its figures so far. The command that began it goes "
-        "on, unless nothing new is left to propose"
-    )
-
-
-def past_seconds(path: Path) -> dict[int, float]:
-    """Seconds by generation of an earlier progress.csv; empty where there is none."""
-    if not path.exists():
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            found = {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
-    except (KeyError, TypeError, ValueError, csv.Error):
-        return {}  # the ledger is the truth; this file is written anew
-    return {generation: seconds for generation, seconds in found.items() if math.isfinite(seconds)}
-
-
-def usable(row: Mapping[str, Any]) -> bool:
-    """Whether a row has figures and meets the constraints."""
-    return row["status"] == "ok" and all(g <= 0 for g in row.get("constraints", {}).values())
-
-
-def comparable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Feasible rows of one fingerprint, the latest: figures of two budgets or supernet versions are not comparable."""
-    rows = [row for row in rows if usable(row)]
-    if not rows:
-        return []
-    latest = max(rows, key=lambda row: row["id"])["fingerprint"]
-    return [row for row in rows if row["fingerprint"] == latest]
-
-
-def front_of(rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """Non-dominated feasible rows of one fingerprint, in order of the first objective."""
-    rows = comparable(rows)
-    front = [rows[i] for i in nondominated(objective_matrix(rows, objectives))]
-    return sorted(front, key=lambda row: ([row["objectives"][name] for name in objectives], row["id"]))
-
-
-def derived_of(run: Run) -> dict[str, Any]:
-    """The row of the architecture that the search's distribution stands for in the end.
-
-    Raises:
-        UserError: the search has no distribution, or the architecture has no figures beside those of the front.
-    """
-    path = run.folder / DERIVED_FILE
-    if not path.is_file() and DISTRIBUTION in run.problem.algorithm.provides:
-        raise UserError(
-            f"pick=derived: {run.folder} has no {DERIVED_FILE} yet, which comes with its first generation: the command "
-            "that began this run goes on with it"
-        )
-    if not path.is_file():
-        raise UserError(
-            f"pick=derived: {run.folder} has no {DERIVED_FILE}: expected a search whose algorithm moves a distribution "
-            f"(GradientHybrid), got {type(run.problem.algorithm).__name__}"
-        )
-    architecture = _last_derived(path)
-    for row in comparable(run.evaluations):
-        if row["architecture"] == architecture:
-            return row
-    raise UserError(
-        f"pick=derived: {architecture} was not measured with success in the last generation (algorithm.share=0 draws "
-        "nothing from the distribution; a constraint may reject it)"
-    )
-
-
-def _last_derived(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return str(list(csv.DictReader(file))[-1]["architecture"])
-    except (UnicodeDecodeError, csv.Error, LookupError):
-        raise UserError(
-            f"{path} is damaged: expected lines with an 'architecture'; the command that began this run writes it anew"
-        ) from None
 
 
 def load_run(folder: str | Path, *, trust: bool = False) -> Run:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import chz
 from torch import nn
@@ -16,11 +17,27 @@ from evo_robust.evaluators.pool import PooledEvaluator
 from evo_robust.files import cache_folder
 from evo_robust.objectives.base import Context
 from evo_robust.parts.base import UserError
+from evo_robust.problem.value import Problem
 from evo_robust.progress import Say, silent
-from evo_robust.record.reading import Run
 
 
-def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = silent) -> tuple[nn.Module, str]:
+class Searched(Protocol):
+    """A run as far as weights need it."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """``problem.json``."""
+
+    @property
+    def problem(self) -> Problem:
+        """What was searched."""
+
+
+def rebuild(run: Searched, row: Mapping[str, Any], device: str = "auto", say: Say = silent) -> tuple[nn.Module, str]:
     """The network of a ledger row with the weights it had in the search, in eval mode, and what it shares with others.
 
     A candidate's weights come from the seeds of problem and evaluator, its architecture and the supernet where it
@@ -62,7 +79,7 @@ def rebuild(run: Run, row: Mapping[str, Any], device: str = "auto", say: Say = s
     return model, evaluator.state(context)
 
 
-def _images(run: Run, say: Say) -> DataSet:
+def _images(run: Searched, say: Say) -> DataSet:
     """The run's data set with the images it was searched on, and no others, where its record tells which they are."""
     data = run.problem.data
     if data.content == "" or (data.content is None and data.digest()):

@@ -25,19 +25,15 @@ from evo_robust.progress import Progress
 from evo_robust.record.box import box_of, keep_box, kept_box
 from evo_robust.record.indicators import Box, hypervolume, objective_matrix
 from evo_robust.record.reading import (
-    DERIVED_FILE,
     IMAGES,
     LEDGER_FILE,
     PROBLEM_FILE,
-    PROGRESS_FILE,
     SCHEMA,
     check_identity,
-    front_of,
-    past_seconds,
     read_ledger,
     read_problem,
-    usable,
 )
+from evo_robust.record.run import DERIVED_FILE, PROGRESS_FILE, front_of, past_seconds, usable
 
 
 class FolderLock:
