@@ -31,10 +31,10 @@ from evo_robust import (
     pymoo_problem,
     search,
 )
+from evo_robust.inference.predictions import clean_error
 from evo_robust.parts.base import UserError
 from evo_robust.plot import draw_run
 from evo_robust.record.run import unfinished
-from evo_robust.training.loop import evaluate_error
 
 SMALL = Problem(
     space=NSGAPhases(phases=1, nodes=3, channels=2),
@@ -73,11 +73,11 @@ def test_a_plain_search_leaves_a_run_folder_and_networks(tmp_path: Path) -> None
     images = SMALL.data.load().val
     for name, model, F in zip(names, models, np.atleast_2d(result.F), strict=True):
         assert errors[name] == F[0]
-        assert evaluate_error(model, images) == pytest.approx(F[0], abs=1e-9) and not model.training
+        assert clean_error(model, images) == pytest.approx(F[0], abs=1e-9) and not model.training
     assert len((run.folder / "progress.csv").read_text().splitlines()) == 3
     assert json.loads((run.folder / "front.json").read_text())["front"][0]["id"] == run.front[0]["id"]
     assert draw_run(run.folder) and unfinished(run) is None
-    assert evaluate_error(run.network("best:clean_error"), images) == pytest.approx(min(errors.values()), abs=1e-9)
+    assert clean_error(run.network("best:clean_error"), images) == pytest.approx(min(errors.values()), abs=1e-9)
 
 
 def test_a_plain_search_goes_on(tmp_path: Path) -> None:

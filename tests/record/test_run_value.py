@@ -29,8 +29,8 @@ from evo_robust import (
     load_run,
     search,
 )
+from evo_robust.inference.predictions import clean_error
 from evo_robust.parts.base import Fraction, UserError
-from evo_robust.training.loop import evaluate_error
 
 SMALL = Problem(
     space=NSGAPhases(phases=1, nodes=3, channels=2),
@@ -115,7 +115,7 @@ def test_a_network_has_the_weights_it_was_judged_by(run: Run) -> None:
         model = run.network(pick)
         assert not any(module.training for module in model.modules())
         assert next(model.parameters()).device.type == "cpu"
-        assert evaluate_error(model, images) == pytest.approx(run.chosen(pick)["objectives"]["clean_error"], abs=1e-9)
+        assert clean_error(model, images) == pytest.approx(run.chosen(pick)["objectives"]["clean_error"], abs=1e-9)
     best = min(row["objectives"]["clean_error"] for row in run.front)
     assert run.chosen("best:clean_error")["objectives"]["clean_error"] == best
     one, again = run.network("knee").state_dict(), load_run(run.folder).network().state_dict()
