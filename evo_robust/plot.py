@@ -15,6 +15,7 @@ from evo_robust.files import make_folder
 from evo_robust.parts.base import Part, changed, dotted
 from evo_robust.parts.paths import folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
+from evo_robust.plotting.answers import beats
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
 from evo_robust.progress import output
 from evo_robust.record.quantity import Quantity, words
@@ -128,10 +129,13 @@ def _draw_baseline(views: list[View], names: list[str], out: Path) -> list[Path]
     budget = f"{n} evaluations each" if n == m else f"{n} against {m} evaluations"
     make_folder(out)
     files = [out / f"baseline_{name}" for name in ("front.png", "hypervolume.png", "hypervolume.csv", "table.csv")]
-    compare.draw_fronts(alone(views), names, files[0], f"Does the search beat chance? {budget}")
-    compare.draw_hypervolumes(alone(views), names, files[1])
+    groups, found = alone(views), compare.standings(views, names)
+    search, other = compare.group_standings(groups, found)
+    answer = beats(search, other, min(n, m))
+    compare.draw_fronts(groups, names, files[0], f"Does the search beat chance? {budget}", answer)
+    compare.draw_hypervolumes(groups, names, files[1], found)
     compare.write_hypervolumes(views, names, files[2])
-    compare.write_standings(compare.standings(views, names), files[3])
+    compare.write_standings(found, files[3])
     return files
 
 
@@ -147,7 +151,7 @@ def _draw_comparison(views: list[View], names: list[str], out: Path, tolerance: 
     several = len(groups) > 1 or not groups[0].repeated
     title = "Fronts of several searches on one scale" if several else "Fronts of the same search with other seeds"
     compare.draw_fronts(groups, names, files[0], title)
-    compare.draw_hypervolumes(groups, names, files[1])
+    compare.draw_hypervolumes(groups, names, files[1], found)
     compare.draw_top(top, shown, files[2], groups)
     compare.write_hypervolumes(views, names, files[3])
     compare.write_standings(found, files[4])

@@ -94,16 +94,38 @@ def grid(n: int) -> tuple[int, int]:
     return math.ceil(n / columns), columns
 
 
-def heading(figure: Figure, title: str) -> None:
-    """A title over all panels, and below it the legend of the first panel, clear of both."""
+_LINE = 0.21
+"""Inches that a line of a title, of its answer or of a legend takes."""
+
+
+def heading(figure: Figure, title: str, answer: str = "") -> None:
+    """A title over all panels; below it the answer to its question, and the legend of the first panel, clear of all.
+
+    Args:
+        figure: with its panels.
+        title: a statement or a question.
+        answer: what the picture answers to the question.
+    """
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    columns = max(1, int(figure.get_figwidth() * 10 / (max(map(len, labels)) + 7)))
-    lines = math.ceil(len(labels) / columns)
-    # the empty lines of the title keep the room that the legend then takes
-    figure.suptitle(title + "\n" * lines + " ", x=0.01, ha="left", fontsize=12)
-    below = 1 - 0.26 / figure.get_figheight()
-    place: Any = {"loc": "upper left", "bbox_to_anchor": (0.002, below), "ncols": columns, "borderaxespad": 0}
-    figure.legend(handles, labels, **place)
+    columns = max(1, int(figure.get_figwidth() * 10 / (max(map(len, labels)) + 7))) if labels else 1
+    told = textwrap.wrap(answer, int(figure.get_figwidth() * 10))
+    # the empty lines of the title keep the room that answer and legend then take
+    empty = "\n" * (len(told) + math.ceil(len(labels) / columns))
+    figure.suptitle(f"{title}{empty} " if empty else title, x=0.01, ha="left", fontsize=12)
+    height = figure.get_figheight()
+    if told:
+        place = {"va": "top", "fontsize": 11, "fontweight": "bold", "linespacing": 1.15}
+        figure.text(0.01, 1 - 0.27 / height, "\n".join(told), **place)  # type: ignore[arg-type]
+    if labels:
+        below = 1 - (0.26 + _LINE * len(told)) / height
+        figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.002, below), ncols=columns, borderaxespad=0)
+
+
+def title_and_legend(axes: Axes, title: str) -> None:
+    """A panel's title, and between it and the panel the panel's legend, clear of all curves."""
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.1)
+    axes.set_title(title, pad=8 + 15 * len(labels))
 
 
 def note(figure: Figure, text: str) -> None:

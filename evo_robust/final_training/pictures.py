@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from evo_robust.style import EVALUATED, FRONT, INK, KNEE, PALE, note, picture
+from evo_robust.final_training.labels import Label, label_points
+from evo_robust.style import EVALUATED, FRONT, INK, KNEE, PALE, note, picture, title_and_legend
 
 if TYPE_CHECKING:
     from evo_robust.final_training.settings import Result
@@ -28,30 +29,27 @@ def draw_curve(path: Path, result: Result) -> None:
         axes.plot(eps, accuracy, "-o", color=FRONT, lw=2, ms=6, clip_on=False, zorder=3)
         axes.plot(0, accuracy[0], "o", color=INK, ms=8, clip_on=False, zorder=4)
         axes.axhline(chance, color=EVALUATED, ls="--", lw=1.2)
-        axes.annotate(
+        guessing = axes.annotate(
             f"guessing ({chance:.3g} %)", (0, chance), (8, 4), xycoords=axes.get_yaxis_transform(),
             textcoords="offset points", color=PALE, fontsize=9,
         )  # fmt: skip
-        for k in _labelled(eps):
-            text = f"{accuracy[k]:.1f} %" + (" without attack" if k == 0 else "")
-            axes.annotate(
-                text, (eps[k], accuracy[k]), (7, 6), textcoords="offset points", color=FRONT if k else INK, fontsize=9
-            )
         axes.set_xlabel(f"strength of the attack ε ({_NORMS.get(result.norm, result.norm)})")
         axes.set_ylabel("accuracy (%)")
         axes.set_xlim(0, eps[-1] * 1.09)
-        axes.set_ylim(0, 105)
+        axes.set_ylim(0, 109)
         axes.set_title(f"How much of its accuracy the network keeps under {result.attack}")
         note(figure, f"{result.how()}; {result.n_test:,} test images; {result.params:,} parameters.")
+        label_points(axes, np.column_stack([eps, accuracy]), _labels(eps, accuracy, result.norm), [guessing])
 
 
-def _labelled(eps: np.ndarray) -> list[int]:
-    """Points that get a number: all, but of those close together only the first."""
-    chosen = [0]
-    for k in range(1, len(eps)):
-        if eps[k] - eps[chosen[-1]] > 0.06 * eps[-1]:
-            chosen.append(k)
-    return chosen
+def _labels(eps: np.ndarray, accuracy: np.ndarray, norm: str) -> list[Label]:
+    """The accuracies that are written, in order of importance: unattacked, at 8/255, at the largest ε, others."""
+    usual = [k for k in range(1, len(eps)) if norm == "linf" and abs(eps[k] - 8 / 255) < 1e-6]
+    ends = [k for k in (len(eps) - 1,) if k > 0 and k not in usual]
+    others = [k for k in range(1, len(eps)) if k not in (*usual, *ends)]
+    clean = Label(0, f"{accuracy[0]:.1f} % without attack", INK, needed=True)
+    named = [Label(k, f"{accuracy[k]:.1f} % at 8/255", FRONT, needed=True) for k in usual]
+    return [clean, *named, *(Label(k, f"{accuracy[k]:.1f} %", FRONT) for k in (*ends, *others))]
 
 
 def draw_training(path: Path, result: Result, logs: Sequence[EpochLog]) -> None:
@@ -69,10 +67,9 @@ def draw_training(path: Path, result: Result, logs: Sequence[EpochLog]) -> None:
         )
         test = 100 * (1 - result.clean_error)
         right.axhline(test, color=INK, ls="--", lw=1.2, label=f"test images in the end: {test:.1f} %")
-        right.legend(loc="lower right")
         right.set_ylabel("accuracy (%)")
         right.set_ylim(0, 105)
-        right.set_title("Accuracy")
+        title_and_legend(right, "Accuracy")
         for axes in (left, right):
             axes.set_xlabel("epoch")
             axes.set_xlim(0.5 if len(epochs) < 20 else 0, max(epochs) + 0.5)

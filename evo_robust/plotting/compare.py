@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from evo_robust.files import write_csv
+from evo_robust.plotting.answers import who_leads
 from evo_robust.plotting.fronts import better
 from evo_robust.plotting.groups import Group, GroupStanding, Spread
 from evo_robust.plotting.progress import (
@@ -49,27 +50,28 @@ def runs_of(groups: Sequence[Group]) -> list[View]:
     return [view for group in groups for view in group.views]
 
 
-def draw_fronts(groups: Sequence[Group], names: Sequence[str], path: Path, title: str) -> None:
+def draw_fronts(groups: Sequence[Group], names: Sequence[str], path: Path, title: str, answer: str = "") -> None:
     """The fronts over each other, every pair of common objectives, other evaluated networks faint.
 
-    Of a group of runs: what half of them reach, and each of them faint.
+    Of a group of runs: what half of them reach, and each of them faint. ``answer`` is one to a question in ``title``.
     """
     shown = shown_columns(runs_of(groups), names)
     if len(names) == 1:
-        _draw_one_column(groups, shown[0], path, title)
+        _draw_one_column(groups, shown[0], path, title, answer)
         return
     pairs = [(b, a) if b.name in COSTS and a.name not in COSTS else (a, b) for a, b in itertools.combinations(shown, 2)]
     pairs.sort(key=lambda pair: pair[0].name not in COSTS)
     rows, columns = grid(len(pairs))
-    size = (8.0, 5.5) if len(pairs) == 1 else (max(8.0, 3.6 * columns), 3.7 * rows + 0.6)
-    with picture(path, *size) as figure:
+    width, height = (8.0, 5.5) if len(pairs) == 1 else (max(8.0, 3.6 * columns), 3.7 * rows + 0.6)
+    with picture(path, width, height + (0.4 if answer else 0.0)) as figure:
         for k, (qx, qy) in enumerate(pairs):
             _overlay(figure.add_subplot(rows, columns, k + 1), groups, qx, qy)
-        heading(figure, title)
+        heading(figure, title, answer)
         summaries = "; ".join(f"{group.name}: {_summary(group)}" for group in groups)
         repeated = any(group.repeated for group in groups)
         thick = " Thick: what at least half of a search's runs reached; thin: single runs." if repeated else ""
-        lines = f"Lines: what each search reached in the two objectives of a panel, by its own figures.{thick}"
+        pale = " Pale dots: networks that are not on its front." if any(not group.repeated for group in groups) else ""
+        lines = f"Lines: what each search reached in the two objectives of a panel, by its own figures.{thick}{pale}"
         note(figure, f"{summaries}. {lines}")
 
 
@@ -86,7 +88,9 @@ def _overlay(axes: Axes, groups: Sequence[Group], qx: Quantity, qy: Quantity) ->
         edges = [_overlay_run(axes, view, qx, qy, colour, marker, faint=group.repeated) for view in group.views]
         if group.repeated:
             label = f"fronts of {group.label}"
-            axes.step(*half_reach(edges), where="post", color=colour, lw=2.6, zorder=4, label=label)
+            x, y = half_reach(edges)
+            dot = "o" if len(x) == 1 else None  # a line of one point is none
+            axes.step(x, y, where="post", color=colour, lw=2.6, marker=dot, zorder=4, label=label)
     axes.margins(0.08)
     better(axes)
 
@@ -103,7 +107,7 @@ def _overlay_run(
         axes.scatter(x[edge], y[edge], s=14, color=colour, alpha=0.35, lw=0, marker=marker, zorder=3)
         axes.step(x[edge], y[edge], where="post", color=colour, lw=0.8, alpha=0.35, zorder=2)
     else:
-        axes.scatter(x, y, s=12, color=colour, alpha=0.2, lw=0, marker=marker, zorder=1)
+        axes.scatter(x[view.others], y[view.others], s=12, color=colour, alpha=0.2, lw=0, marker=marker, zorder=1)
         axes.step(x[edge], y[edge], where="post", color=colour, lw=1.8, alpha=0.8, zorder=2)
         front = view.front
         axes.scatter(x[front], y[front], s=60, color=colour, edgecolor="white", lw=0.8, marker=marker,
@@ -119,7 +123,7 @@ def half_reach(edges: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarr
     return x[np.isfinite(y)], y[np.isfinite(y)]
 
 
-def _draw_one_column(groups: Sequence[Group], shown: Quantity, path: Path, title: str) -> None:
+def _draw_one_column(groups: Sequence[Group], shown: Quantity, path: Path, title: str, answer: str) -> None:
     with picture(path) as figure:
         axes = figure.add_subplot()
         for group, colour in zip(groups, itertools.cycle(RUNS), strict=False):
@@ -133,19 +137,18 @@ def _draw_one_column(groups: Sequence[Group], shown: Quantity, path: Path, title
                 draw_steps(axes, group.views[0], best[0].evaluations, best[0].values, colour, group.name)
         axes.set_xlabel("evaluations")
         dress(axes, "y", shown)
-        axes.legend(loc="upper right")
-        axes.set_title(title, fontsize=12)
+        heading(figure, title, answer)
         only = f"Best so far; {shown.words} is the only objective that these runs have in common."
         note(figure, only + repeats_note(groups) + apart_note(groups, "rise"))
 
 
-def draw_hypervolumes(groups: Sequence[Group], names: Sequence[str], path: Path) -> None:
-    """Hypervolume over evaluations, in one box for all runs.
+def draw_hypervolumes(groups: Sequence[Group], names: Sequence[str], path: Path, found: Sequence[Standing]) -> None:
+    """Hypervolume over evaluations, in one box for all runs, given where each of them stands.
 
     Of a group of runs their mean is drawn, and each of them faint.
     """
     views = runs_of(groups)
-    with picture(path, height=4.8) as figure:
+    with picture(path, height=5.6) as figure:
         axes = figure.add_subplot()
         volumes = common_curves(views, names)
         left = iter(volumes)
@@ -157,8 +160,8 @@ def draw_hypervolumes(groups: Sequence[Group], names: Sequence[str], path: Path)
                 draw_curve(axes, group.views[0], own[0], colour)
         dress_volumes(axes, f"{COMMON} (0 to 1)")
         zoom(axes, views, volumes)
-        axes.legend(loc="lower right")
-        axes.set_title(_question(groups), fontsize=12)
+        answer = who_leads(group_standings(groups, found), min(view.n_asked for view in views))
+        heading(figure, _question(groups), answer)
         note(figure, common_note(groups, names) + repeats_note(groups))
 
 
@@ -201,7 +204,8 @@ def write_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) 
 def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path, groups: Sequence[Group]) -> None:
     """Mean figures of the networks with the fewest FLOPs, a panel per figure, in the form of RoCo-NAS's Figs. 3 and 4.
 
-    Of a group of runs the mean over the runs, with a whisker of one standard deviation to either side.
+    Of a group of runs the mean over the runs, with a whisker of one standard deviation to either side. A front with
+    fewer networks has no bar beyond them: it would be the one before once more.
     """
     rows, columns = grid(len(shown))
     with picture(path, max(8.0, 3.5 * columns), 3.2 * rows + 0.7) as figure:
@@ -210,27 +214,40 @@ def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path, group
             for r, group in enumerate(groups):
                 _bars(axes, group, tables, q, r, len(groups))
             axes.set_xticks(range(len(TOP)), [f"top-{n}" for n in TOP])
+            axes.set_xlim(-0.55, len(TOP) - 0.45)
             axes.set_title(q.label)
             axes.grid(axis="x", visible=False)
             axes.margins(y=0.2 if any(group.repeated for group in groups) else 0.12)
         heading(figure, "The networks with the fewest FLOPs: means (lower is better)")
-        short = [f"{t.run} has only {t.networks}" for t in tables if t.networks < t.n == max(TOP)]
         whiskers = "Whiskers: one standard deviation over runs. " if any(g.repeated for g in groups) else ""
-        top = f"Top-N: the N networks of a front with the fewest FLOPs. {whiskers}"
-        note(figure, f"{top}{SEARCH_TIME} " + "; ".join(short))
+        top = f"Top-N: the N networks of a front with the fewest FLOPs. {_short_fronts(tables)}{whiskers}"
+        note(figure, f"{top}{SEARCH_TIME}")
+
+
+def _short_fronts(tables: Sequence[Top]) -> str:
+    """A sentence on fronts with fewer networks than the tables go up to."""
+    short = [f"{t.run} has only {t.networks}" for t in tables if t.networks < t.n == max(TOP)]
+    return f"–: a front has no more networks than the bar before shows ({', '.join(short)}). " if short else ""
 
 
 def _bars(axes: Axes, group: Group, tables: Sequence[Top], q: Quantity, r: int, n_groups: int) -> None:
+    """A bar for every N that takes more networks of a front than the N before."""
     runs = [view.name for view in group.views]
-    spreads = [Spread(np.array([t.means[q.name] for t in tables if t.n == n and t.run in runs])) for n in TOP]
     width = 0.8 / n_groups
-    x = np.arange(len(TOP)) + (r - (n_groups - 1) / 2) * width
-    heights = [spread.mean for spread in spreads]
-    whiskers = q.shown(np.array([spread.sd for spread in spreads])) if group.repeated else None
-    bars = axes.bar(x, q.shown(np.array(heights)), width * 0.94, color=RUNS[r % len(RUNS)], label=group.label,
-                    yerr=whiskers, error_kw={"elinewidth": 1, "ecolor": INK, "capsize": 2})  # fmt: skip
     upright = 90 if n_groups > 2 else 0
-    axes.bar_label(bars, [q.number(h) for h in heights], fontsize=7, padding=2, rotation=upright)
+    before, label = 0, group.label
+    for k, n in enumerate(TOP):
+        own = [t for t in tables if t.n == n and t.run in runs]
+        x = k + (r - (n_groups - 1) / 2) * width
+        if (networks := sum(t.networks for t in own)) == before:
+            axes.text(x, 0, "–", ha="center", va="bottom", color=RUNS[r % len(RUNS)])
+            continue
+        spread = Spread(np.array([t.means[q.name] for t in own]))
+        whisker = float(q.shown(np.array(spread.sd))) if group.repeated else None
+        bar = axes.bar(x, float(q.shown(np.array(spread.mean))), width * 0.94, color=RUNS[r % len(RUNS)], label=label,
+                       yerr=whisker, error_kw={"elinewidth": 1, "ecolor": INK, "capsize": 2})  # fmt: skip
+        axes.bar_label(bar, [q.number(spread.mean)], fontsize=7, padding=2, rotation=upright)
+        before, label = networks, "_nolegend_"
 
 
 @dataclasses.dataclass(frozen=True)

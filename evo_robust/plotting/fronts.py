@@ -76,14 +76,22 @@ def _panel(axes: Axes, view: View, jx: int, jy: int) -> None:
 
 def _cloud(axes: Any, view: View, *columns: np.ndarray) -> None:
     """Evaluated points, the front and its knee, in two or three dimensions, with the front's numbers."""
-    front, k = view.front, view.front[view.knee]
-    axes.scatter(*columns, s=16, color=EVALUATED, alpha=0.55, lw=0, zorder=1, label=view.evaluated)
+    front, alone = view.front, len(view.front) == 1
     numbered = list(range(len(front))) if len(front) <= MAX_NUMBERED else sorted(view.roles())
+    plain_ones = [i for i in range(len(front)) if i not in numbered]
+    blue = [i for i in numbered if i != view.knee]
     edge = {"edgecolor": "white", "lw": 0.8}
-    if len(numbered) < len(front):
-        axes.scatter(*(c[front] for c in columns), s=30, color=FRONT, zorder=2.5, **edge)
-    axes.scatter(*(c[front[numbered]] for c in columns), s=110, color=FRONT, zorder=3, label="Pareto front", **edge)
-    axes.scatter(*(c[k : k + 1] for c in columns), s=150, color=KNEE, zorder=4, label="best compromise", **edge)
+    knee = "the only network on the front" if alone else "best compromise"
+    for places, size, colour, z, label in (
+        (front[plain_ones], 30, FRONT, 2.5, None),
+        (front[blue], 110, FRONT, 3, "Pareto front"),
+        (front[[view.knee]], 150, KNEE, 4, knee),
+    ):
+        if len(places):  # a legend tells of dots that are there
+            axes.scatter(*(c[places] for c in columns), s=size, color=colour, zorder=z, label=label, **edge)
+    if len(view.others):
+        others = (c[view.others] for c in columns)
+        axes.scatter(*others, s=16, color=EVALUATED, alpha=0.55, lw=0, zorder=1, label=view.evaluated)
     for i in numbered:
         place = [float(c[front[i]]) for c in columns]
         axes.text(*place, str(i), color="white", fontsize=7, ha="center", va="center_baseline", zorder=5)
@@ -136,7 +144,9 @@ def _draw_best_so_far(view: View, path: Path) -> None:
     values = shown.shown(view.F[:, 0])
     with picture(path) as figure:
         axes = figure.add_subplot()
-        axes.scatter(view.asked, values, s=16, color=EVALUATED, lw=0, label=view.evaluated)
+        if len(view.others):
+            x, y = view.asked[view.others], values[view.others]
+            axes.scatter(x, y, s=16, color=EVALUATED, lw=0, label=view.evaluated)
         best = history(view, view.run.objectives, lambda F: np.minimum.accumulate(shown.shown(F[:, 0])))
         which = "of each generation" if view.n_earlier else "so far"
         draw_steps(axes, view, best.evaluations, best.values, FRONT, f"best {which}")
@@ -144,8 +154,7 @@ def _draw_best_so_far(view: View, path: Path) -> None:
         axes.scatter(view.asked[i], values[i], s=120, color=KNEE, zorder=3, label="best")
         axes.set_xlabel("evaluations")
         dress(axes, "y", shown)
-        axes.set_title(f"One objective: the best network {which}", fontsize=12)
-        axes.legend(loc="upper right")
+        heading(figure, f"One objective: the best network {which}")
         note(figure, f"{view.summary()}.{apart_note(alone([view]), 'rise')}" if view.n_earlier else view.summary())
 
 
@@ -166,8 +175,8 @@ def draw_parallel(view: View, path: Path) -> None:
         for j, q in enumerate(shown):
             _upright(axes, j, q, view.F[view.front, j])
         _name_lines(axes, roles, scaled, view.knee)
-        axes.set_xlim(-0.35, m - 1 + 0.9)
-        axes.set_ylim(-0.24, 1.08)
+        axes.set_xlim(-0.35, m - 1 + 0.95)
+        axes.set_ylim(-0.26, 1.12)
         axes.set_title("What each network of the front trades: one line per network, lower is better", fontsize=12)
         note(figure, view.summary())
 
@@ -181,17 +190,26 @@ def _unit(shown: Quantity, every: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _upright(axes: Axes, j: int, shown: Quantity, values: np.ndarray) -> None:
     axes.plot([j, j], [0, 1], color=INK, lw=1, zorder=1)
-    axes.text(j, 1.03, shown.text(values.max()), ha="center", va="bottom", fontsize=9)
-    axes.text(j, -0.04, shown.text(values.min()), ha="center", va="top", fontsize=9)
-    axes.text(j, -0.13, shown.label + ("\nlog scale" if shown.log else ""), ha="center", va="top", fontweight="bold")
+    axes.text(j, 1.05, shown.text(values.max()), ha="center", va="bottom", fontsize=9)
+    axes.text(j, -0.05, shown.text(values.min()), ha="center", va="top", fontsize=9)
+    axes.text(j, -0.14, shown.label + ("\nlog scale" if shown.log else ""), ha="center", va="top", fontweight="bold")
 
 
 def _name_lines(axes: Axes, roles: dict[int, str], scaled: np.ndarray, knee: int) -> None:
     """Names at the right end of the lines that stand out, moved apart where they would touch."""
-    m, lowest = scaled.shape[1], -1.0
-    for i in sorted(roles, key=lambda i: scaled[i, -1]):
-        y = max(float(scaled[i, -1]), lowest + 0.07)
-        lowest = y
+    m, texts = scaled.shape[1], {}
+    for i, role in roles.items():
+        texts[i] = f"#{i} {role}".replace(", ", ",\n") if len(role) > 24 else f"#{i} {role}"
+    order = sorted(roles, key=lambda i: scaled[i, -1])
+    half = {i: 0.025 * (texts[i].count("\n") + 1) + 0.01 for i in order}
+    places, free = {}, -0.03
+    for i in order:  # upwards, each above the one below it
+        places[i] = max(float(scaled[i, -1]), free + half[i])
+        free = places[i] + half[i]
+    free = 1.03
+    for i in reversed(order):  # and down again, where the highest one had no room
+        places[i] = min(places[i], free - half[i])
+        free = places[i] - half[i]
+    for i in order:
         colour = KNEE if i == knee else FRONT
-        text = f"#{i} {roles[i]}".replace(", ", ",\n") if len(roles[i]) > 24 else f"#{i} {roles[i]}"
-        axes.text(m - 1 + 0.06, y, text, color=colour, fontsize=8.5, va="center")
+        axes.text(m - 1 + 0.1, places[i], texts[i], color=colour, fontsize=8.5, va="center", linespacing=1.1)

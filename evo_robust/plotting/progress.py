@@ -15,7 +15,7 @@ from evo_robust.plotting.groups import Group, alone
 from evo_robust.record.indicators import common_box, hypervolume_curve
 from evo_robust.record.quantity import words
 from evo_robust.record.view import View, columns
-from evo_robust.style import FRONT, note, picture
+from evo_robust.style import FRONT, heading, note, picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,17 +91,17 @@ def common_curves(views: Sequence[View], names: Sequence[str]) -> list[Hypervolu
 
 def draw_hypervolume(view: View, path: Path) -> None:
     """The hypervolume of one run over its evaluations, in its own box, generations marked."""
-    curve = own_curve(view)
-    with picture(path, height=4.8) as figure:
+    curve, starts = own_curve(view), _generation_starts(view)
+    with picture(path, height=5.0) as figure:
         axes = figure.add_subplot()
         draw_curve(axes, view, curve, FRONT)
         dress_volumes(axes, "hypervolume (0 to 1)")
         zoom(axes, [view], [curve])
-        for boundary in _generation_starts(view):
+        for boundary in starts:
             axes.axvline(boundary, color="#dddddd", lw=0.8, zorder=0)
-        axes.legend(loc="lower right")
-        axes.set_title("Progress: how much of its box the front covers", fontsize=12)
-        note(figure, f"{view.summary()}; grey lines: generations. {own_note(view)}{apart_note(alone([view]))}")
+        heading(figure, "Progress: how much of its box the front covers")
+        lines = "; grey lines: generations" if starts else ""
+        note(figure, f"{view.summary()}{lines}. {own_note(view)}{apart_note(alone([view]))}")
 
 
 def own_note(view: View) -> str:

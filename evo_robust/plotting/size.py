@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 
 from evo_robust.correlations import SIGNIFICANT, correlate, p_text, signed
 from evo_robust.files import write_csv
-from evo_robust.record.quantity import Quantity, quantity
+from evo_robust.record.quantity import Quantity, quantity, words
 from evo_robust.record.view import View
 from evo_robust.style import EVALUATED, FRONT, PALE, dress, grid, heading, note, picture
 
@@ -41,16 +42,25 @@ class Correlation:
 
     @property
     def verdict(self) -> str:
-        """The answer in words, by the rank correlation."""
+        """The answer in words, by the stronger of both correlations: either may miss what the other one sees."""
         if self.n < FEWEST:
             return "too few networks to tell"
         if math.isnan(self.spearman):
             return "cannot be told: no spread"
-        if self.spearman_p > SIGNIFICANT:
-            return "no clear relation to size"
-        strength = abs(self.spearman)
-        how = "almost only size" if strength >= 0.9 else "mostly size" if strength >= 0.7 else "partly size"
-        return how if strength >= 0.3 else "hardly size"
+        both = ((self.spearman, self.spearman_p), (self.pearson, self.pearson_p))
+        strength = max((abs(r) for r, p in both if p <= SIGNIFICANT), default=0.0)
+        return next((said for least, said in _STRENGTHS if strength >= least), "no clear relation to size")
+
+
+_STRENGTHS = ((0.9, "almost only size"), (0.7, "mostly size"), (0.3, "partly size"), (1e-9, "a little of it is size"))
+
+
+def answer(found: Sequence[Correlation]) -> str:
+    """Is it just size, in one line, such as ``Partly size: clean error. Almost only size: FLOPs.``."""
+    by_verdict: dict[str, list[str]] = {}
+    for c in found:
+        by_verdict.setdefault(c.verdict, []).append(words(c.objective))
+    return " ".join(f"{verdict[0].upper()}{verdict[1:]}: {', '.join(names)}." for verdict, names in by_verdict.items())
 
 
 def correlation(objective: str, values: np.ndarray, params: np.ndarray) -> Correlation:
@@ -84,10 +94,10 @@ def draw_size(view: View, found: list[Correlation], path: Path) -> None:
     params = quantity("params", "", view.column("params"))
     shown = {q.name: q for q in view.quantities()}
     rows, columns = grid(len(found))
-    with picture(path, width=max(8.0, 3.5 * columns), height=3.7 * rows + 0.6) as figure:
+    with picture(path, width=max(8.0, 3.5 * columns), height=3.9 * rows + 0.8) as figure:
         for k, c in enumerate(found):
             _panel(figure.add_subplot(rows, columns, k + 1), view, params, shown[c.objective], c)
-        heading(figure, "Is it just size? Objectives against the number of parameters")
+        heading(figure, "Is it just size? Objectives against the number of parameters", answer(found))
         note(figure, "ρ: Spearman, r: Pearson. A search's networks are no independent sample: read p as a hint.")
 
 
@@ -95,12 +105,14 @@ def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: Correla
     x, y = params.shown(view.column("params")), shown.shown(view.column(c.objective))
     dress(axes, "x", params)
     dress(axes, "y", shown)
-    axes.scatter(x, y, s=18, color=EVALUATED, alpha=0.7, lw=0, label="evaluated")
+    others = view.others
+    if len(others):
+        axes.scatter(x[others], y[others], s=18, color=EVALUATED, alpha=0.7, lw=0, label=view.evaluated)
     axes.scatter(x[view.front], y[view.front], s=42, color=FRONT, edgecolor="white", lw=0.8, label="Pareto front")
     axes.margins(0.08)
-    figures = ""
+    said = [c.verdict]
     if not math.isnan(c.spearman):
         spearman, pearson = signed(c.spearman), signed(c.pearson)
-        figures = f"ρ = {spearman} ({p_text(c.spearman_p)}), r = {pearson} ({p_text(c.pearson_p)})"
-    axes.set_title(f"{shown.words}: {c.verdict}", fontsize=11, pad=22)
-    axes.text(0, 1.02, figures, transform=axes.transAxes, fontsize=9, color=PALE, va="bottom")
+        said.append(f"ρ = {spearman} ({p_text(c.spearman_p)}), r = {pearson} ({p_text(c.pearson_p)})")
+    axes.set_title(shown.words, fontsize=11, pad=8 + 14 * len(said))
+    axes.text(0, 1.02, "\n".join(said), transform=axes.transAxes, fontsize=9, color=PALE, va="bottom")

@@ -75,9 +75,14 @@ class View:
         return "weights" if CO_TRAINED_WEIGHTS in self.run.problem.evaluator.provides else "settings"
 
     @property
+    def others(self) -> np.ndarray:
+        """Positions in ``rows`` of the networks that are not on the front."""
+        return np.setdiff1d(np.arange(len(self.rows)), self.front)
+
+    @property
     def evaluated(self) -> str:
-        """What ``rows`` are in a legend."""
-        return f"evaluated with the last {self.changing}" if self.n_earlier else "evaluated"
+        """What ``others`` are in a legend."""
+        return f"others, with the last {self.changing}" if self.n_earlier else "other networks"
 
     def column(self, name: str) -> np.ndarray:
         """Values ``(n,)`` of an objective or a recorded figure, NaN where a row has none."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from matplotlib.ticker import MaxNLocator
 
-from evo_robust.style import EVALUATED, FRONT, KNEE, note, picture
+from evo_robust.style import EVALUATED, FRONT, KNEE, note, picture, title_and_legend
 
 if TYPE_CHECKING:
     from evo_robust.training.loop import EpochLog
@@ -36,9 +36,8 @@ def draw_learning(path: Path, logs: Sequence[EpochLog], error: str, n_classes: i
         errors = [100 * log.train_error for log in logs]
         right.plot(epochs, errors, color=FRONT, lw=2, marker=marker, ms=4, label=f"{errors[-1]:.1f} % in the end")
         right.axhline(chance, color=EVALUATED, ls="--", lw=1.2, label=f"guessing ({chance:.3g} %)")
-        right.legend(loc="lower left")
         right.set_ylabel(f"{error} (%)")
-        right.set_title(error.capitalize())
+        title_and_legend(right, error.capitalize())
         right.set_ylim(0, 105)
         for axes in (left, right):
             axes.set_xlabel("epoch")

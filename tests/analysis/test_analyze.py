@@ -14,6 +14,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 import pytest
+from clear import watched
 from matplotlib.image import imread
 from scipy import stats
 from sklearn.linear_model import SGDClassifier
@@ -192,8 +193,10 @@ def drawn(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[analy
     folder = tmp_path_factory.mktemp("truths")
     truths = [noisy(shared, folder / name, 0.02, seed) for seed, name in enumerate(("first", "second"), 1)]
     before = dict(matplotlib.rcParams)
-    found = analyze.analyze([shared], truths, out=folder / "out")
+    with watched(written=True) as faults:
+        found = analyze.analyze([shared], truths, out=folder / "out")
     assert dict(matplotlib.rcParams) == before
+    assert faults == []
     return found, folder / "out"
 
 

@@ -84,10 +84,7 @@ def test_one_search_has_one_hypervolume(
     save = Figure.savefig
 
     def keep(figure: Figure, *arguments: object, **options: object) -> None:
-        texts = [
-            text.get_text() for axes in figure.axes if (legend := axes.get_legend()) for text in legend.get_texts()
-        ]
-        legends.extend(texts)
+        legends.extend(text.get_text() for legend in figure.legends for text in legend.get_texts())
         save(figure, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Figure, "savefig", keep)

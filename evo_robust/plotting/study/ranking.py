@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from evo_robust.analysis.ranking import Agreement, Ranking
 from evo_robust.correlations import signed
+from evo_robust.plotting.study.answers import ranks_best
 from evo_robust.plotting.study.panel import networks
 from evo_robust.style import BASELINE, FRONT, INK, PALE, heading, note, picture
 
@@ -27,7 +28,7 @@ def draw_ranking(found: Ranking, words: str, path: Path) -> None:
         path: PNG file.
     """
     main = found.against(found.main)
-    with picture(path, 9.0, 2.1 + 0.5 * len(main)) as figure:
+    with picture(path, 9.0, 2.4 + 0.5 * len(main)) as figure:
         axes = figure.add_subplot()
         for kind in dict.fromkeys(a.predictor.kind for a in main):
             axes.barh([0], [0], color=_COLOURS[kind], label=_KINDS[kind])
@@ -46,7 +47,7 @@ def draw_ranking(found: Ranking, words: str, path: Path) -> None:
         axes.set_xlabel("Kendall's τ (1: same order, 0: chance, −1: reverse)")
         lows = [a.kendall.low for a in main if not math.isnan(a.kendall.low)]
         axes.set_xlim(min([0.0, *lows]) - 0.05, 1.05)
-        heading(figure, "Which figure ranks networks as the truth does?")
+        heading(figure, "Which figure ranks networks as the truth does?", ranks_best(found))
         same = f"the same {networks(len(found.texts))} for all"
         note(figure, f"Truth: {words}, {found.main}; {same}. Interval: bootstrap over the networks.")
 
@@ -69,7 +70,7 @@ def draw_scores(found: Ranking, words: str, path: Path) -> None:
     truth = 100 * found.truths[found.main]
     columns = min(3, len(main))
     rows = math.ceil(len(main) / columns)
-    with picture(path, max(8.0, 3.7 * columns), 3.2 * rows + 0.8) as figure:
+    with picture(path, max(8.0, 3.7 * columns), 3.2 * rows + 1.1) as figure:
         for k, a in enumerate(main):
             axes = figure.add_subplot(rows, columns, k + 1)
             axes.scatter(_ranks(a.predictor.scores), truth, s=24, color=_COLOURS[a.predictor.kind], alpha=0.75, lw=0)
@@ -79,7 +80,7 @@ def draw_scores(found: Ranking, words: str, path: Path) -> None:
             if k % columns == 0:
                 axes.set_ylabel(f"true {words} (%)")
             axes.margins(0.06)
-        figure.suptitle("Do the networks that a figure ranks first turn out best?", x=0.01, ha="left", fontsize=12)
+        heading(figure, "Do the networks that a figure ranks first turn out best?", ranks_best(found))
         note(figure, f"Truth: {found.main}. The better a figure ranks, the more its cloud falls from left to right.")
 
 

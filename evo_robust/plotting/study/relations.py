@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from evo_robust.analysis.finetuning import Change
 from evo_robust.analysis.relations import GENOME_DENSITY, Relation, shown_depths
 from evo_robust.correlations import SIGNIFICANT, signed
+from evo_robust.plotting.study.answers import denser, how_many_and_where, telling_cells
 from evo_robust.plotting.study.panel import correlation_lines, networks, same_heights, scatter
 from evo_robust.spaces.structure import MEDIUM, SMALL
 from evo_robust.style import FRONT, PALE, RUNS, heading, note, picture
@@ -33,7 +34,7 @@ def draw_density(found: Sequence[Relation], path: Path, *, caution: str) -> None
     robust = [r for r in found if r.y_name == found[0].y_name]
     shown = [r for r in robust if r.x_name != GENOME_DENSITY]
     asked = [f"{correlation_lines(r).splitlines()[0]}" for r in robust if r.x_name == GENOME_DENSITY]
-    with picture(path, 4.6 * len(shown) if len(shown) > 1 else 7.0, 4.9) as figure:
+    with picture(path, 4.6 * len(shown) if len(shown) > 1 else 7.0, 5.2) as figure:
         panels = figure.subplots(1, len(shown), squeeze=False)[0]
         labels = {"density": "density (% of all that could be there)"}
         titles = {"density": "Density", "parameters": "The plain rival: size"}
@@ -41,7 +42,8 @@ def draw_density(found: Sequence[Relation], path: Path, *, caution: str) -> None
             scatter(axes, r, titles[r.x_name], x_label=labels.get(r.x_name), y_label=k == 0)
         same_heights(panels, 100 * np.concatenate([r.y for r in shown]))
         line = "Line: least squares. " if found[0].correlation.known else ""
-        figure.suptitle("Do denser networks withstand more?", x=0.01, ha="left", fontsize=12)
+        size = next((r for r in shown if r.x_name == "parameters"), None)
+        heading(figure, "Do denser networks withstand more?", denser(found[0], size))
         beside = f"Genomes' own density, edges that carry nothing counted: {asked[0]}. " if asked else ""
         note(figure, f"{networks(found[0].correlation.n)}. {line}{beside}{caution}")
 
@@ -54,7 +56,7 @@ def draw_convolutions(found: Sequence[Relation], path: Path, *, caution: str) ->
         path: PNG file.
         caution: what must be known about the sample.
     """
-    with picture(path, 14.0, 4.9) as figure:
+    with picture(path, 14.0, 5.2) as figure:
         panels = figure.subplots(1, len(found))
         for k, (axes, r) in enumerate(zip(panels, found, strict=True)):
             title = "How many?" if k == 0 else f"Where? {r.where[0].upper()}{r.where[1:]}"
@@ -63,7 +65,7 @@ def draw_convolutions(found: Sequence[Relation], path: Path, *, caution: str) ->
                 axes.set_xlim(-5, 105)
         same_heights(panels, 100 * found[0].y)
         title = "How many convolutions make a network robust, and where should they stand?"
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12)
+        heading(figure, title, how_many_and_where(found[0], found[1:]))
         budgets = f"small up to {SMALL:.0%} of the places, medium up to {MEDIUM:.0%}, large above"
         note(
             figure,
@@ -74,7 +76,7 @@ def draw_convolutions(found: Sequence[Relation], path: Path, *, caution: str) ->
 
 def draw_finetuning(found: Sequence[Change], path: Path) -> None:
     """Histograms before and after on one axis, means marked; a panel per accuracy."""
-    with picture(path, 4.6 * len(found) + (4.0 if len(found) == 1 else 0.0), 4.6) as figure:
+    with picture(path, 4.6 * len(found) + (4.0 if len(found) == 1 else 0.0), 4.9) as figure:
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         for axes, change in zip(panels, found, strict=True):
             _histograms(axes, change)
@@ -82,7 +84,7 @@ def draw_finetuning(found: Sequence[Change], path: Path) -> None:
         gain = 100 * float((found[0].after - found[0].before).mean())
         verb = "gains" if gain >= 0 else "loses"
         name = found[0].name[0].upper() + found[0].name[1:]
-        heading(figure, f"What does finetuning change? {name} {verb} {abs(gain):.1f} points in the mean")
+        heading(figure, "What does finetuning change?", f"{name} {verb} {abs(gain):.1f} points in the mean.")
         order = "; ".join(f"{c.name}: τ = {signed(c.agreement.tau)}" for c in found)
         note(
             figure,
@@ -124,14 +126,15 @@ def draw_fsp(found: Sequence[Relation], path: Path, *, inherited: bool, caution:
         caution: what must be known about the sample.
     """
     depths = shown_depths(found)
-    with picture(path, 10.0, 7.6) as figure:
+    with picture(path, 10.0, 7.9) as figure:
         grid = figure.add_gridspec(2, len(depths), height_ratios=(1, 1.15))
         _depth_bars(figure.add_subplot(grid[0, :]), found)
         for k, depth in enumerate(depths):
             place = ", the first" if depth == 0 else ", the last" if depth == len(found) - 1 else ""
             axes = figure.add_subplot(grid[1, k])
             scatter(axes, found[depth], f"Cell {depth}{place}", x_label="FSP distance", y_label=k == 0)
-        heading(figure, "In which cells does FSP distance go with the gap between clean and robust accuracy?")
+        title = "In which cells does FSP distance go with the gap between clean and robust accuracy?"
+        heading(figure, title, telling_cells(found))
         weights = "inherited weights, before finetuning" if inherited else "the weights that were judged"
         most = max(r.correlation.n for r in found)
         note(

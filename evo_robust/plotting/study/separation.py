@@ -22,7 +22,7 @@ def draw_separation(found: Separation, words: str, path: Path) -> None:
         words: which accuracy made them best and worst.
         path: PNG file.
     """
-    with picture(path, 12.0, 5.2) as figure:
+    with picture(path, 12.0, 5.4) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
         for chosen, colour, name in ((found.best, FRONT, "best"), (~found.best, KNEE, "worst")):
             points = found.points[chosen]
@@ -32,11 +32,8 @@ def draw_separation(found: Separation, words: str, path: Path) -> None:
         left.set(xticks=[], yticks=[])
         left.spines[["top", "right"]].set_visible(True)
         _bars(right, found)
-        heading(
-            figure,
-            f"Do the genes tell the best from the worst? A linear classifier gets {found.accuracy:.0%} of unseen "
-            "networks right (guessing: 50%)",
-        )
+        right_ones = f"A linear classifier gets {found.accuracy:.0%} of unseen networks right (guessing: 50%)."
+        heading(figure, "Do the genes tell the best from the worst?", right_ones)
         note(figure, _small_print(found))
 
 
