@@ -1,124 +1,270 @@
-"""What the README shows works as written."""
+"""What the README and the guides show works as written: every command and every example is run, made small."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import re
 import shlex
+import statistics
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import chz
 import pytest
 from places import ROOT
 
 from evo_robust import zoo
-from evo_robust.analyze import AnalyzeCommand
-from evo_robust.commands.cli import make, parse, split
-from evo_robust.export import Export
-from evo_robust.networks.genotype import Genotype, save_genotype
-from evo_robust.plot import PlotCommand
-from evo_robust.problem.files import load
-from evo_robust.record.budget import parse_budget
-from evo_robust.retrain import RetrainOptions, settings_from
-from evo_robust.run import RunOptions, main
-from evo_robust.spaces import NSGAPhases
+from evo_robust.commands.cli import split
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(
-    {line.strip() for line in README.splitlines() if line.strip().startswith("python -m evo_robust.")}
-    | set(re.findall(r"`(python -m evo_robust\.[^`]+)`", README))
-)
+TEXTS = [name for name in ("README.md", "docs/tour.md", "docs/extending.md") if (ROOT / name).is_file()]
+
+# never run here, and why
+EXEMPT = {
+    "git clone": "fetches the repository that this test is part of",
+    "cd": "enters it",
+    "make run": "makes an environment, then runs a command that the README shows by itself",
+    "make test": "runs this test",
+    ". .venv/bin/activate": "changes the shell that it is typed in",
+}
+
+_SET = {"victims": "lenet", "epochs": "20", "norms": "linf", "linf_levels": "64", "sources": "30"}
+_ROCO = {"data.train_limit": "200", "evaluator.epochs": "1", "algorithm.pop_size": "4", "algorithm.n_gen": "2"}
+_TRANSFER = _ROCO | {f"objectives.1.adversarial_set.{key}": value for key, value in _SET.items()}
+_SHARED = {
+    "data.train_limit": "60",
+    "space.channels": "2",
+    "space.layers": "2",
+    "evaluator.supernet.epochs": "1",
+    "evaluator.recalibration_batches": "1",
+    "algorithm.n_gen": "1",
+}
+_ROBNET = _SHARED | {
+    "objectives.0.attack.steps": "2",
+    "objectives.0.limit": "20",
+    "evaluator.supernet.recipe": "FastTraining",
+    "evaluator.recipe": "FastTraining",
+    "algorithm.pop_size": "3",
+}
+_DARTS = _SHARED | {
+    "space.nodes": "2",
+    "evaluator.warmup": "0",
+    "evaluator.epochs": "1",
+    "algorithm.pop_size": "3",
+}
+_RACL = _DARTS | {"recorded.0.attack.steps": "1", "recorded.0.limit": "20"}
+_WSR = _DARTS | {"objectives.0.attack.steps": "1", "objectives.0.limit": "20", "algorithm.gradient.losses.passes": "5"}
+_GATE = {"constraints.0.sample": "2", "constraints.0.of.limit": "50", "constraints.0.of.attack.steps": "1"}
+_MINE = _ROCO | {"evaluator.recipe": "FastTraining", "algorithm.n_gen": "1"}
+_RETRAIN = {"epochs": "1", "eps": "0.1", "data.train_limit": "200", "device": "cpu"}
+
+# what makes a command small: the first line of which all words stand in the command; a command without a line fails
+SMALL: dict[str, dict[str, str]] = {
+    "run problem=roco scale=paper": _TRANSFER
+    | {"data": "Digits", "space.phases": "2", "space.channels": "4"}
+    | {"objectives.1.adversarial_set.recipe.lr": "0.1", "objectives.1.adversarial_set.recipe.batch_size": "64"},
+    "run problem=roco scale=summed": _ROCO
+    | {f"objectives.0.of.1.adversarial_set.{key}": value for key, value in _SET.items()}
+    | {f"recorded.1.adversarial_set.{key}": value for key, value in _SET.items()},
+    "run problem=roco objectives=CleanError,RobustError,Flops": _ROCO | {"objectives.1.attack.steps": "2"},
+    "run problem=roco": _TRANSFER,
+    "run problem=roco_baseline": _ROCO | {f"recorded.0.adversarial_set.{key}": value for key, value in _SET.items()},
+    "run problem=robnet scale=scratch": {k: v for k, v in _ROBNET.items() if not k.startswith("evaluator.")}
+    | {"evaluator.epochs": "1", "evaluator.recipe": "FastTraining"},
+    "run problem=robnet": _ROBNET,
+    "run problem=robnet_free scale=study": _ROBNET | {"recorded.1.limit": "50", "recorded.1.attack.steps": "1"},
+    "run problem=robnet_free": _ROBNET | _GATE,
+    "run problem=racl algorithm.gradient.confidence=None": _RACL,
+    "run problem=racl": _RACL,
+    "run problem=wsr scale=shared": {k: v for k, v in _WSR.items() if k not in ("evaluator.warmup", "evaluator.epochs")}
+    | {"evaluator.supernet.recipe": "FastTraining"},
+    "run problem=wsr": _WSR,
+    "run problem=mine algorithm.n_gen=5": _MINE | {"algorithm.n_gen": "2"},
+    "run problem=mine": _MINE,
+    "retrain network=robnet-small": _RETRAIN
+    | {"data": "digits", "data.train_limit": "60", "data.test_limit": "10", "recipe": "standard"},
+    "retrain": _RETRAIN,
+    "export run=runs/robnet-demo budget=small": {"onnx": "false", "budget": "medium"},
+    "export": {"onnx": "false"},
+    "plot": {},
+    "analyze": {},
+}
+
+# what makes an example in Python small
+SMALL_PYTHON = {
+    'load("roco")': f'load("roco", "demo", {_TRANSFER!r})',
+    'load("mine")': f'load("mine", "demo", {_MINE!r})',
+    "workers=2": "workers=1",
+    "SMSEMOA(pop_size=8)": "SMSEMOA(pop_size=3)",
+    '("n_gen", 3)': '("n_gen", 1)',
+}
 
 
-def arguments(command: str) -> list[str]:
-    """What stands behind the command's name."""
-    return shlex.split(command.partition("#")[0])[3:]
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A command or an example in Python, and where it stands."""
+
+    text: str
+    line: int
+    language: str
+    content: str
+
+    def __str__(self) -> str:
+        """The first line, for the name of a test."""
+        return f"{self.text}:{self.line}: {self.content.splitlines()[0]}"
 
 
-def shown(name: str) -> list[str]:
-    """The README's uses of a command that do something."""
-    return [c for c in COMMANDS if c.startswith(f"python -m evo_robust.{name} ") and arguments(c)]
+def fences(text: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Each fenced block: the number of its first line, its language, its lines."""
+    language: str | None = None
+    block: list[str] = []
+    for number, line in enumerate((ROOT / text).read_text(encoding="utf-8").splitlines(), 1):
+        if not line.startswith("```"):
+            block.append(line)
+        elif language is None:
+            language, block = line[3:].strip(), []
+        else:
+            yield number - len(block), language, block
+            language = None
+    assert language is None, f"{text}: a fenced block has no end"
 
 
-@pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the README's own problem in it."""
-    (tmp_path / "problems").mkdir()
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    source = next(block for block in blocks if "demo = Problem(" in block)
-    (tmp_path / "problems" / "mine.py").write_text(source, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+INLINE = re.compile(r"`((?:\$ )?(?:python -m evo_robust|evo_robust (?:run|plot|export|retrain|analyze|list) )[^`]*)`")
 
 
-# the README's own problem is run below; loaded from a folder for each test its class would be there several times
-@pytest.mark.parametrize("command", [c for c in shown("run") if "problem=mine" not in c])
-def test_searches_can_be_loaded(command: str) -> None:
-    given = split(arguments(command))
-    own = {key: given.pop(key) for key in list(given) if key in chz.chz_fields(RunOptions)}
-    given.pop("--help", None)
-    assert load(own["problem"], own.get("scale", "demo"), given).objectives
+def steps(text: str) -> list[Step]:
+    """All that can be typed, in order: fenced commands and Python, then commands within sentences and tables."""
+    found = []
+    for first, language, block in fences(text):
+        if language == "python":
+            found.append(Step(text, first, language, "\n".join(block)))
+        elif language in ("bash", "console", "sh", "shell"):
+            lines = [line.removeprefix("$ ") for line in block if language != "console" or line.startswith("$ ")]
+            joined = "\n".join(lines).replace("\\\n", " ").splitlines()
+            commands = (
+                " ".join(shlex.split(line, comments=True)) and line.partition(" #")[0].strip() for line in joined
+            )
+            found += [Step(text, first, "bash", command) for command in commands if command]
+    bare = re.sub(r"^```.*?^```", "", (ROOT / text).read_text(encoding="utf-8"), flags=re.M | re.S)
+    found += [Step(text, 0, "bash", command) for command in INLINE.findall(bare)]
+    unique = {(step.language, step.content): step for step in reversed(found)}
+    return sorted(unique.values(), key=found.index)
 
 
-def test_every_command_is_shown() -> None:
-    for name in ("run", "plot", "export", "analyze", "retrain"):
-        assert shown(name)
+ALL = [step for text in TEXTS for step in steps(text)]
 
 
-@pytest.mark.parametrize("command", shown("plot") + shown("analyze") + shown("export"))
-def test_folders_come_from_searches_that_are_shown(command: str) -> None:
-    kinds = {"plot": PlotCommand, "analyze": AnalyzeCommand, "export": Export}
-    options: Any = parse(kinds[command.split()[2].rpartition(".")[2]], arguments(command), "readme")
-    if getattr(options, "budget", None):
-        assert parse_budget(options.budget).size == "small"
-    written = set()
-    for search in map(split, map(arguments, shown("run"))):
-        written.add(search.get("out", f"runs/{search['problem']}-{search.get('scale', 'demo')}"))
-    for key in ("run", "truth", "baseline"):
-        folders = getattr(options, key, None) or ()
-        assert written.issuperset([folders] if isinstance(folders, str) else folders)
+def exempt(command: str) -> bool:
+    """Whether a command is one of those that no test runs."""
+    return any(command == name or command.startswith(f"{name} ") for name in EXEMPT)
 
 
-@pytest.mark.parametrize("command", [c for c in shown("retrain") if "network=" in c])
-def test_published_networks_are_there(command: str) -> None:
-    given = split(arguments(command))
-    own = {key: given.pop(key) for key in list(given) if key in chz.chz_fields(RetrainOptions)}
-    settings, _ = settings_from(make(RetrainOptions, own, {}, "retrain"), given)
-    assert settings.network is not None
-    zoo.check_name(settings.network)
-    for name in re.findall(r"`(robnet-[a-z0-9-]+)`", README):
+def small(command: str) -> tuple[str, list[str]]:
+    """The module behind a command, and its arguments with those that make it small."""
+    words = shlex.split(command)
+    if words[:2] == ["python", "-m"]:
+        words = words[2:]
+    module = {"evo_robust": "evo_robust.__main__"}.get(words[0], words[0])
+    name = words[0].partition(".")[2] or (words[1] if len(words) > 1 else "")
+    assert module.startswith("evo_robust"), f"neither run here nor exempt: {command}"
+    given = words[1:]
+    if not given or "--help" in given or name in ("list", "--version"):
+        return module, given
+    stated = next((more for key, more in SMALL.items() if set(key.split()) <= {name, *given}), None)
+    assert stated is not None, f"no line of SMALL says what makes this small: {command}"
+    always = {"device": "cpu", "workers": "1", "plot": "false"} if name == "run" else {}
+    own = [given[0]] if module.endswith("__main__") else []
+    return module, [*own, *(f"{key}={value}" for key, value in (split(given[len(own) :]) | always | stated).items())]
+
+
+def smaller(code: str) -> str:
+    """An example in Python, made small."""
+    changed = code
+    for found, instead in SMALL_PYTHON.items():
+        changed = changed.replace(found, instead)
+    dear = re.search(r"\b(search|minimize)\(", code)
+    assert not dear or changed != code, f"no line of SMALL_PYTHON says what makes this small:\n{code}"
+    return changed
+
+
+@pytest.mark.parametrize("step", ALL, ids=str)
+def test_every_step_is_covered(step: Step) -> None:
+    if step.language == "python":
+        compile(smaller(step.content), "example", "exec")
+    elif not exempt(step.content):
+        small(step.content)
+
+
+def taken(step: Step, out: pytest.CaptureFixture[str]) -> None:
+    """Do what a step says, in the present folder."""
+    if step.language == "python":
+        named = re.match(r"# (problems/\w+\.py)\n", step.content)
+        if named:
+            Path(named[1]).parent.mkdir(exist_ok=True)
+            Path(named[1]).write_text(step.content, encoding="utf-8")
+        else:
+            exec(compile(smaller(step.content), str(step), "exec"), {"__name__": "example"})
+        return
+    module, arguments = small(step.content)
+    status = importlib.import_module(module).main(arguments)
+    assert status == 0, f"{step}\nexit status {status}\n{out.readouterr().err}"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all texts are followed in: what one searched, the next one finds."""
+    return tmp_path_factory.mktemp("workplace")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_can_be_followed(
+    text: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(workplace)
+    for step in steps(text):
+        if not exempt(step.content):
+            taken(step, capsys)
+
+
+def test_make_run_is_the_command_that_the_readme_shows() -> None:
+    rule = re.search(r"^run:.*\n\t(.+)", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+    assert rule is not None
+    command = rule[1].replace("$(BIN)/", "")
+    assert command in [step.content for step in steps("README.md")]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_links_and_pictures_lead_somewhere(text: str) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", (ROOT / text).read_text(encoding="utf-8"))
+    here = [target for target in targets if not target.startswith("http")]
+    assert here and all(((ROOT / text).parent / target).exists() for target in here)
+
+
+def test_networks_that_the_texts_name_are_there() -> None:
+    told = "".join((ROOT / text).read_text(encoding="utf-8") for text in TEXTS)
+    names = set(re.findall(r"`((?:robnet|darts|wsr|pc)-[a-z0-9-]+)`", told))
+    assert {"robnet-small", "robnet-free", "darts-v2", "wsr-plus"} <= names
+    for name in names:
         zoo.check_name(name)
 
 
-def test_own_problem_runs(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["algorithm.pop_size=6", "algorithm.n_gen=1", "evaluator.epochs=1", "data.train_limit=200", "plot=false"]
-    assert main(["problem=mine", "workers=1", "device=cpu", *small]) == 0
-    header = (mine / "runs" / "mine-demo" / "front.csv").read_text().splitlines()[0]
-    assert len((mine / "runs" / "mine-demo" / "front.csv").read_text().splitlines()) > 1
-    assert header == "index,id,architecture,clean_error,robust_error,flops,depth,params"
+def sentences(text: str) -> list[str]:
+    """Sentences of a text's prose: no code, tables, headings or pictures; code within a sentence is one word."""
+    prose = re.sub(r"^```.*?^```", "", (ROOT / text).read_text(encoding="utf-8"), flags=re.M | re.S)
+    prose = re.sub(r"^(\||#|!).*$", "", prose, flags=re.M)
+    prose = re.sub(r"`[^`]*`", "code", prose)
+    prose = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", prose)
+    paragraphs = re.split(r"\n\s*\n|\n- ", prose)
+    return [s for p in paragraphs for s in re.split(r"(?<=[.!?])[*\"]*\s+", " ".join(p.split())) if s.strip("-* ")]
 
 
-def test_plain_pymoo_runs(mine: Path) -> None:
-    path = mine / "problems" / "mine.py"
-    path.write_text(path.read_text().replace("epochs=3", "epochs=1").replace("Digits()", "Digits(train_limit=200)"))
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
-    snippet = next(block for block in blocks if "minimize(" in block)
-    found: dict[str, Any] = {}
-    exec(
-        snippet.replace("pop_size=8", "pop_size=3").replace('("n_gen", 3)', '("n_gen", 1)').replace("=2)", "=1)"), found
-    )
-    assert found["result"].pop.get("F").shape[1] == 4
+@pytest.mark.parametrize("text", TEXTS)
+def test_sentences_are_short(text: str) -> None:
+    lengths = [len(sentence.split()) for sentence in sentences(text)]
+    assert statistics.median(lengths) <= 14
+    assert max(lengths) <= 45, max(sentences(text), key=lambda sentence: len(sentence.split()))
 
 
-def test_pictures_are_there() -> None:
-    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
-    assert pictures and all((ROOT / p).is_file() for p in pictures)
-
-
-@pytest.mark.parametrize("command", [c for c in shown("retrain") if "genotype=runs/roco" in c])
-def test_retrainings_of_roco_s_networks_can_be_made(command: str, tmp_path: Path) -> None:
-    space = NSGAPhases(phases=2, nodes=5, channels=8)
-    save_genotype(Genotype(space, space.seeds()[0], "digits", 10, (1, 8, 8)), tmp_path / "genotype.json")
-    given = split(arguments(command)) | {"genotype": str(tmp_path)}
-    own = {key: given.pop(key) for key in list(given) if key in chz.chz_fields(RetrainOptions)}
-    assert settings_from(make(RetrainOptions, own, {}, "retrain"), given)[0].build()
+def test_the_readme_is_short() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.split()) <= 1100
+    assert len(readme.splitlines()) <= 130
