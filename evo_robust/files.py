@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -170,6 +171,65 @@ def only_one(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def build_once(
+    folder: Path, complete: Callable[[], bool], build: Callable[[], None], on_wait: Callable[[], None]
+) -> None:
+    """Let one process build what a folder of the cache holds; others that want the same wait for it.
+
+    Args:
+        folder: made where it is absent.
+        complete: whether all is there.
+        build: makes what is missing, and goes on where a killed process stopped.
+        on_wait: called once where another process builds, before waiting for it.
+    """
+    if complete():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_one(folder, on_wait):
+        if not complete():
+            build()
+
+
+class FolderLock:
+    """One process at a time holds a folder; ``lock`` names it. The operating system frees it when that process dies."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = filelock.FileLock(folder / ".lock")
+
+    def __enter__(self) -> FolderLock:
+        """Take the folder.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            holder = self._name_file()
+            who = holder.read_text(encoding="utf-8", errors="replace").strip() if holder.exists() else "another process"
+            raise UserError(f"{self.folder} is in use by {who}; wait for it or choose another out=") from None
+        try:
+            name = self._name_file()
+            with naming(name):
+                name.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the folder back, whatever else fails."""
+        try:
+            with contextlib.suppress(OSError):  # a disk that takes nothing; the name counts only while the lock is held
+                self._name_file().unlink(missing_ok=True)
+        finally:
+            self._lock.release()
+
+    def _name_file(self) -> Path:
+        return self.folder / "lock"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:

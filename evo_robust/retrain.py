@@ -23,7 +23,7 @@ from evo_robust.data.checks import remarks
 from evo_robust.data.images import Images
 from evo_robust.data.sets import DATA_SETS
 from evo_robust.device import choose_device
-from evo_robust.files import cache_folder, check_cache, make_folder, write_csv, write_json, write_tensors
+from evo_robust.files import FolderLock, cache_folder, check_cache, make_folder, write_csv, write_json, write_tensors
 from evo_robust.final_training.pictures import draw_curve, draw_training
 from evo_robust.final_training.settings import (
     RESULT_FILE,
@@ -48,11 +48,11 @@ from evo_robust.parts.base import (
     subclasses,
 )
 from evo_robust.parts.paths import refuse_odd_path
-from evo_robust.parts.plain import one_line
+from evo_robust.parts.plain import first_of, one_line
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.progress import Say, duration, output, silent
 from evo_robust.record.reading import IMAGES
-from evo_robust.record.writing import FolderLock, library_versions
+from evo_robust.record.writing import library_versions
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.nsga.space import NSGAPhases
 from evo_robust.training.loop import EpochLog, TrainingDiverged, train
@@ -308,7 +308,7 @@ def _check_folder(folder: Path, identity: Mapping[str, Any]) -> bool:
     verified = IMAGES not in identity or IMAGES in old
     differences = changed(old, identity if verified else {k: v for k, v in identity.items() if k != IMAGES})
     if differences:
-        shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
+        shown = first_of(differences, 4)
         raise UserError(f"{folder} holds another retraining: {shown}. Choose another out=, or the same settings")
     return verified
 

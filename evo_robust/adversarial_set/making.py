@@ -26,13 +26,14 @@ from evo_robust.attacks.level.attack import CMAES, LevelAttack, LevelNorm
 from evo_robust.data.base import DataSet
 from evo_robust.data.images import Images
 from evo_robust.device import fixed_threads
-from evo_robust.files import former_digests, only_one, read_tensors, stored_checksum, whole_file, write_tensors
+from evo_robust.files import build_once, former_digests, read_tensors, stored_checksum, whole_file, write_tensors
 from evo_robust.inference.predictions import clean_error, correct_mask
 from evo_robust.networks import zoo
 from evo_robust.parts.base import Part, UserError, digest, dotted, seed_from
 from evo_robust.progress import Say, silent
 from evo_robust.training.loop import TrainingDiverged, train
 from evo_robust.training.recipes import Recipe, Standard
+from evo_robust.training.weights import fresh_weights
 from evo_robust.workers import Died, Pool
 
 VERSION = 1
@@ -151,10 +152,12 @@ class AdversarialSet(Part):
         if not _complete(folder):
             job = _Job(self, data, device, folder)
             job.check()
-            folder.mkdir(parents=True, exist_ok=True)
-            with only_one(folder, lambda: say(f"another process builds the set in {folder}: waiting for it")):
-                if not _complete(folder):
-                    _build(job, workers, say)
+            build_once(
+                folder,
+                lambda: _complete(folder),
+                lambda: _build(job, workers, say),
+                lambda: say(f"another process builds the set in {folder}: waiting for it"),
+            )
         images = load(folder)
         if min(len(images.search), len(images.judge)) < FEW:
             say(
@@ -224,9 +227,7 @@ class _Job:
 
     def network(self, name: str) -> nn.Module:
         """A victim with its initial weights, on the device."""
-        # modules draw their initial weights from torch's global generator
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_from(self.settings.seed, "weights", name))
+        with fresh_weights(seed_from(self.settings.seed, "weights", name)):
             model = zoo.build(name, self.data.n_classes, self.data.in_shape, width=self.settings.width)
         return model.to(self.device)
 

@@ -15,6 +15,7 @@ from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.figures import one_number
 from evo_robust.parts.base import seed_from
 from evo_robust.spaces.base import Architecture
+from evo_robust.training.weights import fresh_weights
 from evo_robust.workers import position
 
 
@@ -32,9 +33,7 @@ def candidate_seed(context: Context, text: str) -> int:
 
 def build_candidate(context: Context, architecture: Architecture, seed: int) -> nn.Module:
     """The candidate's network with its initial weights, on the CPU."""
-    # modules draw their initial weights from torch's global generator
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with fresh_weights(seed):
         return context.space.build(architecture, context.data.n_classes, context.data.in_shape)
 
 

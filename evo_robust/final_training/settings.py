@@ -26,6 +26,7 @@ from evo_robust.parts.strict_json import are_numbers, fault, is_number, is_objec
 from evo_robust.progress import table
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.training.recipes import PGDTraining, Recipe
+from evo_robust.training.weights import fresh_weights
 
 SCHEMA = 1
 SETTINGS_FILE = "retrain.json"
@@ -80,9 +81,7 @@ class Retraining(Part):
     def build(self) -> nn.Module:
         """The network with fresh weights that depend on seed and network alone, on the CPU."""
         seed = seed_from(self.seed, self.network or self.architecture)
-        # modules draw their initial weights from torch's global generator
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with fresh_weights(seed):
             if self.space is None:
                 return zoo.build(str(self.network), self.data.n_classes, self.data.in_shape)
             return self.space.build(self.parsed(), self.data.n_classes, self.data.in_shape)

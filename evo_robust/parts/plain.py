@@ -14,7 +14,7 @@ import numbers
 import types
 import typing
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,6 +87,12 @@ def is_printable(text: str) -> bool:
 
 LONGEST_SHOWN = 120
 """Letters of a value that a message repeats."""
+
+
+def first_of(items: Sequence[str], most: int, join: str = "; ") -> str:
+    """The first ``most`` items, and how many more there are: ``a; b; and 3 more``."""
+    shown = list(items[:most])
+    return join.join(shown if len(items) <= most else [*shown, f"and {len(items) - most:,} more"])
 
 
 def shortened(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from evo_robust.parts.base import UserError, changed, dotted
+from evo_robust.parts.plain import first_of
 from evo_robust.parts.strict_json import (
     are_numbers,
     fault,
@@ -171,9 +172,8 @@ def check_identity(info: Mapping[str, Any], problem: Problem, path: Path) -> Non
         known = {key: value for key, value in known.items() if key in values}
         written = {key: values[key] for key in known}
     if differences := changed(known, written):
-        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
-            f"{path} was edited: its 'identity' and 'values' differ: {'; '.join(differences[:3])}{more}. "
+            f"{path} was edited: its 'identity' and 'values' differ: {first_of(differences, 3)}. "
             "Restore the file, or begin another run"
         )
 

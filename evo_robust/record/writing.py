@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import chz
-import filelock
 import numpy as np
 
 from evo_robust.evaluators.base import Evaluation, Session
-from evo_robust.files import make_folder, naming, write_csv, write_json
+from evo_robust.files import FolderLock, make_folder, naming, write_csv, write_json
 from evo_robust.parts.base import UserError, changed, dotted
+from evo_robust.parts.plain import first_of
 from evo_robust.problem.files import problem_from_dict
 from evo_robust.problem.value import Problem, missing_of
 from evo_robust.progress import Progress
@@ -34,46 +34,6 @@ from evo_robust.record.reading import (
     read_problem,
 )
 from evo_robust.record.run import DERIVED_FILE, PROGRESS_FILE, front_of, past_seconds, usable
-
-
-class FolderLock:
-    """One process at a time holds a folder; ``lock`` names it. The operating system frees it when that process dies."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._lock = filelock.FileLock(folder / ".lock")
-
-    def __enter__(self) -> FolderLock:
-        """Take the folder.
-
-        Raises:
-            UserError: another process holds it.
-        """
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            holder = self._name_file()
-            who = holder.read_text(encoding="utf-8", errors="replace").strip() if holder.exists() else "another process"
-            raise UserError(f"{self.folder} is in use by {who}; wait for it or choose another out=") from None
-        try:
-            name = self._name_file()
-            with naming(name):
-                name.write_text(f"process {os.getpid()} on {platform.node()}\n", encoding="utf-8")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give the folder back, whatever else fails."""
-        try:
-            with contextlib.suppress(OSError):  # a disk that takes nothing; the name counts only while the lock is held
-                self._name_file().unlink(missing_ok=True)
-        finally:
-            self._lock.release()
-
-    def _name_file(self) -> Path:
-        return self.folder / "lock"
 
 
 class Record:
@@ -183,7 +143,7 @@ class Record:
             )
         differences = changed(before, now)
         if differences:
-            shown = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
+            shown = first_of(differences, 4)
             raise UserError(
                 f"{self.folder} holds another search ({path.name}): {shown}. Choose another out=, or the same settings"
             )

@@ -18,7 +18,7 @@ import torch
 
 from evo_robust.data.base import DataSet
 from evo_robust.device import MOST_THREADS, fixed_threads
-from evo_robust.files import only_one, read_tensors, stored_checksum, write_json, write_tensors
+from evo_robust.files import build_once, read_tensors, stored_checksum, write_json, write_tensors
 from evo_robust.parts.base import Part, UserError, digest, dotted, refuse_unless, seed_from
 from evo_robust.progress import Say, silent
 from evo_robust.spaces.base import Architecture, SearchSpace
@@ -26,6 +26,7 @@ from evo_robust.spaces.supernet import Supernet
 from evo_robust.training.learning_curve import LearningCurve
 from evo_robust.training.loop import TrainingDiverged, train
 from evo_robust.training.recipes import PGDTraining, Recipe
+from evo_robust.training.weights import fresh_weights
 
 VERSION = 1
 """Raised when a change of code changes the weights, so that old supernets are not taken for new ones."""
@@ -131,12 +132,13 @@ class SupernetTraining(Part):
         data = data.pinned()
         folder = self.folder(space, data, cache, device)
         file = folder / FILE
-        if not file.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            with only_one(folder, lambda: say(f"another process trains the supernet in {folder}: waiting for it")):
-                if not file.is_file():
-                    with fixed_threads(self.threads):
-                        _build(self, space, data, folder, device, say)
+        with fixed_threads(self.threads):
+            build_once(
+                folder,
+                file.is_file,
+                lambda: _build(self, space, data, folder, device, say),
+                lambda: say(f"another process trains the supernet in {folder}: waiting for it"),
+            )
         read_tensors(file)
         if (folder / _CHECKPOINT).exists():  # of a process that was killed between the last two steps
             (folder / _CHECKPOINT).unlink(missing_ok=True)
@@ -196,7 +198,5 @@ def _build(settings: SupernetTraining, space: SearchSpace, data: DataSet, folder
 
 def initial_supernet(settings: SupernetTraining, space: SearchSpace, data: DataSet) -> Supernet:
     """The supernet with its initial weights, on the CPU."""
-    # modules draw their initial weights from torch's global generator
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_from(settings.seed, "weights"))
+    with fresh_weights(seed_from(settings.seed, "weights")):
         return space.supernet(data.n_classes, data.in_shape)
