@@ -21,6 +21,7 @@ from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Attack, Threat
 from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
 from evo_robust.attacks.level.attack import CMAES, DE
+from evo_robust.commands.version import version as _version
 from evo_robust.data.base import DataSet
 from evo_robust.data.images import Augment
 from evo_robust.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST, ImageNet, TinyImageNet
@@ -136,3 +137,5 @@ __all__ = [
     "search",
     "zoo",
 ]
+
+__version__ = _version()

@@ -28,7 +28,8 @@ from evo_robust.commands import cli
 from evo_robust.correlations import signed
 from evo_robust.files import make_folder
 from evo_robust.parts.base import UserError, changed
-from evo_robust.parts.paths import folders_of, refuse_odd_path, refuse_odd_paths
+from evo_robust.parts.making import parse
+from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting.study.panel import networks
 from evo_robust.plotting.study.ranking import draw_ranking, draw_scores
 from evo_robust.plotting.study.relations import draw_convolutions, draw_density, draw_finetuning, draw_fsp
@@ -56,18 +57,21 @@ class AnalyzeCommand:
     """Study a run: python -m evo_robust.analyze run=DIR [truth=DIR]."""
 
     run: tuple[str, ...] = chz.field(
-        default=(), doc="run folder; several, separated by commas, are compared with truth="
+        default=(), doc="run folder; several, separated by commas, are compared with truth=", metadata=PATH
     )
     truth: tuple[str, ...] = chz.field(
         default=(),
         doc="run folders that evaluated the same architectures (the same seed) with more care; several, such as with "
         "evaluator.seed=1, count as their mean",
+        metadata=PATH,
     )
     objective: str = chz.field(
         default="robust_error",
         doc="the error that the study is about, searched for or recorded; or one of its strengths, robust_error.0.03",
     )
-    out: str | None = chz.field(default=None, doc="folder for pictures and tables; the (first) run folder by default")
+    out: str | None = chz.field(
+        default=None, doc="folder for pictures and tables; the (first) run folder by default", metadata=PATH
+    )
     trust: bool = chz.field(default=False, doc=cli.TRUST)
 
     @chz.validate
@@ -283,7 +287,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv:
         print(USAGE)
         return 0
-    command = cli.parse(AnalyzeCommand, argv, "analyze")
+    command = parse(AnalyzeCommand, argv, "analyze")
     found = analyze(folders_of(command.run), folders_of(command.truth), command.objective, command.out, command.trust)
     _show(output(), found)
     for path in found.files:

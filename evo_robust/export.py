@@ -23,7 +23,7 @@ from rich.text import Text
 from torch import nn
 
 from evo_robust.adversarial_set.making import AdversarialSet
-from evo_robust.commands.cli import TRUST, command, parse
+from evo_robust.commands.cli import TRUST, command, line
 from evo_robust.device import choose_device
 from evo_robust.files import DamagedFile, make_folder, naming, read_tensors, write_tensors
 from evo_robust.final_training.settings import SETTINGS_FILE, load_result, read_settings
@@ -32,7 +32,8 @@ from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype, sav
 from evo_robust.networks.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import Part, UserError, dotted, parts_in
-from evo_robust.parts.paths import refuse_odd_path
+from evo_robust.parts.making import parse
+from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.plotting.terminal import add_quantities, shown_figures
 from evo_robust.progress import output, table
 from evo_robust.record.budget import WithinBudget, parse_budget, structure_of, within
@@ -56,7 +57,7 @@ DIR is the run folder of a search, or the folder of a network that evo_robust.re
 class Export(Part):
     """Write chosen networks as genotype file, weights, model card (Python, torch alone) and ONNX."""
 
-    run: str = chz.field(doc="run folder of a search, or folder of a retrained network")
+    run: str = chz.field(doc="run folder of a search, or folder of a retrained network", metadata=PATH)
     pick: str | None = chz.field(
         default=None,
         doc="which networks of the front: knee (when not given), INDEX or best:OBJECTIVE; or derived, the one that the "
@@ -70,6 +71,7 @@ class Export(Part):
     out: str | None = chz.field(
         default=None,
         doc="folder to write, one inside it for each of several picks; RUN/export/PICK[-BUDGET] when not given",
+        metadata=PATH,
     )
     weights: bool = chz.field(default=True, doc="write weights and model card too; a search's are trained again")
     onnx: bool | None = chz.field(default=None, doc="write ONNX too; where its packages are installed, when not given")
@@ -115,15 +117,15 @@ def main(argv: list[str] | None = None) -> int:
         if exported.model is not None and not onnx and options.onnx is None:
             console.print("ONNX was left out: it needs pip install 'evo_robust[export]'", markup=False)
         if "retrained" not in exported.genotype.provenance:
-            console.print(_next(exported))
+            console.print(_next(exported), markup=False, soft_wrap=True)
     return 0
 
 
 def _next(exported: Exported) -> str:
     """The command that trains the network: at the paper's size after a paper's search, else as it was searched."""
-    recipe = exported.genotype.space.final_recipe
-    line = f"next: python -m evo_robust.retrain genotype={exported.folder / FILE_NAME} recipe={recipe}"
-    return line if exported.genotype.provenance.get("scale") == "paper" else f"{line} decoder=search epochs=24"
+    paper = exported.genotype.provenance.get("scale") == "paper"
+    recipe, smaller = exported.genotype.space.final_recipe, () if paper else ("decoder=search", "epochs=24")
+    return f"next: {line('retrain', f'genotype={exported.folder / FILE_NAME}', f'recipe={recipe}', *smaller)}"
 
 
 def _wants_onnx(options: Export) -> bool:

@@ -13,7 +13,8 @@ from rich.console import Console
 from evo_robust.commands import cli
 from evo_robust.files import make_folder
 from evo_robust.parts.base import Part, changed, dotted
-from evo_robust.parts.paths import folders_of, refuse_odd_path, refuse_odd_paths
+from evo_robust.parts.making import parse
+from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.answers import beats
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
@@ -36,10 +37,14 @@ class PlotCommand:
     """Draw a run: python -m evo_robust.plot run=DIR [baseline=DIR], or run=DIR,DIR to lay runs over each other."""
 
     run: tuple[str, ...] = chz.field(
-        default=(), doc="run folder; several, separated by commas, are laid over each other"
+        default=(), doc="run folder; several, separated by commas, are laid over each other", metadata=PATH
     )
-    baseline: str | None = chz.field(default=None, doc="run folder of a random search of equal budget, beside the run")
-    out: str | None = chz.field(default=None, doc="folder for the pictures; the (first) run folder when not given")
+    baseline: str | None = chz.field(
+        default=None, doc="run folder of a random search of equal budget, beside the run", metadata=PATH
+    )
+    out: str | None = chz.field(
+        default=None, doc="folder for the pictures; the (first) run folder when not given", metadata=PATH
+    )
     tolerance: float = chz.field(
         default=0.02, doc="largest relative difference of two networks' FLOPs to count as equal; in [0, 1)"
     )
@@ -257,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
     if not argv:
         print(USAGE)
         return 0
-    command = cli.parse(PlotCommand, argv, "plot")
+    command = parse(PlotCommand, argv, "plot")
     # a pipe has no width: wide enough that no figure is folded
     console = output()
     files = []

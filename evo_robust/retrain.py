@@ -17,7 +17,8 @@ from torch import nn
 
 from evo_robust.adversarial_set.making import FILES, AdversarialSet
 from evo_robust.attacks.curve import robust_curve
-from evo_robust.commands.cli import HelpRequested, command, make, refuse_nothing, split
+from evo_robust.commands.cli import command, line
+from evo_robust.commands.helping import NAMES, help_text
 from evo_robust.data.base import DataSet
 from evo_robust.data.checks import remarks
 from evo_robust.data.images import Images
@@ -41,14 +42,15 @@ from evo_robust.parts.base import (
     Part,
     UserError,
     changed,
+    classes_called,
     digest,
     dotted,
-    nearest,
     seed_from,
-    subclasses,
 )
-from evo_robust.parts.paths import refuse_odd_path
-from evo_robust.parts.plain import first_of, one_line
+from evo_robust.parts.chz_inside import is_required, values_of
+from evo_robust.parts.making import HelpRequested, make, refuse_nothing, split
+from evo_robust.parts.paths import PATH, refuse_odd_path
+from evo_robust.parts.plain import first_of
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.progress import Say, duration, output, silent
 from evo_robust.record.reading import IMAGES
@@ -56,7 +58,7 @@ from evo_robust.record.writing import library_versions
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.nsga.space import NSGAPhases
 from evo_robust.training.loop import EpochLog, TrainingDiverged, train
-from evo_robust.training.recipes import RECIPES, Recipe
+from evo_robust.training.recipes import Recipe
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -72,14 +74,18 @@ FILE is a genotype.json that evo_robust.export wrote."""
 class RetrainOptions(Part):
     """What the command itself takes; all other keys belong to the training."""
 
-    genotype: str | None = chz.field(default=None, doc="genotype file, or a folder that holds a genotype.json")
+    genotype: str | None = chz.field(
+        default=None, doc="genotype file, or a folder that holds a genotype.json", metadata=PATH
+    )
     network: str | None = chz.field(default=None, doc="name of a reference network instead, such as resnet-18")
     decoder: Literal["final", "search", "dense"] = chz.field(
         default="final",
         doc="final: the space's networks for training after the search (deeper, wider; RoCo-NAS's have 32 initial "
         "channels); search: as searched; dense: NSGA-Net's final networks, of NSGAPhases alone",
     )
-    out: str | None = chz.field(default=None, doc="folder to write; runs/retrain-RECIPE-DATA-KEY when not given")
+    out: str | None = chz.field(
+        default=None, doc="folder to write; runs/retrain-RECIPE-DATA-KEY when not given", metadata=PATH
+    )
     device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
 
     @chz.validate
@@ -99,7 +105,11 @@ def main(argv: list[str] | None = None) -> int:
     rest = {k: v for k, v in given.items() if k not in own}
     refuse_nothing(own)
     options = make(RetrainOptions, own, {}, "retrain")
-    settings, genotype = settings_from(options, rest)
+    try:
+        settings, genotype = settings_from(options, rest)
+    except HelpRequested as asked:
+        print(_help(own, asked))
+        return 0
     console = output()
 
     def say(text: str) -> None:
@@ -108,13 +118,13 @@ def main(argv: list[str] | None = None) -> int:
     recipe = rest.get("recipe", _own_recipe(genotype)).lower()
     key = digest(settings.network or settings.architecture, length=6)
     folder = Path(options.out or f"runs/retrain-{recipe}-{settings.data.name}-{key}")
-    line = "python -m evo_robust.retrain " + shlex.join(argv or [])
-    result = retrain(settings, folder, genotype=genotype, device=options.device, command=line, say=say)
+    command = "python -m evo_robust.retrain " + shlex.join(argv or [])
+    result = retrain(settings, folder, genotype=genotype, device=options.device, command=command, say=say)
     console.print(result.table())
     for path in sorted(folder.glob("*.png")):
         say(f"wrote {path}")
     if genotype is not None:
-        say(f"next: python -m evo_robust.export run={folder}")
+        say(f"next: {line('export', f'run={folder}')}")
     return 0
 
 
@@ -148,12 +158,8 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
     if given.get("adversarial_set") == "search":
         del given["adversarial_set"]
         base |= _under("adversarial_set", _searched_set(genotype))
-    _name_to_class("data", DATA_SETS, DataSet, given, base)
-    _name_to_preset("recipe", RECIPES, Recipe, given, base)
-    try:
-        settings = make(Retraining, given, base, "retrain")
-    except HelpRequested as text:
-        raise HelpRequested(f"{USAGE}\n\n{_options_help()}\n{text}") from None
+    _take_recipe(given, base)
+    settings = make(Retraining, given, base, "retrain")
     _refuse_without_effect(settings.space, given)
     return settings, genotype
 
@@ -200,41 +206,27 @@ def _searched_set(genotype: Genotype | None) -> AdversarialSet:
         raise UserError(f"adversarial_set=search: the genotype's adversarial_set.{error}") from None
 
 
-def _options_help() -> str:
+def _help(own: Mapping[str, str], asked: HelpRequested) -> str:
+    """Usage, and every key of the command and of the training."""
+    texts = [USAGE]
     try:
-        make(RetrainOptions, {"--help": ""}, {}, "retrain")
-    except HelpRequested as text:
-        return str(text)
-    return ""
+        make(RetrainOptions, {**own, "--help": ""}, {}, "retrain")
+    except HelpRequested as options:
+        texts.append(help_text(options, "keys of the command itself"))
+    return "\n\n".join([*texts, help_text(asked, "keys of the training"), NAMES])
 
 
 def _under(key: str, part: Part) -> dict[str, Any]:
     """The values of a part, dotted under ``key``, as defaults of a blueprint."""
-    values = chz.beta_to_blueprint_values(part)
-    return {key: type(part), **{f"{key}.{k}": v for k, v in values.items()}}
+    return {key: type(part), **{f"{key}.{k}": v for k, v in values_of(part).items()}}
 
 
-def _name_to_class(
-    key: str, known: Mapping[str, type], base_class: type[Part], given: dict[str, str], base: dict[str, Any]
-) -> None:
-    """Take ``key``'s lower-case name out of ``given`` and put its class into ``base``; class names are left to chz."""
-    name = given.get(key)
-    if name is None or name in subclasses(base_class):
-        return
-    if name not in known:
-        raise UserError(f"{key}={one_line(name)}: unknown; {nearest(name, [*known, *subclasses(base_class)])}")
-    del given[key]
-    base[key] = known[name]
-
-
-def _name_to_preset(
-    key: str, known: Mapping[str, Part], base_class: type[Part], given: dict[str, str], base: dict[str, Any]
-) -> None:
-    """Take the name of a preset out of ``given`` and put its values into ``base``."""
-    name = given[key]
-    _name_to_class(key, {k: type(v) for k, v in known.items()}, base_class, given, base)
-    if key in base:
-        base |= _under(key, known[name])
+def _take_recipe(given: dict[str, str], base: dict[str, Any]) -> None:
+    """Take the recipe's name out of ``given`` and put all that it means into ``base``, its attack's settings too."""
+    found = classes_called(Recipe, given["recipe"])  # type: ignore[type-abstract] # it is looked below
+    if len(found) == 1 and not any(map(is_required, chz.chz_fields(found[0]).values())):
+        base |= _under("recipe", found[0]())
+        del given["recipe"]
 
 
 def retrain(
@@ -274,8 +266,8 @@ def retrain(
         data = chz.replace(data, content="")
         say(f"warning: {folder} was begun before images were checked: whether they are the same cannot be verified")
     settings = chz.replace(settings, data=data)
-    for line in remarks(data, data.load()):
-        say(line)
+    for remark in remarks(data, data.load()):
+        say(remark)
     with FolderLock(folder):
         if (folder / RESULT_FILE).exists():
             say(f"{folder} is finished already")

@@ -9,17 +9,19 @@ from pathlib import Path
 import chz
 
 from evo_robust.algorithms.adapter import SearchFailed
-from evo_robust.commands.cli import HelpRequested, command, make, refuse_nothing, split
+from evo_robust.commands.cli import TRUST, command, line
+from evo_robust.commands.helping import NAMES, help_text
 from evo_robust.device import choose_device
-from evo_robust.parts.base import Part, UserError, nearest
-from evo_robust.parts.paths import refuse_odd_path
+from evo_robust.parts.base import Part, UserError, dotted, nearest
+from evo_robust.parts.making import HelpRequested, make, refuse_nothing, split
+from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.plain import message
 from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
-from evo_robust.problem.files import find, load, own_source, problem_files, scales, summary
+from evo_robust.problem.files import is_record, load, origin_of, problem_files, scales, summary
 from evo_robust.problem.value import Problem
 from evo_robust.progress import Printed, output
-from evo_robust.record.reading import Run
+from evo_robust.record.reading import PROBLEM_FILE, PROGRESS_FILE, Run, past_seconds, read_problem
 from evo_robust.record.view import view_of
 from evo_robust.search import search
 
@@ -34,9 +36,18 @@ problems:"""
 class RunOptions(Part):
     """What the command itself takes; all other keys belong to the problem."""
 
-    problem: str = chz.field(doc="name of a problem, or the path of a problem file")
-    scale: str = chz.field(default="demo", doc="which of the problem's values: demo (minutes on two cores), paper, …")
-    out: str | None = chz.field(default=None, doc="run folder; runs/PROBLEM-SCALE when not given")
+    problem: str = chz.field(
+        doc="name of a problem, path of a problem file, or problem.json of a run folder, whose settings are run again",
+        metadata=PATH,
+    )
+    scale: str | None = chz.field(
+        default=None, doc="which of the problem's values: demo (minutes on two cores; when not given), paper, …"
+    )
+    out: str | None = chz.field(
+        default=None,
+        doc="run folder; runs/PROBLEM-SCALE when not given, and runs/FOLDER-again of a problem.json in FOLDER",
+        metadata=PATH,
+    )
     device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
     workers: int | None = chz.field(
         default=None, doc="candidates evaluated at a time; all cores, or one per CUDA device, when not given"
@@ -47,6 +58,7 @@ class RunOptions(Part):
         "(docs/clusters.md)",
     )
     plot: bool = chz.field(default=True, doc="draw the pictures at the end")
+    trust: bool = chz.field(default=False, doc=f"of a problem.json: {TRUST}")
 
     @chz.validate
     def _sound(self) -> None:
@@ -67,13 +79,14 @@ def main(argv: list[str] | None = None) -> int:
     if "problem" not in own:
         raise UserError(f"missing: problem=NAME\n{usage()}")
     if "--help" in rest:
-        raise HelpRequested(help_text(own, rest))
+        print(help_of(own, rest))
+        return 0
     refuse_nothing(own)
     options = make(RunOptions, own, {}, "run")
     if options.cluster is not None and rest.get("evaluator.backend") == "loky":
         raise UserError(f"evaluator.backend=loky contradicts cluster={options.cluster}: leave one of them out")
     try:
-        problem = load(options.problem, options.scale, rest)
+        problem = load(options.problem, options.scale, rest, trust=options.trust)
     except UserError as error:
         raise UserError(_with_own_keys(str(error), rest)) from error
     run = _search(options, problem, argv)
@@ -92,16 +105,13 @@ def _with_own_keys(message: str, rest: dict[str, str]) -> str:
 
 def _search(options: RunOptions, problem: Problem, argv: list[str]) -> Run:
     choose_device(options.device)  # said before anything else is
-    path = find(options.problem)
-    info = {
-        "problem": path.stem,
-        "scale": options.scale,
-        "source": own_source(path),
-        "command": "python -m evo_robust.run " + shlex.join(argv),
-    }
-    out = Path(options.out or f"runs/{path.stem}-{options.scale}")
+    origin = origin_of(options.problem, options.scale)
+    info = {**origin.info, "command": "python -m evo_robust.run " + shlex.join(argv)}
+    out = Path(options.out or origin.folder)
     reporter = Printed()
-    reporter.say(f"searching {path.stem} ({options.scale}) into {out}")
+    reporter.say(f"searching {origin.title} into {out}")
+    if note := other_length(problem, out):
+        reporter.say(note)
     try:
         return search(
             problem,
@@ -121,6 +131,19 @@ def _search(options: RunOptions, problem: Problem, argv: list[str]) -> Run:
         raise
 
 
+def other_length(problem: Problem, out: Path) -> str | None:
+    """A sentence where ``out`` holds this search for another number of generations; None elsewhere."""
+    if not (out / PROBLEM_FILE).is_file():
+        return None
+    info, key = read_problem(out / PROBLEM_FILE), "algorithm.n_gen"
+    present, before, now = dotted(problem, identity=True), info["values"].get(key), problem.algorithm.n_gen
+    if before in (None, now) or any(present.get(k, v) != v for k, v in info["identity"].items()):
+        return None  # where anything else differs, the search refuses and says what
+    done = max(past_seconds(out / PROGRESS_FILE), default=0)
+    change = "enlarges it to" if now > before else "asks for its first"
+    return f"{out} holds this search for {before} generations, of which {done} are done: this {change} {now}"
+
+
 def show(run: Run, options: RunOptions) -> None:
     """Print the front and draw the pictures."""
     console = output()
@@ -137,7 +160,7 @@ def show(run: Run, options: RunOptions) -> None:
     if options.plot:
         for path in draw_run(run.folder):
             console.print(f"wrote {path}", soft_wrap=True)
-    console.print(f"next: python -m evo_robust.export run={run.folder} pick=knee", soft_wrap=True)
+    console.print(f"next: {line('export', f'run={run.folder}', 'pick=knee')}", soft_wrap=True)
 
 
 def usage() -> str:
@@ -147,19 +170,21 @@ def usage() -> str:
     return "\n".join([USAGE, *(f"  {name:<{width}}  {summary(path)}" for name, path in files.items())])
 
 
-def help_text(own: dict[str, str], rest: dict[str, str]) -> str:
+def help_of(own: dict[str, str], rest: dict[str, str]) -> str:
     """All keys of the command and of the problem."""
     texts = []
     try:
+        options = make(RunOptions, {key: text for key, text in own.items() if key != "--help"}, {}, "run")
         make(RunOptions, {**own, "--help": ""}, {}, "run")
-    except HelpRequested as text:
-        texts.append(str(text).replace("Entry point: evo_robust.run:", "Entry point: "))
+    except HelpRequested as asked:
+        texts.append(help_text(asked, "keys of the command itself"))
     try:
-        load(own["problem"], own.get("scale", "demo"), rest)
-    except HelpRequested as text:
-        texts.append(str(text))
-    names = ", ".join(sorted(scales(own["problem"])))
-    return "\n".join([*texts, f"scales of {own['problem']}: {names}"])
+        load(options.problem, options.scale, rest, trust=options.trust)
+    except HelpRequested as asked:
+        texts.append(help_text(asked, "further keys of the problem"))
+    if not is_record(options.problem):
+        texts.append(f"scales of {options.problem}: {', '.join(sorted(scales(options.problem)))}")
+    return "\n\n".join([*texts, NAMES])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What ends a command: Ctrl-C, SIGTERM, SIGHUP, from its first import on, with one line and no traceback.
 
-``python -m evo_robust.run`` imports this package, and torch with it, before the command's own code runs. Python's
+``evo_robust run`` imports this package, and torch with it, before the command's own code runs. Python's
 answer to Ctrl-C is a traceback from the middle of that. So this module comes before everything else, imports nothing
 that takes time, and acts when Python is about to run one of this package's modules; where anything else imports the
 package, nothing is touched. (Python's own start, some hundredths of a second, is out of reach.)
@@ -23,6 +23,9 @@ from types import FrameType
 GO_ON = "the same command goes on where it stopped"
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, what ``kill`` and cluster schedulers send, and a terminal that is closed."""
+
+INSTALLED = ("evo_robust", "evo_robust.exe")
+"""Names of the installed command."""
 
 PARENT = "EVO_ROBUST_PARENT"
 """Environment variable of a worker process: the number of the process that it ends with."""
@@ -116,7 +119,9 @@ def _command_starts() -> bool:
     # while Python looks for the module of -m, its name is not in sys.argv yet
     given = zip(sys.orig_argv[1:], sys.orig_argv[2:], strict=False)
     module = next((name for option, name in given if option.startswith("-") and option.endswith("m")), "")
-    return sys.argv[:1] == ["-m"] and module.startswith("evo_robust.")
+    if os.path.basename("".join(sys.argv[:1])) in INSTALLED:
+        return True
+    return sys.argv[:1] == ["-m"] and (module == "evo_robust" or module.startswith("evo_robust."))
 
 
 def _end_with(parent: int) -> None:

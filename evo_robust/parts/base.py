@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import chz
-from chz.field import Field
 
+from evo_robust.parts.chz_inside import Field, given_name, is_default, values_of
 from evo_robust.parts.facts import Fact
 from evo_robust.parts.plain import Fraction, fault, fits, from_json, nearest, shortened, without_numpy
 
@@ -47,6 +47,9 @@ class Part:
     stand_in: ClassVar[str | None] = None
     """Of a part that stands for one whose class is not at hand: why it is not."""
 
+    short_name: ClassVar[str | None] = None
+    """What people may write instead of the class's name; classes derived from it do not have it."""
+
     @property
     def provides(self) -> frozenset[Fact]:
         """Facts that the other parts of a problem can count on."""
@@ -62,7 +65,7 @@ class Part:
         for name, field in chz.chz_fields(self).items():
             kind = _declared(field)
             # what a field is given, before it makes something else of it
-            own = field.x_name if field._munger is not None else name
+            own = given_name(field)
             value = getattr(self, own)
             if (plain := without_numpy(value)) is not value:  # stored as what it stands for, as chz stores it
                 for place in {own, field.x_name} & vars(self).keys():
@@ -122,7 +125,7 @@ def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
     marked ``WHERE`` are left out, so that equal dictionaries mean equal results.
     """
     skip = set(_fields_that(_says_where, part)) if identity else set()
-    values = chz.beta_to_blueprint_values(part)
+    values = values_of(part)
     try:
         return {key: _plain(value) for key, value in values.items() if key not in skip}
     except TypeError:
@@ -170,10 +173,7 @@ def _says_where(field: Field, value: object) -> bool:
 
 def _later_unused(field: Field, value: object) -> bool:
     """Whether the field is marked ``LATER`` and has its default."""
-    if not (field.metadata or {}).get("later"):
-        return False
-    made = field._default_factory
-    return value == (made() if callable(made) else field._default)
+    return bool((field.metadata or {}).get("later")) and is_default(field, value)
 
 
 def _fields_that(holds: Callable[[Field, object], bool], part: object, prefix: str = "") -> Iterator[str]:
@@ -237,23 +237,47 @@ def _is_current(cls: type) -> bool:
     return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
 
 
+def short_names(base: type[P]) -> dict[str, str]:
+    """Short names of subclasses of ``base``, such as ``pgd``, with the names of their classes."""
+    # a short name is its own class's, not that of what derives from it
+    return {short: name for name, classes in named(base).items() for cls in classes if (short := _short(cls))}
+
+
+def _short(cls: type) -> str | None:
+    found = vars(cls).get("short_name")
+    return found if isinstance(found, str) else None
+
+
+def classes_called(base: type[P], name: str) -> list[type[P]]:
+    """The subclasses of ``base`` that a name stands for: one, none, or several among which it does not choose.
+
+    A name is that of a class or a short one (``pgd``). Capitals do not matter, unless the name fits exactly.
+    """
+    known = named(base)
+    if name in known:
+        return known[name]
+    fitting = [real for real in known if real.lower() == name.lower()]
+    fitting += [real for short, real in short_names(base).items() if short.lower() == name.lower()]
+    return [cls for real in dict.fromkeys(fitting) for cls in known[real]]
+
+
 def subclass_named(base: type[P], name: str) -> type[P]:
-    """Subclass of ``base`` by class name.
+    """Subclass of ``base`` by name; see ``classes_called``.
 
     Raises:
         ValueError: no such class, with the nearest name; a class that is there to be derived from; several of the name.
     """
-    known = named(base)
-    if name not in known:
+    found = classes_called(base, name)
+    if not found:
         wider = {cls.__name__: cls for cls in _below(Part) if is_base(cls)}
         if name in wider:
             options = sorted(subclasses(wider[name] if issubclass(wider[name], base) else base))
             raise ValueError(f"{name} is a base, expected one of: {', '.join(options)}")
-        raise ValueError(f"unknown {base.__name__} {name!r}: {nearest(name, known)}")
-    if len(known[name]) > 1:
-        places = ", ".join(sorted(cls.__module__ for cls in known[name]))
-        raise ValueError(f"several classes are called {name}, in {places}: expected different names")
-    return known[name][0]
+        raise ValueError(f"unknown {base.__name__} {name!r}: {nearest(name, [*named(base), *short_names(base)])}")
+    if len(found) > 1:
+        places = ", ".join(sorted(f"{cls.__name__} in {cls.__module__}" for cls in found))
+        raise ValueError(f"several classes are called {name}: {places}; expected different names")
+    return found[0]
 
 
 def _plain(value: Any) -> Any:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+PATH = {"path": True}
+"""``chz.field(metadata=PATH)`` marks a field of a command that names a file or folder, or several with commas."""
+
 LONGEST_NAME = 255
 """Bytes of the name of a file or folder, on the file systems in use."""
 
 LONGEST_PATH = 4096
 """Bytes of a whole path, on Linux."""
+
+
+def at_home(text: str) -> str:
+    """A path, or several with commas between, in which ``~`` is the home folder; shells leave ``run=~/x`` as it is."""
+    return ",".join(map(os.path.expanduser, text.split(",")))
 
 
 def refuse_odd_path(key: str, text: str | None) -> None:

@@ -111,10 +111,11 @@ def without_numpy(value: Any) -> Any:
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
-    """Sentence that names the options closest to ``word``, or all of them when none is close."""
+    """Sentence that names the option closest to ``word``, capitals aside, or all of them when none is close."""
     known = sorted(options)
-    close = [] if len(word) > 10 * LONGEST_SHOWN else difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(known)}"
+    spelt = {option.lower(): option for option in known}
+    close = [] if len(word) > 10 * LONGEST_SHOWN else difflib.get_close_matches(word.lower(), spelt, n=1, cutoff=0.5)
+    return f"did you mean {spelt[close[0]]!r}?" if close else f"expected one of: {', '.join(known)}"
 
 
 def alternatives(kind: Any) -> tuple[Any, ...]:

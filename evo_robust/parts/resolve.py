@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import chz
-from chz.field import Field
 
 from evo_robust.parts.base import Part, is_base, named, subclass_named, subclasses
+from evo_robust.parts.chz_inside import Field, Refused, build, class_made_of, is_required
 from evo_robust.parts.plain import alternatives, from_json, item_type, shortened, wanted
 
 P = TypeVar("P", bound=Part)
@@ -51,14 +51,11 @@ def from_dotted(
     """
     cls = subclass_named(base, class_name) if class_name else base
     found = resolved(cls, values, {}, from_json, substitutes)
-    blueprint = chz.Blueprint(cls).apply(substitutes.without_inner(found) if substitutes else found)
+    values = substitutes.without_inner(found) if substitutes else found
     try:
-        return blueprint.make()
-    except chz.blueprint._entrypoint.EntrypointException as error:
-        if missing := missing_part(cls, found):
-            raise ValueError(missing) from error
-        # the first paragraph says what is wrong, with the nearest name; the rest is about command lines
-        raise ValueError(str(error).strip().partition("\n\n")[0].replace("\n", " ")) from error
+        return build(cls, [("values", values)])
+    except Refused as error:
+        raise ValueError(missing_part(cls, found) or str(error)) from error
     except TypeError as error:  # an abstract class is wanted of which no part was named
         raise ValueError(missing_part(cls, found) or str(error)) from error
 
@@ -133,7 +130,7 @@ def missing_part(cls: type, known: Mapping[str, Any]) -> str | None:
     for path, owner in owners.items():
         if isinstance(owner, type) and chz.is_chz(owner):
             for name, field in chz.chz_fields(owner).items():
-                if field._default is field._default_factory:  # both are chz's mark for what is missing
+                if is_required(field):
                     absent.add(f"{path}.{name}" if path else name)
     for key in sorted(absent - known.keys()):
         if (part := _part_at(cls, key, known)) and is_base(part):
@@ -144,16 +141,16 @@ def missing_part(cls: type, known: Mapping[str, Any]) -> str | None:
 def _part_at(cls: type, key: str, known: Mapping[str, Any]) -> type[Part] | None:
     """The class of parts that a dotted key takes, None where it takes plain values or is none."""
     kind = _type_at(cls, key, known)
-    return None if kind is None else _part_type(kind)
+    return None if kind is None else part_type(kind)
 
 
 def _resolved(key: str, value: Any, kind: Any, read: Callable[[Any, Any], Any], substitutes: Substitutes | None) -> Any:
-    part, item = _part_type(kind), item_type(kind)
+    part, item = part_type(kind), item_type(kind)
     if part is not None:
         return _class_of(key, value, kind, part, substitutes)
     if item is not None and value in ("", []):
         return ()
-    if item is not None and _part_type(item) is not None:
+    if item is not None and part_type(item) is not None:
         raise Unfit(
             f"{key}={shortened(str(value))}: expected {key}.0=NAME, {key}.1=NAME and so on, {wanted(item)} each"
         )
@@ -185,7 +182,7 @@ def _is_name(segment: str) -> bool:
     return segment.isascii() and segment.isidentifier() and segment[0] != "_" and not keyword.iskeyword(segment)
 
 
-def _part_type(kind: Any) -> type[Part] | None:
+def part_type(kind: Any) -> type[Part] | None:
     """The class of parts that a field takes, None where it takes plain values."""
     parts = [one for one in alternatives(kind) if isinstance(one, type) and issubclass(one, Part)]
     return parts[0] if parts else None
@@ -217,6 +214,5 @@ def _owner(chosen: Any, field: Field | None, kind: Any) -> type | None:
     if isinstance(chosen, Part):
         return type(chosen)
     if not isinstance(chosen, type):
-        made = field._blueprint_unspecified if field is not None else None
-        chosen = made if isinstance(made, type) else _part_type(kind)
+        chosen = (class_made_of(field) if field is not None else None) or part_type(kind)
     return chosen if isinstance(chosen, type) and chz.is_chz(chosen) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.machinery
 import importlib.util
 import sys
@@ -16,6 +17,7 @@ import cloudpickle
 from evo_robust.parts.base import UserError, classes_of, dotted, nearest, refuse_unwritable, retire
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.parts.stand_ins import MODULE, StandIns
+from evo_robust.parts.strict_json import fault, is_absent_or_path, is_absent_or_text, is_object, read_json
 from evo_robust.problem.overrides import override
 from evo_robust.problem.value import Problem
 
@@ -46,16 +48,23 @@ def summary(path: Path) -> str:
     return text.strip().splitlines()[0] if text.strip() else ""
 
 
+def is_record(name: str) -> bool:
+    """Whether a name is the path of a run folder's ``problem.json``."""
+    return name.endswith(".json")
+
+
 def find(name: str) -> Path:
-    """The file of a problem: a name such as ``roco`` or a path such as ``./mine.py``.
+    """The file of a problem: a name such as ``roco``, or a path such as ``./mine.py`` or ``runs/x/problem.json``.
 
     Raises:
         UserError: no such problem, with the nearest name.
     """
-    if name.endswith(".py"):
+    if name.endswith(".py") or is_record(name):
         if not Path(name).is_file():
             raise UserError(f"no problem file {name}")
         return Path(name)
+    if (record := Path(name) / "problem.json").is_file():
+        raise UserError(f"{name} is a run folder: expected a problem, or problem={record} to run its settings again")
     files = problem_files()
     if name not in files:
         raise UserError(f"unknown problem {name!r}: {nearest(name, files)}")
@@ -74,7 +83,9 @@ def scales(name: str) -> dict[str, Problem]:
     return {key: value for key, value in vars(module).items() if isinstance(value, Problem)}
 
 
-def load(name: str, scale: str = "demo", overrides: Mapping[str, str] | None = None) -> Problem:
+def load(
+    name: str, scale: str | None = None, overrides: Mapping[str, str] | None = None, *, trust: bool = False
+) -> Problem:
     """The problem ``name`` at ``scale``, with ``key.path: value`` texts put over it.
 
     A problem file that was edited since it was loaded is read again, with those that it loads. A file that the program
@@ -84,22 +95,87 @@ def load(name: str, scale: str = "demo", overrides: Mapping[str, str] | None = N
         >>> problem = load("roco", overrides={"algorithm.n_gen": "2"})
 
     Args:
-        name: a name such as ``roco`` (looked for in ``./problems``, then among the shipped ones) or a path ending
-            in ``.py``.
-        scale: which of the file's problems: ``demo``, ``paper``, …
+        name: a name such as ``roco`` (looked for in ``./problems``, then among the shipped ones), a path ending in
+            ``.py``, or that of a run folder's ``problem.json``, whose settings it is then.
+        scale: which of the file's problems: ``demo`` (when not given), ``paper``, …; a ``problem.json`` has one alone.
         overrides: texts by dotted key, as the command line takes them.
+        trust: of a ``problem.json``: run the file that defines its own parts wherever it lies; see
+            ``problem_from_dict``.
 
     Raises:
         UserError: unknown problem, scale, key, part or value.
     """
-    if not isinstance(name, str) or not isinstance(scale, str):
+    if not isinstance(name, str) or not isinstance(scale, (str, type(None))):
         raise UserError(
             f"expected the names of a problem and a scale, such as 'roco' and 'demo', got {name!r}, {scale!r}"
         )
+    overrides = overrides or {}
+    if is_record(name):
+        if scale is not None:
+            raise UserError(f"scale={scale}: {name} holds the settings of one scale: leave scale out")
+        return override(_recorded(find(name), overrides, trust), overrides, name)
+    scale = scale or "demo"
     known = scales(name)
     if scale not in known:
         raise UserError(f"unknown scale {scale!r} of problem {name!r}: {nearest(scale, known)}")
-    return override(known[scale], overrides or {}, f"{name} scale={scale}")
+    return override(known[scale], overrides, f"{name} scale={scale}")
+
+
+def _recorded(path: Path, overrides: Mapping[str, str], trust: bool) -> Problem:
+    """The problem of a run folder's ``problem.json``; of other data than its own the images are not held against it."""
+    info = _record(path)
+    where = ("data.root", "data.download")  # the same images may lie elsewhere
+    if any(key.partition(".")[0] == "data" for key in overrides if key not in where):
+        info = {**info, "values": {key: value for key, value in info["values"].items() if key != "data.content"}}
+    try:
+        return problem_from_dict(info, trust=trust)
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What a run folder's ``problem.json`` holds, as far as making its problem again needs it."""
+    info = read_json(path, "a run's problem.json")
+    if wrong := fault(info, _RECORD, {"objectives": [], **dict.fromkeys(("problem", "scale", "source"))}):
+        raise UserError(f"{path} is no run's: {wrong}")
+    return info
+
+
+_RECORD = {
+    "values": (is_object, "the problem's values"),
+    "objectives": (lambda told: isinstance(told, list), "a list"),
+    "problem": (is_absent_or_text, "a name or null"),
+    "scale": (is_absent_or_text, "a name or null"),
+    "source": (is_absent_or_path, "a path or null"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a problem comes from.
+
+    Attributes:
+        info: ``problem``, ``scale`` and ``source``, as the ``problem.json`` of its run will tell them.
+        title: in words.
+        folder: of its run, where no other is named.
+    """
+
+    info: dict[str, str | None]
+    title: str
+    folder: str
+
+
+def origin_of(name: str, scale: str | None = None) -> Origin:
+    """Where the problem of a name comes from; see ``load``."""
+    path = find(name)
+    if is_record(name):
+        info = _record(path)
+        folder = path.resolve().parent.name
+        told = {key: info.get(key) for key in ("problem", "scale", "source")}
+        return Origin(told, f"the settings of {path}", f"runs/{folder}-again")
+    scale = scale or "demo"
+    told = {"problem": path.stem, "scale": scale, "source": own_source(path)}
+    return Origin(told, f"{path.stem} ({scale})", f"runs/{path.stem}-{scale}")
 
 
 _reading: list[Path] = []

@@ -8,10 +8,11 @@ from typing import Any
 
 import chz
 
-from evo_robust.commands.cli import make
 from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.objectives.base import Objective
-from evo_robust.parts.base import Fraction, Part, UserError, dotted, nearest, subclasses
+from evo_robust.parts.base import Fraction, Part, UserError, classes_called, dotted, nearest
+from evo_robust.parts.chz_inside import values_of
+from evo_robust.parts.making import make
 from evo_robust.problem.value import Problem, objectives_in
 
 _TUPLES = ("objectives", "constraints", "recorded")
@@ -27,7 +28,7 @@ def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
     Raises:
         UserError: unknown key, part or value.
     """
-    base = {key: _fractions(value) for key, value in chz.beta_to_blueprint_values(problem).items()}
+    base = {key: _fractions(value) for key, value in values_of(problem).items()}
     given = _bring_settings(problem, _expand_tuples(problem, _expand_strengths(dict(given), base), base), base)
     for key, text in given.items():
         if not isinstance(old := base.get(key), type):
@@ -53,7 +54,8 @@ def _shared_fields(old: type, new: type) -> set[str]:
 
 def _part_class(old: type, text: str) -> type | None:
     root = [cls for cls in old.__mro__ if isinstance(cls, type) and issubclass(cls, Part) and cls is not Part][-1]
-    return subclasses(root).get(text)
+    found = classes_called(root, text)
+    return found[0] if len(found) == 1 else None
 
 
 def _fractions(value: Any) -> Any:
@@ -66,12 +68,12 @@ def _fractions(value: Any) -> Any:
 def _expand_strengths(given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
     """``objectives.0.strengths=plus`` as its values and N1, scaled so that the problem's smallest strength stays."""
     for key, name in list(given.items()):
-        if base.get(key) is not Strengths or name == Strengths.__name__:
+        if base.get(key) is not Strengths or _part_class(Strengths, name) is Strengths:
             continue
-        if name not in STRENGTHS:
+        if name.lower() not in STRENGTHS:
             own = f"numbers go to {key}.values=0.03,0.06"
             raise UserError(f"{key}={name}: unknown strengths ({own}): {nearest(name, STRENGTHS)}")
-        named = STRENGTHS[name]
+        named = STRENGTHS[name.lower()]
         smallest = base.get(f"{key}.values", named.values)[0]
         del given[key]
         for below, value in dotted(named.scaled(smallest / named.values[0])).items():
@@ -107,15 +109,17 @@ def _refuse_odd_places(given: Mapping[str, str]) -> None:
 
 def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
     """An objective that is named where it was not keeps the settings under which the problem declares it elsewhere."""
-    declared: dict[str, Objective] = {}
+    declared: dict[type, Objective] = {}
     for objective in objectives_in((problem.objectives, problem.recorded, problem.constraints)):
-        declared.setdefault(type(objective).__name__, objective)
+        declared.setdefault(type(objective), objective)
     for key, name in list(given.items()):
         # a misspelt key is said as it was typed, not with what would stand below it
         if key.partition(".")[0] not in _TUPLES:
             continue
-        if name in declared and base.get(key) is not type(declared[name]):
-            for below, value in dotted(declared[name]).items():
+        named = classes_called(Objective, name)  # type: ignore[type-abstract] # it is looked below
+        cls = named[0] if len(named) == 1 else None
+        if cls in declared and base.get(key) is not cls:
+            for below, value in dotted(declared[cls]).items():
                 given.setdefault(f"{key}.{below}", _text(value))
     return given
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import chz
 import torch
@@ -120,6 +120,8 @@ class Standard(Recipe):
 class PGDTraining(Recipe):
     """Cross-entropy on adversarial images alone (Madry et al., 2018)."""
 
+    short_name: ClassVar[str | None] = "pgd"
+
     attack: GradientAttack = chz.field(
         default_factory=lambda: PGD(steps=7, step=Fraction(2 / 255)),
         blueprint_unspecified=PGD,
@@ -136,6 +138,8 @@ class PGDTraining(Recipe):
 @chz.chz
 class FastTraining(Recipe):
     """Cross-entropy on images after one long step from a random point (Wong et al., Fast is better than free, 2020)."""
+
+    short_name: ClassVar[str | None] = "fast"
 
     step_ratio: float = chz.field(default=1.25, doc="step length as a multiple of eps, > 0; much above 1.25 overfits")
     threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball it moves in")
@@ -181,6 +185,8 @@ class MultiStrengthTraining(Recipe):
 
     A step attacks its batch at every strength: with six of them a batch of 64 images becomes one of 384.
     """
+
+    short_name: ClassVar[str | None] = "multi"
 
     attack: GradientAttack = chz.field(
         default_factory=lambda: PGD(steps=7),

@@ -14,7 +14,7 @@ import pytest
 from places import ROOT
 
 from evo_robust import zoo
-from evo_robust.commands.cli import split
+from evo_robust.parts.making import split
 
 TEXTS = [name for name in ("README.md", "docs/tour.md", "docs/extending.md") if (ROOT / name).is_file()]
 

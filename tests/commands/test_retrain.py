@@ -204,7 +204,7 @@ def test_a_folder_in_use_or_of_something_else_is_left_alone(
         ({"recipe.lrr": "1"}, "unknown key 'recipe.lrr'"),
         ({"recipe.lr": "-1"}, "expected lr > 0"),
         ({"recipe.lr": "1e30", "recipe.clip": "None"}, "NaN or infinite"),
-        ({"data": "cifar"}, "did you mean 'cifar10'"),
+        ({"data": "cifar"}, "did you mean 'CIFAR10'"),
         ({"data": "mnist", "data.root": "/nowhere", "data.download": "false"}, "/nowhere"),
         ({"epochs": "0"}, "expected epochs >= 1"),
         ({"eps": "0"}, "expected eps in (0, 1]"),

@@ -17,7 +17,6 @@ from evo_robust import export
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import FGSM
-from evo_robust.commands.cli import make
 from evo_robust.data.images import Augment
 from evo_robust.data.sets import Digits
 from evo_robust.evaluators import one_shot, pool
@@ -33,6 +32,7 @@ from evo_robust.objectives.constraints import Constraint, Gate
 from evo_robust.objectives.cost import Params
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts.base import Fraction, UserError
+from evo_robust.parts.making import make
 from evo_robust.problem.files import problem_from_dict, problem_to_dict
 from evo_robust.problem.value import Problem
 from evo_robust.record.reading import Run, load_run

@@ -10,11 +10,11 @@ import torch
 
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.gradient import FGSM, MIFGSM, PGD
-from evo_robust.commands.cli import make
 from evo_robust.data.sets import Digits
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.parts.base import Fraction, UserError
+from evo_robust.parts.making import make
 from evo_robust.spaces import NSGAPhases
 from evo_robust.training.loop import train
 from evo_robust.training.recipes import RECIPES

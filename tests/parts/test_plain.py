@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from evo_robust import NSGA2, PGD, CleanError, Digits, NSGAPhases, PGDTraining, RobustError, Standard, Threat
-from evo_robust.commands.cli import make
 from evo_robust.parts.base import Part, UserError, digest, dotted, refuse_unwritable, subclasses
+from evo_robust.parts.making import make
 from evo_robust.parts.plain import Fraction, fault, from_json, read
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.spaces.base import SearchSpace

@@ -1,0 +1,132 @@
+"""Parts made of ``key=value`` arguments: what a command line says, with one clear message where it cannot be meant."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import chz
+
+from evo_robust.parts.base import UserError, nearest
+from evo_robust.parts.chz_inside import Argument, Missing, Refused, Unknown, arguments_of, build
+from evo_robust.parts.paths import at_home
+from evo_robust.parts.plain import read
+from evo_robust.parts.resolve import Unfit, missing_part, resolved
+
+T = TypeVar("T")
+
+
+class HelpRequested(Exception):
+    """``--help`` was given.
+
+    Attributes:
+        cls: the class that was to be made.
+        arguments: the keys that it takes, with the values that were given.
+    """
+
+    def __init__(self, cls: Callable[..., object], arguments: Sequence[Argument]) -> None:
+        super().__init__("--help")
+        self.cls, self.arguments = cls, tuple(arguments)
+
+
+def split(argv: list[str]) -> dict[str, str]:
+    """Arguments ``key=value`` as a dictionary; ``--help`` becomes the key ``--help``.
+
+    Raises:
+        UserError: an argument without ``=`` or a key given twice.
+    """
+    found: dict[str, str] = {}
+    for argument in argv:
+        if argument in ("--help", "-h", "help"):
+            found["--help"] = ""
+            continue
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise UserError(f"expected key=value, got {argument!r}")
+        if key in found:
+            raise UserError(f"{key} is given twice: {key}={found[key]} and {key}={value}")
+        found[key] = value
+    return found
+
+
+def parse(cls: Callable[..., T], argv: list[str], name: str) -> T:
+    """An instance of the chz class ``cls`` from ``key=value`` arguments.
+
+    Raises:
+        UserError: unknown key, unreadable or refused value, with the nearest right thing.
+        HelpRequested: ``--help`` was given.
+    """
+    given = split(argv)
+    refuse_nothing(given)
+    return make(cls, given, {}, name)
+
+
+def refuse_nothing(given: Mapping[str, str]) -> None:
+    """Refuse ``key=`` without a value: it may be a variable of a script that was not set.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, value in given.items():
+        if not value.strip() and key != "--help":
+            raise UserError(f"{key}={value}: expected a value, got nothing; leave {key} out for what it is by default")
+
+
+def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any], name: str) -> T:
+    """Like :func:`parse`, over ``base`` values that the arguments override."""
+    given = _at_home(cls, given)
+    asked_help = given.pop("--help", None) is not None
+    try:
+        values = resolved(cls, given, base, read)  # type: ignore[arg-type] # mypy knows no classes that are callables
+    except Unfit as error:
+        raise UserError(str(error)) from None
+    layers = [(name, base), (GIVEN, values)]
+    try:
+        if asked_help:
+            raise HelpRequested(cls, arguments_of(cls, layers))
+        return build(cls, layers)
+    except Unknown as error:
+        raise UserError(f"unknown key {error.key!r}: {_nearest_key(error.key, _keys(cls, layers))}") from error
+    except Missing as error:
+        raise UserError(f"missing: {error.keys} (give it as KEY=VALUE)") from error
+    except TypeError as error:  # an abstract class is wanted of which no part was named
+        missing = missing_part(cls, {**base, **values})  # type: ignore[arg-type]
+        raise UserError(missing or str(error)) from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _at_home(cls: Callable[..., object], given: Mapping[str, str]) -> dict[str, str]:
+    """``given`` with ``~`` as the home folder in the keys that are paths."""
+    fields = chz.chz_fields(cls)
+    paths = {key for key in given if key in fields and (fields[key].metadata or {}).get("path")}
+    return {key: at_home(text) if key in paths else text for key, text in given.items()}
+
+
+GIVEN = "command line"
+"""Name of the layer of values that the arguments say."""
+
+
+def _keys(cls: Callable[..., object], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """The keys that a class takes; none where the values do not tell."""
+    try:
+        return [argument.key for argument in arguments_of(cls, layers)]
+    except Refused:
+        return []
+
+
+def _nearest_key(key: str, known: list[str]) -> str:
+    """Sentence that names the nearest key: of the same part, else where that name stands below it or elsewhere."""
+    part, _, name = key.rpartition(".")
+    names = {k: k.rpartition(".")[2] for k in known}
+    beside = [k for k in known if k.rpartition(".")[0] == part]
+    if part and not beside:  # the part itself is misspelt
+        return nearest(key, known)
+    places = beside if part else known
+    close = difflib.get_close_matches(name, dict.fromkeys(names[k] for k in places), n=1, cutoff=0.6)
+    same = [k for k in known if names[k] == name]
+    found = [k for k in places if names[k] in close] or [k for k in same if k.startswith(f"{part}.")] or same
+    if found:
+        return f"did you mean {' or '.join(map(repr, found))}?"
+    return f"{part} takes {', '.join(sorted(names[k] for k in beside))}" if part else nearest(key, beside)
