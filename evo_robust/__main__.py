@@ -1,4 +1,4 @@
-"""The door to all commands: ``evo_robust run …``, ``evo_robust plot …`` and so on, or ``python -m evo_robust run …``."""
+"""The door to all commands: ``evo_robust run …``, ``evo_robust plot …`` and so on, or ``python -m evo_robust …``."""
 
 from __future__ import annotations
 

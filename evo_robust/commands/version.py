@@ -18,7 +18,7 @@ def version() -> str:
 
 
 def version_of(checkout: Path) -> str:
-    """The version that a checkout's ``pyproject.toml`` says, marked as not installed; ``unknown`` where none says one."""
+    """The version that a checkout's ``pyproject.toml`` says, marked as a checkout; ``unknown`` without one."""
     try:
         project = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         return f"{project['version']}+checkout" if project["name"] == "evo_robust" else "unknown"
