@@ -21,7 +21,8 @@ from evo_robust.plotting.terminal import front_table
 from evo_robust.problem.files import is_record, load, origin_of, problem_files, scales, summary
 from evo_robust.problem.value import Problem
 from evo_robust.progress import Printed, output
-from evo_robust.record.reading import PROBLEM_FILE, PROGRESS_FILE, Run, past_seconds, read_problem
+from evo_robust.record.reading import PROBLEM_FILE, Run, read_problem
+from evo_robust.record.run import PROGRESS_FILE, past_seconds
 from evo_robust.record.view import view_of
 from evo_robust.search import search
 

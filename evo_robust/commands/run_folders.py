@@ -12,16 +12,8 @@ from typing import Any, Literal
 
 from evo_robust.parts.base import UserError
 from evo_robust.parts.strict_json import is_whole
-from evo_robust.record.reading import (
-    LARGEST,
-    LEDGER_FILE,
-    PROBLEM_FILE,
-    PROGRESS_FILE,
-    front_of,
-    past_seconds,
-    read_ledger,
-    read_problem,
-)
+from evo_robust.record.reading import LARGEST, LEDGER_FILE, PROBLEM_FILE, read_ledger, read_problem
+from evo_robust.record.run import PROGRESS_FILE, front_of, past_seconds
 
 DEEPEST = 4
 """Folders inside each other that are looked through for run folders."""
