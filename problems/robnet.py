@@ -1,20 +1,21 @@
-"""RobNet (Guo et al., CVPR 2020): robust networks sampled from one adversarially trained supernet.
+"""RobNet (Guo et al., CVPR 2020): robust networks drawn from one supernet that was trained against attacks.
 
-What is the paper's: the space of densely wired cells (α: identity, separable convolution, both or neither on each of 14
-edges), a supernet that is trained with PGD-7 on one random α per batch, 1,000 random architectures that inherit its
-weights, are finetuned for three epochs and judged by white-box PGD on validation images. Its code was never released;
-what it leaves open is chosen here:
+From the paper: the space of densely wired cells (α: identity, separable convolution, both or neither on each of 14
+edges); a supernet trained with PGD-7 on one random α per batch; 1,000 random architectures that inherit its weights,
+are finetuned for three epochs, and are judged by white-box PGD on validation images. Its search code was never
+released. What the paper leaves open is chosen here:
 
-- Bits of a random α are 1 with probability 1/2; the supernet's size and recipe (C24, 8 cells, SGD .05, batch 64) are
-  those of another public project. Batch normalisation is recalibrated before a candidate is judged, since a supernet's
-  running statistics mix all paths.
-- Parameters are a second objective, so that a front appears; NSGA-II is one override: ``algorithm=NSGA2``.
+- Bits of a random α are 1 with probability 1/2. The supernet's size and recipe (C24, 8 cells, SGD .05, batch 64) are
+  those of another public project. Batch normalisation is recalibrated before a candidate is judged, because a
+  supernet's running statistics mix all paths.
+- Parameters are a second objective, so there is a front. ``algorithm=NSGA2`` searches instead of drawing at random.
 - ``budgets`` is the paper's study of 100 architectures for each of three budgets (§3.4), drawn within the budget.
-- ``scratch`` trains the same architectures from scratch: the truth that a supernet's ranking is held to
-  (``evaluator.seed=1`` trains them once more: how far does one truth repeat another?).
-- Digits of 8x8 pixels are hardly fooled at 8/255 (half a grey step): the demo's ball is 0.1, judged at 0.05, 0.1, 0.15.
+- ``scratch`` trains the same architectures from scratch. That is the truth to compare a supernet's ranking with.
+  ``evaluator.seed=1`` trains them once more, which tells how far one truth repeats another.
+- An attack at 8/255 is half a grey step of these digits and hardly fools a network. So the demo trains at 0.1, and
+  judges at 0.05, 0.1 and 0.15.
 
-``python -m evo_robust.analyze run=DIR`` draws the paper's study from any of these runs.
+``python -m evo_robust.analyze run=DIR`` draws the paper's study from each of these runs.
 """
 
 import chz
@@ -50,7 +51,7 @@ paper = Problem(
     algorithm=RandomSearch(pop_size=50, n_gen=20),
 )
 
-# 862 digits make 14 steps an epoch: rates are higher than on CIFAR-10, and attacks shorter
+# 862 digits make 14 steps an epoch, so rates are higher than on CIFAR-10, and attacks shorter
 _DIGITS = PGDTraining(
     attack=PGD(steps=5, step=0.04), threat=Threat(eps=0.1), lr=0.1, weight_decay=1e-4, batch_size=64, decay_bn=False
 )
@@ -62,8 +63,8 @@ demo = Problem(
     objectives=(RobustError(attack=PGD(steps=20), eps=(0.05, 0.1, 0.15)), Params()),
     recorded=(CleanError(),),
     evaluator=OneShot(
-        # uniform paths alone learn next to nothing in as many steps (docs/results.md); a second thread costs more than
-        # it brings on maps of 8x8
+        # uniform paths alone learn almost nothing in so few steps (docs/results.md); on 8x8 maps a second thread costs
+        # more than it saves
         supernet=SupernetTraining(epochs=120, recipe=_DIGITS, sampling="progressive", threads=1),
         finetune=1,
         recipe=chz.replace(_DIGITS, lr=0.02),
@@ -84,6 +85,6 @@ def _from_scratch(problem: Problem, epochs: int, recipe: PGDTraining) -> Problem
 
 budgets = _budgets(demo)
 budgets_paper = _budgets(paper)
-# after 24 epochs a network's robust error is still .28, after 48 it is .20 (docs/results.md)
+# a network's robust error is .28 after 24 epochs, and .20 after 48 (docs/results.md)
 scratch = _from_scratch(demo, 48, _DIGITS)
 scratch_paper = _from_scratch(paper, 110, _CIFAR)

@@ -1,13 +1,14 @@
-"""RobNet-free (Guo et al., CVPR 2020, §3.5): every cell has an α of its own; high FSP distance is rejected first.
+"""RobNet-free (Guo et al., CVPR 2020, §3.5): every cell has its own α; a high FSP distance is rejected first.
 
-Cell-free spaces are too large for random search alone. The paper found that the distance between the flow (FSP) of
-clean and adversarial images in deep cells tells the gap between clean and robust accuracy, so candidates whose distance
-is high are rejected before finetuning. How high is left open: here the median over random architectures.
+This space is too large for random search alone. The FSP distance says how much an attack changes the flow through a
+cell. The paper found that in deep cells it goes with the gap between clean and robust accuracy. So candidates with a
+high distance are rejected before finetuning. The paper does not say how high; here the limit is the median over random
+architectures.
 
-- ``study`` is the paper's Fig. 7: 50 cell-free networks without finetuning and without the gate, FSP distances of all
+- ``study`` is the paper's Fig. 7: 50 networks without finetuning and without the gate, with the FSP distances of all
   cells recorded. ``python -m evo_robust.analyze run=DIR`` draws it.
-- The published RobNet-free has 20 cells with C=36, and an α of 20 cells fits no other depth: that is the paper's scale.
-- NSGA-II is one override: ``algorithm=NSGA2``.
+- The published RobNet-free has 20 cells with C=36. Its α fits no other depth, so ``paper`` has 20 cells too.
+- ``algorithm=NSGA2`` searches instead of drawing at random.
 """
 
 import chz

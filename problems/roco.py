@@ -1,22 +1,22 @@
 """RoCo-NAS (Geraeinejad et al., IJCNN 2021): accurate, hard to fool and cheap networks by NSGA-II over NSGA-Net phases.
 
-What is the paper's: the space, the three objectives (clean error, error on a set of adversarial images made beforehand
-with L0 and L-infinity attacks on four victims, FLOPs), NSGA-II with 40 networks and 20 generations, 25 epochs a
-candidate with SGD. The published code comments the third objective out; this searches all three.
+From the paper: the space; three objectives (clean error, error on adversarial images made beforehand by L0 and
+L-infinity attacks on four victims, FLOPs); NSGA-II with 40 networks and 20 generations; 25 epochs of SGD per candidate.
+The public code leaves the third objective out. This searches all three.
 
 What differs, and why:
 
-- The adversarial set is made from images of the search's validation split; a second set from test images is kept for
-  judgement alone. Otherwise the search would see what it is judged by.
-- Networks are told apart up to isomorphism, so no network is trained twice.
-- ``demo`` searches real digits of 8x8 pixels in minutes on two cores. There the paper's L-infinity levels fool almost
-  nobody, so its levels are larger (see ``DIGITS_SET``).
-- The search's networks have 16 initial channels, as in the public code. After the search the paper trains the front
-  with 32, batch 128, 120 epochs and no attacks, as ``python -m evo_robust.retrain genotype=FILE`` does left alone.
-  The paper does not say with which decoder: the searched, residual one is an inference. ``decoder=dense`` is that of
-  NSGA-Net's public code. Table V prints FLOPs of networks of 16 channels.
+- The adversarial set is made from the search's validation images. A second set, from test images, is kept for
+  judgement. Otherwise the search would see what it is judged by.
+- Networks that are equal up to isomorphism count as one, so no network is trained twice.
+- ``demo`` searches real digits of 8x8 pixels, in minutes on two cores. The paper's L-infinity levels fool almost no
+  network there, so the levels are larger (see ``DIGITS_SET``).
+- While it searches, networks have 16 initial channels, as in the public code. The paper then trains the front with 32
+  channels, batch 128, 120 epochs and no attacks, and ``python -m evo_robust.retrain genotype=FILE`` does the same. The
+  paper does not name the decoder. We infer the searched, residual one; ``decoder=dense`` is that of NSGA-Net's public
+  code. Table V prints FLOPs of networks with 16 channels.
 - ``demo`` counts FLOPs by thop, as all other problems do.
-- ``summed`` and ``summed_paper`` minimise the sum of both errors beside FLOPs, as the public code does. The same by
+- ``summed`` and ``summed_paper`` minimise the sum of both errors, and FLOPs, as the public code does. The same by
   hand: ``objectives=WeightedSum,Flops objectives.0.of.0=CleanError objectives.0.of.1=TransferError``.
 """
 
@@ -40,8 +40,8 @@ from evo_robust import (
 paper = Problem(
     space=NSGAPhases(phases=3, nodes=6, channels=16),
     data=CIFAR10(),
-    # FLOPs as NSGA-Net counts them, as in Table V. Table I lists 651 successes of one attack, and only images that a
-    # victim gets right count: of 1,200 a victim that gets 55 % of them right has as many
+    # FLOPs as NSGA-Net counts them, as in Table V. Table I lists 651 successes of one attack. Only images that the
+    # victim gets right can be successes, so with 1,200 sources a victim must get 55 % of them right
     objectives=(CleanError(), TransferError(adversarial_set=AdversarialSet(sources=1200)), Flops(rule="nsga")),
     evaluator=FromScratch(
         epochs=25, recipe=Standard(lr=0.025, momentum=0.9, weight_decay=3e-4, batch_size=128, clip=5.0)
@@ -49,7 +49,8 @@ paper = Problem(
     algorithm=NSGA2(pop_size=40, n_gen=20),
 )
 
-# One grey step of the 8x8 digits is 16 of 255: the paper's levels 1 to 10 fool almost nobody, these fool a third to all
+# One grey step of the 8x8 digits is 16 of 255. The paper's levels 1 to 10 succeed on almost no image, these on a third
+# to all of them
 DIGITS_SET = AdversarialSet(
     width=0.25, epochs=20, recipe=Standard(lr=0.1, batch_size=64), linf_levels=(16, 32, 48, 64), sources=50
 )
@@ -60,7 +61,7 @@ demo = chz.replace(
     space=NSGAPhases(phases=2, nodes=5, channels=8),
     data=Digits(),
     objectives=(CleanError(), TransferError(adversarial_set=DIGITS_SET), Flops()),
-    # 1,150 training images make few steps an epoch: smaller batches and a higher rate learn as much in six
+    # 1,150 training images make few steps an epoch; smaller batches and a higher rate learn enough in six epochs
     evaluator=FromScratch(epochs=6, recipe=Standard(lr=0.1, batch_size=64)),
     algorithm=NSGA2(pop_size=16, n_gen=6),
 )
@@ -68,7 +69,7 @@ demo = chz.replace(
 
 def _summed(problem: Problem) -> Problem:
     clean, transfer, flops = problem.objectives
-    # both errors are recorded too, so that fronts of the two searches compare
+    # both errors are recorded too, so that this search can be compared with the one for three objectives
     return chz.replace(
         problem, objectives=(WeightedSum(of=(clean, transfer), label="error_sum"), flops), recorded=(clean, transfer)
     )
