@@ -110,9 +110,10 @@ def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: Correla
         axes.scatter(x[others], y[others], s=18, color=EVALUATED, alpha=0.7, lw=0, label=view.evaluated)
     axes.scatter(x[view.front], y[view.front], s=42, color=FRONT, edgecolor="white", lw=0.8, label="Pareto front")
     axes.margins(0.08)
-    said = [c.verdict]
-    if not math.isnan(c.spearman):
+    known = not math.isnan(c.spearman)
+    axes.set_title(f"{shown.words}\n", fontsize=11, linespacing=1.4, pad=18 if known else 4)
+    axes.text(0, 1.075 if known else 1.015, c.verdict, transform=axes.transAxes, va="bottom")
+    if known:
         spearman, pearson = signed(c.spearman), signed(c.pearson)
-        said.append(f"ρ = {spearman} ({p_text(c.spearman_p)}), r = {pearson} ({p_text(c.pearson_p)})")
-    axes.set_title(shown.words, fontsize=11, pad=8 + 14 * len(said))
-    axes.text(0, 1.02, "\n".join(said), transform=axes.transAxes, fontsize=9, color=PALE, va="bottom")
+        figures = f"ρ = {spearman} ({p_text(c.spearman_p)}), r = {pearson} ({p_text(c.pearson_p)})"
+        axes.text(0, 1.015, figures, transform=axes.transAxes, fontsize=8, color=PALE, va="bottom")
