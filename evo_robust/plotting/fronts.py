@@ -131,6 +131,7 @@ def _log_or_plain(shown: Quantity, values: np.ndarray) -> np.ndarray:
 def better(axes: Axes) -> None:
     """An arrow to where both objectives are small, where that corner is empty."""
     points = np.concatenate([np.asarray(c.get_offsets()) for c in axes.collections])
+    axes.autoscale_view()  # else the limits are those of before the last dots
     place = axes.transAxes.inverted().transform(axes.transData.transform(points))
     if (place < (0.24, 0.16)).all(axis=1).any():
         return

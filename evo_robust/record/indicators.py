@@ -16,6 +16,9 @@ from evo_robust.parts.base import UserError, nearest
 BEYOND = 1.1
 """How far the reference of a hypervolume lies from the ideal, where the worst value is 1: a tenth beyond it."""
 
+_LARGEST = 1e300
+"""Values beyond it are taken for it where boxes are made: a box must have a width that floats hold."""
+
 
 class HasFront(Protocol):
     """A run as far as ``pick`` needs it."""
@@ -48,7 +51,8 @@ def ideal_and_nadir(F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def normalise(F: np.ndarray, ideal: np.ndarray, nadir: np.ndarray) -> np.ndarray:
     """``F (n, m)`` scaled so that the ideal is 0 and the nadir 1; an objective without range becomes 0."""
     width = np.asarray(nadir, dtype=float) - np.asarray(ideal, dtype=float)
-    return (_points(F) - ideal) / np.where(width > 0, width, 1.0)
+    with np.errstate(over="ignore"):  # beyond floats is beyond the box
+        return (_points(F) - ideal) / np.where(width > 0, width, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +72,9 @@ class Box:
 
     def __post_init__(self) -> None:
         """Check the ends."""
-        if not (self.reference > self.ideal).all():
+        with np.errstate(over="ignore"):
+            width = self.reference - self.ideal
+        if not ((width > 0) & np.isfinite(width)).all():
             raise ValueError(f"expected a reference above the ideal, got {self.reference} and {self.ideal}")
 
 
@@ -78,13 +84,13 @@ def first_box(F: np.ndarray) -> Box:
     It goes from zero to a tenth beyond the worst values: errors and costs cannot fall below zero. What can, such as a
     logarithm, gets room of its own width below the best.
     """
-    ideal, nadir = ideal_and_nadir(F)
+    ideal, nadir = ideal_and_nadir(np.clip(_points(F), -_LARGEST, _LARGEST))
     return _box(np.where(ideal >= 0, 0.0, ideal - (nadir - ideal)), nadir)
 
 
 def common_box(F: np.ndarray) -> Box:
     """The box in which several searches compare, from the best to a tenth beyond the worst of ``F (n, m)``, n ≥ 1."""
-    return _box(*ideal_and_nadir(F))
+    return _box(*ideal_and_nadir(np.clip(_points(F), -_LARGEST, _LARGEST)))
 
 
 def _box(ideal: np.ndarray, nadir: np.ndarray) -> Box:

@@ -130,6 +130,18 @@ def test_a_legend_tells_of_dots_that_are_there(tmp_path: Path, figures: dict[str
     assert n > 1 or m == 1 or handles == ["the only network on the front"]
 
 
+def test_the_arrow_to_what_is_better_lies_on_no_dot(tmp_path: Path, figures: dict[str, Figure]) -> None:
+    def folder(name: str, flops: float) -> Path:
+        best = {"clean_error": 0.01, "flops": flops, "params": 10.0}
+        rest = [{**best, "clean_error": 0.1 + 0.1 * i, "flops": 1e5} for i in range(3)]
+        return write_run(tmp_path / name, NAMES[:2], n=4, values=[best, *rest])
+
+    plot.draw_run(folder("in-the-corner", 1e4))
+    assert "better" not in said(figures["front"])
+    plot.draw_run(folder("elsewhere", 9e4))
+    assert "better" in said(figures["front"])
+
+
 def test_a_front_of_one_has_one_bar(tmp_path: Path, figures: dict[str, Figure]) -> None:
     best = {"clean_error": 0.01, "flops": 1e4, "transfer_error": 0.01, "params": 10.0}
     worse = [{**best, "clean_error": 0.1 + 0.1 * i, "flops": 1e5} for i in range(3)]

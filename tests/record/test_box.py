@@ -24,7 +24,7 @@ from evo_robust.parts.facts import CO_TRAINED_WEIGHTS
 from evo_robust.plotting.progress import own_curve
 from evo_robust.progress import Printed
 from evo_robust.record.box import BOX_FILE
-from evo_robust.record.indicators import first_box, hypervolume, objective_matrix
+from evo_robust.record.indicators import common_box, first_box, hypervolume, objective_matrix
 from evo_robust.record.reading import Run, load_run
 from evo_robust.record.view import view_of
 from evo_robust.training.recipes import Standard
@@ -167,6 +167,14 @@ def test_a_kept_box_counts_whatever_the_ledger_says(tmp_path: Path) -> None:
         (lambda content: {**content, "schema": 9}, "of schema 1"),
         (lambda content: {**content, "ideal": {"clean_error": 0.0}}, "expected clean_error, params as 'ideal'"),
         (lambda content: {**content, "reference": content["ideal"]}, "expected a reference above the ideal"),
+        (
+            lambda content: {
+                **content,
+                "ideal": dict.fromkeys(content["ideal"], -1e308),
+                "reference": dict.fromkeys(content["ideal"], 1e308),
+            },
+            "expected a reference above",
+        ),
         (lambda content: {**content, "reference": 3}, "finite numbers by objective"),
     ],
 )
@@ -190,5 +198,7 @@ def test_objectives_without_a_zero_or_a_range_have_a_box() -> None:
     box = first_box(np.array([[-3.0, 0.0, 5.0], [-1.0, 0.0, 5.0]]))
     assert box.ideal == pytest.approx([-5.0, 0.0, 0.0])
     assert box.reference == pytest.approx([-5.0 + 1.1 * 4, 1.1, 5.5])
-    huge = first_box(np.array([[-1e30, 1e-320]]))
-    assert (huge.reference > huge.ideal).all()
+    for F in ([[-1e30, 1e-320]], [[-1e308, 1.0], [1e308, 1.0]], [[1e308, -1e308]]):
+        for box in (first_box(np.array(F)), common_box(np.array(F))):
+            assert (box.reference > box.ideal).all()
+            assert 0 <= hypervolume(np.array([[1.0, 1.0], *F]), box) <= 1
