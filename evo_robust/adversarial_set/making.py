@@ -21,6 +21,7 @@ import chz
 import torch
 from torch import nn
 
+from evo_robust import zoo
 from evo_robust.adversarial_set.samples import AdversarialImages, Row, Samples
 from evo_robust.attacks.level.attack import CMAES, LevelAttack, LevelNorm
 from evo_robust.data.base import DataSet
@@ -28,7 +29,6 @@ from evo_robust.data.images import Images
 from evo_robust.device import fixed_threads
 from evo_robust.files import build_once, former_digests, read_tensors, stored_checksum, whole_file, write_tensors
 from evo_robust.inference.predictions import clean_error, correct_mask
-from evo_robust.networks import zoo
 from evo_robust.parts.base import Part, UserError, digest, dotted, seed_from
 from evo_robust.progress import Say, silent
 from evo_robust.training.loop import TrainingDiverged, train

@@ -13,6 +13,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from evo_robust import zoo
 from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.attacks.base import Attack, Norm, check_balls
 from evo_robust.attacks.curve import check_strengths
@@ -20,7 +21,6 @@ from evo_robust.attacks.fast import Precision
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data.base import DataSet
 from evo_robust.data.images import Images
-from evo_robust.networks import zoo
 from evo_robust.parts.base import Fraction, Part, UserError, seed_from
 from evo_robust.parts.strict_json import are_numbers, fault, is_number, is_object, is_text, is_whole, read_json
 from evo_robust.progress import table
