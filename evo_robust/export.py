@@ -114,6 +114,9 @@ def main(argv: list[str] | None = None) -> int:
     for exported in _prepared(options, console):
         names = write(exported, onnx=onnx)
         console.print(f"wrote {exported.folder}: {', '.join(names)}")
+        if exported.model is not None and CARD_NAME not in names:
+            kind = type(exported.genotype.space).__name__
+            console.print(f"{CARD_NAME} was left out: {kind} gives no network_arguments", markup=False)
         if exported.model is not None and not onnx and options.onnx is None:
             console.print("ONNX was left out: it needs pip install 'evo_robust[export]'", markup=False)
         if "retrained" not in exported.genotype.provenance:
@@ -151,7 +154,7 @@ def _prepared(options: Export, console: Console) -> list[Exported]:
                 raise UserError(f"{source} holds one retrained network: expected no {name}, got {name}={given}")
         folder = Path(options.out) if options.out else source / "export"
         check_target(folder)
-        return [retrained(source, folder, weights=options.weights)]
+        return [retrained(source, folder, weights=options.weights, trust=options.trust)]
     budget = parse_budget(options.budget) if options.budget is not None else None
     whole = load_run(source, trust=options.trust)
     if whole.missing:
@@ -240,6 +243,7 @@ def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "", budget: Within
         units={o.name: o.unit for o in problem.objectives if o.unit},
         figures=_figures(row),
         provenance={key: value for key, value in origin.items() if value is not None},
+        source=run.info.get("source"),
     )
 
 
@@ -278,7 +282,7 @@ def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: 
     return dataclasses.replace(exported, genotype=genotype, model=model.cpu().eval(), notes=tuple(notes))
 
 
-def retrained(source: Path, folder: Path, *, weights: bool = True) -> Exported:
+def retrained(source: Path, folder: Path, *, weights: bool = True, trust: bool = False) -> Exported:
     """The network of a retraining's folder.
 
     Raises:
@@ -287,7 +291,7 @@ def retrained(source: Path, folder: Path, *, weights: bool = True) -> Exported:
     result = load_result(source)
     if not (source / FILE_NAME).is_file():
         raise UserError(f"{source} holds a reference network, which has no genotype to export")
-    genotype = load_genotype(source)
+    genotype = load_genotype(source, trust=trust)
     # the versions that count are those that trained the weights, no longer those of the search
     training = {"retrained": result.summary(), "versions": read_settings(source).get("versions", {})}
     genotype = dataclasses.replace(genotype, provenance={**genotype.provenance, **training})
@@ -317,8 +321,8 @@ def write(exported: Exported, *, onnx: bool) -> list[str]:
             save_genotype(exported.genotype, new / FILE_NAME)
             if exported.model is not None:
                 write_tensors(new / WEIGHTS_NAME, exported.model.state_dict())
-                card = model_card(exported.genotype, exported.model, exported.notes)
-                (new / CARD_NAME).write_text(card, encoding="utf-8")
+                if (card := model_card(exported.genotype, exported.model, exported.notes)) is not None:
+                    (new / CARD_NAME).write_text(card, encoding="utf-8")
                 if onnx:
                     write_onnx(exported.model, exported.genotype.in_shape, new / ONNX_NAME)
             if folder.exists():

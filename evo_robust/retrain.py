@@ -17,7 +17,7 @@ from torch import nn
 
 from evo_robust.adversarial_set.making import FILES, AdversarialSet
 from evo_robust.attacks.curve import robust_curve
-from evo_robust.commands.cli import command, line
+from evo_robust.commands.cli import TRUST, command, line
 from evo_robust.commands.helping import NAMES, help_text
 from evo_robust.data.base import DataSet
 from evo_robust.data.checks import remarks
@@ -52,6 +52,7 @@ from evo_robust.parts.making import HelpRequested, make, refuse_nothing, split
 from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.plain import first_of
 from evo_robust.parts.resolve import from_dotted
+from evo_robust.problem.files import find, load_source
 from evo_robust.progress import Say, duration, output, silent
 from evo_robust.record.reading import IMAGES
 from evo_robust.record.writing import library_versions
@@ -87,11 +88,18 @@ class RetrainOptions(Part):
         default=None, doc="folder to write; runs/retrain-RECIPE-DATA-KEY when not given", metadata=PATH
     )
     device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
+    source: str | None = chz.field(
+        default=None,
+        doc="Python file that defines parts of your own (data, recipe, attack), such as problems/mine.py",
+        metadata=PATH,
+    )
+    trust: bool = chz.field(default=False, doc=TRUST)
 
     @chz.validate
     def _sound(self) -> None:
         refuse_odd_path("genotype", self.genotype)
         refuse_odd_path("out", self.out)
+        refuse_odd_path("source", self.source)
 
 
 @command
@@ -148,8 +156,10 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
             raise UserError(f"{key} belongs to a search: expected {own}={given[key]}, the size of this network")
     base: dict[str, Any] = {}
     genotype = None
+    if options.source is not None:
+        load_source({"source": str(find(options.source))}, trust=True)  # named by the person at the keyboard
     if options.genotype is not None:
-        genotype = load_genotype(options.genotype)
+        genotype = load_genotype(options.genotype, trust=options.trust)
         base |= {**_under("space", _decoded(genotype.space, options.decoder)), "architecture": genotype.text}
         given.setdefault("data", genotype.data)
     else:

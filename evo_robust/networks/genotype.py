@@ -12,9 +12,10 @@ from torch import nn
 
 import evo_robust.spaces  # noqa: F401 (loads every space, so that genotype files can name it)
 from evo_robust.files import write_json
-from evo_robust.parts.base import UserError, dotted
+from evo_robust.parts.base import UserError, dotted, subclasses
 from evo_robust.parts.resolve import Unfit, from_dotted
 from evo_robust.parts.strict_json import read_json, shown
+from evo_robust.problem.files import load_source
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
 SCHEMA = 1
@@ -43,6 +44,7 @@ class Genotype:
         units: unit of each objective, by name.
         figures: further figures of the search, JSON values by name.
         provenance: problem, run, evaluation id, versions …, JSON values by name.
+        source: Python file that defines parts of one's own, full path; None where this package defines them all.
     """
 
     space: SearchSpace
@@ -54,6 +56,7 @@ class Genotype:
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
     figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    source: str | None = None
 
     @property
     def text(self) -> str:
@@ -75,6 +78,7 @@ class Genotype:
             "units": dict(self.units),
             "figures": dict(self.figures),
             "provenance": dict(self.provenance),
+            **({} if self.source is None else {"source": self.source}),
         }
 
 
@@ -83,18 +87,27 @@ def save_genotype(genotype: Genotype, path: Path) -> None:
     write_json(path, genotype.to_json())
 
 
-def load_genotype(path: Path | str) -> Genotype:
+def load_genotype(path: Path | str, *, trust: bool = False) -> Genotype:
     """The genotype of a file, or of a folder that holds a ``genotype.json``.
 
+    Args:
+        path: the file or folder.
+        trust: run the Python file that it names as its source, wherever it lies; without it only one that is shipped,
+            loaded already, or in the present folder's ``problems/``.
+
     Raises:
-        UserError: no such file, not a genotype file, another schema, or a space or notation that cannot be read.
+        UserError: no such file, not a genotype file, another schema, a space that is defined in a file that was not
+            run, or a space or notation that cannot be read.
     """
     file = _locate(Path(path))
     content = _read(file)
     if not isinstance(content["architecture"], str):
         raise UserError(f"{file}: expected the architecture's notation as text, got {shown(content['architecture'])}")
+    source = content.get("source")
+    if source is not None and not isinstance(source, str):
+        raise UserError(f"{file}: expected the path of a Python file under 'source', got {shown(source)}")
     try:
-        space = _space(content["space"])
+        space = _space(content["space"], source, trust)
         architecture = space.from_text(content["architecture"])
     except InvalidArchitecture as error:
         raise UserError(f"{file}: the architecture {content['architecture']!r} cannot be read: {error}") from None
@@ -105,7 +118,7 @@ def load_genotype(path: Path | str) -> Genotype:
     for key, value in extra.items():
         if not isinstance(value, dict):
             raise UserError(f"{file}: expected an object under {key!r}, got {shown(value)}")
-    genotype = Genotype(space=space, architecture=architecture, **data, **extra)
+    genotype = Genotype(space=space, architecture=architecture, source=source, **data, **extra)
     _check_size(file, genotype)
     return genotype
 
@@ -152,12 +165,16 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def _space(values: object) -> SearchSpace:
+def _space(values: object, source: str | None, trust: bool) -> SearchSpace:
     """The search space that a genotype file describes."""
     if not isinstance(values, dict) or not isinstance(values.get("class"), str):
         raise ValueError(f"expected a space such as {{'class': 'NSGAPhases', 'phases': 3, …}}, got {values!r}")
     values = dict(values)
     name = values.pop("class")
+    if source is not None:
+        _, why = load_source({"source": source}, trust)
+        if name not in subclasses(SearchSpace):  # type: ignore[type-abstract]
+            raise ValueError(f"its space {name} is {why}")
     # the name says which subclass is made
     return from_dotted(SearchSpace, values, name)  # type: ignore[type-abstract]
 

@@ -80,8 +80,10 @@ def probe(in_shape: tuple[int, int, int]) -> Tensor:
     return torch.arange(n).mul(37).remainder(251).div(255).reshape(2, *in_shape)
 
 
-def model_card(genotype: Genotype, model: nn.Module, notes: Sequence[str] = ()) -> str:
+def model_card(genotype: Genotype, model: nn.Module, notes: Sequence[str] = ()) -> str | None:
     """Python text that rebuilds ``model`` and loads ``model.safetensors`` beside it, with torch alone.
+
+    None where the space does not say what its networks are built from.
 
     Args:
         genotype: the network and what is known of it.
@@ -89,13 +91,13 @@ def model_card(genotype: Genotype, model: nn.Module, notes: Sequence[str] = ()) 
         notes: sentences on how the weights came about.
 
     Raises:
-        UserError: the space does not say what its networks are built from.
+        UserError: with these weights the network answers no finite logits.
     """
-    arguments = getattr(genotype.space, "network_arguments", None)
+    arguments = genotype.space.network_arguments(genotype.architecture, genotype.n_classes, genotype.in_shape)
     if arguments is None:
-        raise UserError(f"{type(genotype.space).__name__} has no network_arguments, so no model card can be written")
+        return None
     kind = type(model)
-    expression = _call(kind.__name__, arguments(genotype.architecture, genotype.n_classes, genotype.in_shape))
+    expression = _call(kind.__name__, arguments)
     with torch.no_grad():
         answers = model(probe(genotype.in_shape))
     if not bool(answers.isfinite().all()):

@@ -301,7 +301,7 @@ def problem_from_dict(info: Mapping[str, Any], *, trust: bool = False, stand_ins
         ValueError: it names an unknown part, key or value.
         UserError: its parts are defined in a file that is gone or was not run.
     """
-    source, why = _load_source(info, trust)
+    source, why = load_source(info, trust)
     about = {f"objectives.{i}": told for i, told in enumerate(info.get("objectives", [])) if isinstance(told, dict)}
     substitutes = StandIns(info["values"], why, source, about)
     problem = from_dotted(Problem, info["values"], substitutes=substitutes)
@@ -310,7 +310,7 @@ def problem_from_dict(info: Mapping[str, Any], *, trust: bool = False, stand_ins
     return problem
 
 
-def _load_source(info: Mapping[str, Any], trust: bool) -> tuple[Path | None, str]:
+def load_source(info: Mapping[str, Any], trust: bool) -> tuple[Path | None, str]:
     """Run the file that defines a problem's own parts, where that is safe; the file, and what to say of its parts."""
     named, name = info.get("source"), info.get("problem")
     shipped = problem_files().get(name) if isinstance(name, str) else None
