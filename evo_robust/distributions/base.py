@@ -50,13 +50,13 @@ class Sampler(abc.ABC):
         self.space = space
         self.shape = space.mixture_shape
         self.device = torch.device(device)
-        # on the CPU on every device: what is drawn is a few hundred numbers
+        # always on the CPU: only a few hundred numbers are drawn
         self.generator = torch.Generator().manual_seed(seed)
         self.parameters: dict[str, Tensor] = {}
 
     @abc.abstractmethod
     def sample_logs(self) -> Tensor:
-        """What random weights are made of: logarithms ``(cells, edges, operations)``, differentiable in the parameters.
+        """Logarithms of random weights ``(cells, edges, operations)``, differentiable in the parameters.
 
         A weight may be too small for a float; its logarithm is not.
         """
@@ -94,8 +94,8 @@ class Sampler(abc.ABC):
     def ranks(self, logs: Tensor) -> Tensor:
         """Numbers ``(cells, edges, operations)`` in the order of the weights that logarithms stand for.
 
-        Weights themselves are too coarse to be ranked: where one of an edge is close to 1, float32 makes it 1, and of
-        two such edges neither is the better. Their logarithms tell them apart.
+        Weights themselves are too coarse to be ranked. A weight close to 1 becomes 1 in float32, and two such edges
+        tie. Their logarithms tell them apart.
         """
         return logs
 
@@ -148,7 +148,7 @@ class Sampler(abc.ABC):
 
     @torch.no_grad()
     def figures(self) -> dict[str, float]:
-        """How settled it is, means over all edges of what the center's weights are as shares of an edge's sum.
+        """How settled the distribution is, by the center's weights as shares of their edge; means over all edges.
 
         ``entropy`` of the shares in nats, from ln of the number of operations (nothing is preferred) down to 0;
         ``largest`` share, from 1/operations to 1; ``from_uniform``, the total variation distance from equal shares,

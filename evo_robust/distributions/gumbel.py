@@ -22,7 +22,7 @@ class GumbelSoftmax(Distribution):
     With ``noise=False single_path=False temperature=1`` it is the softmax relaxation of DARTS.
     """
 
-    # 2: architectures are ranked by log-odds; before, edges whose weight was 1 in float32 tied, and the first won
+    # 2: architectures are ranked by log-odds. In version 1 edges whose weight was 1 in float32 tied, and the first won
     version: ClassVar[int] = 2
 
     temperature: float = chz.field(default=0.1, doc="τ, > 0")
@@ -89,5 +89,5 @@ class GumbelSampler(Sampler):
         if not self.settings.single_path:
             return weights
         hard = torch.zeros_like(weights).scatter_(-1, weights.argmax(-1, keepdim=True), 1.0)
-        # exactly 1 and 0: a rounding error in place of a zero would run an operation for nothing
+        # exactly 1 and 0: with a rounding error instead of a zero an operation would run for nothing
         return hard + hard * (weights - weights.detach())

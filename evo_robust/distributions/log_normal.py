@@ -23,10 +23,10 @@ class LogNormal(Distribution):
     cells, or one where they are shared.
 
     The paper gives no initial µ and σ. Here medians are 1/operations and 1/inputs, as if all were averaged, and σ is
-    small enough for the moments of sums (:mod:`evo_robust.lipschitz.moments`); ``sigma_max`` among the figures of a
-    generation tells whether it stays so. The paper leaves the scale free as well: batch normalisation makes a network
-    deaf to it while the Lipschitz bound is not, so that a constraint would be met by weights that all shrink, until
-    nothing but rounding is left of the signal. Hence ``scale="fixed"``.
+    small enough for the moments of sums (:mod:`evo_robust.lipschitz.moments`). ``sigma_max`` among the figures of a
+    generation tells whether it stays so. The paper does not fix the scale of the weights. Batch normalisation makes a
+    network blind to it, but the Lipschitz bound is not. The constraint could then be met by shrinking all weights,
+    until only rounding errors are left of the signal. Hence ``scale="fixed"``.
     """
 
     sigma: float = chz.field(default=0.3, doc="initial σ of all α and β, > 0")
@@ -34,8 +34,8 @@ class LogNormal(Distribution):
 
     scale: Literal["fixed", "free"] = chz.field(
         default="fixed",
-        doc="fixed: medians of an edge's α, and of a node's β, are held to a sum of 1 after each step; free: they may "
-        "shrink and grow together",
+        doc="fixed: medians of an edge's α, and of a node's β, are scaled to a sum of 1 after each step; free: they "
+        "may shrink and grow together",
     )
 
     @chz.validate

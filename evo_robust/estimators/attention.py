@@ -15,15 +15,15 @@ from evo_robust.parts.base import LATER, refuse_unless
 
 @chz.chz
 class A(Estimator):
-    """Attention over the known noises by recurrent vectors (A-ANE, Cheng et al., AAAI 2023: Wsr-NAS): the search's own.
+    """Attention over the known noises by recurrent vectors (A-ANE, Cheng et al., AAAI 2023): Wsr-NAS's search uses it.
 
-    76,763 parameters for 3 channels, whatever the image's size (the paper: 76.8 thousand). Differences from the public
-    code: the corrected average (see :class:`WA`), each direction has the query and key layers that the code makes for
-    it but leaves out, maps are pooled to 3×3 for any size, noises have root mean square 1 instead of length 1 (else
-    biases drown them), and the layer that refines them starts at zero.
+    76,763 parameters for 3 channels and any image size (the paper: 76.8 thousand). Differences from the public code:
+    the average is the corrected one (see :class:`WA`); each direction uses the query and key layers that the code makes
+    but never calls; maps are pooled to 3×3 for any size; noises have root mean square 1 instead of length 1, since
+    biases would drown shorter ones; and the layer that refines them starts at zero.
 
-    The paper's text describes another network than its code builds (``form``). It has 44,003 parameters, so that the
-    paper's own 76.8 thousand are the code's.
+    The paper's text describes another network than its code builds (``form``). That one has 44,003 parameters, so the
+    76.8 thousand of the paper are those of the code.
 
     ==============================  ===========================================  ==================================
     what                            code                                         text
@@ -35,9 +35,8 @@ class A(Estimator):
                                     then joined                                  joined
     ==============================  ===========================================  ==================================
 
-    Neither says whether attention is a softmax over the noises, whose weights are positive and sum to 1 as in the work
-    that the text cites (Bahdanau et al., 2015), or plain products, as in the code (``softmax``). docs/results.md has
-    all four.
+    Attention may be a softmax over the noises, as in the work that the text cites (Bahdanau et al., 2015), or plain
+    products, as in the code (``softmax``). The text does not say which. docs/results.md compares all four.
     """
 
     form: Literal["code", "text"] = chz.field(

@@ -1,4 +1,4 @@
-"""Noise between two strengths as the weighted average of theirs: Wsr-NAS's WA-ANE, which has nothing to learn."""
+"""Noise between two strengths as a weighted average: Wsr-NAS's WA-ANE, which has nothing to learn."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, Sh
 class WA(Estimator):
     """Linear interpolation between the neighbouring strengths (WA-ANE, Cheng et al., AAAI 2023: Wsr-NAS, eq. 6).
 
-    δ̂ = [(ε⁺ − ε̂) δ⁻ + (ε̂ − ε⁻) δ⁺] / (ε⁺ − ε⁻). Eq. 6 and the public code exchange the two weights, so that a target
-    close to ε⁻ gets nearly all of δ⁺; beyond the known strengths the exchanged weight falls on a neighbour that does
-    not exist, which leaves no noise at all. The code also averages noises of Euclidean length 1 and does not scale
-    the result back. ``swapped`` and ``unit`` do the same, to show what becomes of the paper's Table 5 with them: it
-    reports 67.4% accuracy under WA-ANE beside 73.0% without attack.
+    δ̂ = [(ε⁺ − ε̂) δ⁻ + (ε̂ − ε⁻) δ⁺] / (ε⁺ − ε⁻). Eq. 6 and the public code exchange the two weights, so a target
+    close to ε⁻ gets nearly all of δ⁺. Beyond the known strengths the exchanged weight goes to a neighbour that does not
+    exist, and no noise is left. The code also averages noises of Euclidean length 1 and does not scale the result back.
+    ``swapped`` and ``unit`` repeat these mistakes, to explain the paper's Table 5: it reports 67.4% accuracy under
+    WA-ANE, and 73.0% without attack.
     """
 
     learned: ClassVar[bool] = False

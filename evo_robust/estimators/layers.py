@@ -33,11 +33,11 @@ class RecurrentCell(nn.Module):
 class PooledVector(nn.Sequential):
     """Image ``(n, c, h, w)`` of any size → vector ``(n, 9 · channels)``: CPR, conv 5×5 stride 4, pool, ReLU.
 
-    The paper's pool of 2 leaves 3×3 places of 32×32 pixels alone; here it is the largest value in each of 3×3 fields.
+    The paper's pool of 2 leaves 3×3 places only for 32×32 pixels. Here each place is the largest value in its field.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
-        # padding, so that images of fewer than 5 pixels have a place too
+        # padding, so that images of fewer than 5 pixels work too
         super().__init__(nn.Conv2d(in_channels, channels, 5, stride=4, padding=2), nn.ReLU(), _Fields())
 
 
@@ -62,9 +62,9 @@ def convolutions(
         in_channels: channels that come in.
         width: channels between the two.
         out_channels: channels that go out.
-        depthwise: the second convolution is taken apart as in Plus's estimator: 1×1, depthwise 3×3, 1×1. Without the
-            code's batch normalisation: an estimate does not depend on the images beside it.
-        start_at_zero: the last layer's weights and biases are zero, so that what it adds to begins unchanged.
+        depthwise: split the second convolution as Plus's estimator does: 1×1, depthwise 3×3, 1×1. The code's batch
+            normalisation is left out, so an estimate does not depend on other images in the batch.
+        start_at_zero: the last layer's weights and biases are zero, so that at first it adds nothing.
     """
     layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 3, padding=1), nn.ReLU()]
     if depthwise:

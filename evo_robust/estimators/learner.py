@@ -1,4 +1,4 @@
-"""What the learners of noises and of losses share: passes over a memory, and a state that learning goes on from."""
+"""What the learners of noises and of losses share: passes over a memory, and a state to continue from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MemoryLearner(abc.ABC):
     Attributes:
         estimator: what is trained.
         optimizer: of its weights; None where it has none.
-        generator: source of all random numbers but first weights and those of the estimator's own layers.
+        generator: source of all random numbers, except those of first weights and of the estimator's layers.
     """
 
     estimator: nn.Module

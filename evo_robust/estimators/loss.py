@@ -22,12 +22,12 @@ _NEAR = 0.9
 class LossTraining(Part):
     """How losses of architectures are learned during a search (Cheng et al., AAAI 2023: Wsr-NAS).
 
-    A head's loss is bound · sigmoid. The paper's bound is 2 nats for all heads. That holds for its public code only
-    because it divides adversarial losses by the number of images once too often: an honest cross-entropy reaches
-    ln n_classes (2.3 for 10 classes) where a network knows nothing and goes on growing with the strength, without any
-    bound. Heads that cannot say more than 2 rank such architectures alike, and have no slope there for the search to
-    follow; these are the strengths that eq. 10 weighs most. So 2 is where a head starts, and one whose remembered
-    losses come near its bound gets twice the largest of them (``grows=False`` is the paper's form).
+    A head's loss is bound · sigmoid. The paper's bound is 2 nats for all heads. In its public code that is enough,
+    since adversarial losses are divided by the number of images once too often. A true cross-entropy is ln n_classes
+    (2.3 for 10 classes) where a network knows nothing, and it grows with the strength without bound. A head that cannot
+    exceed 2 ranks all such architectures alike and gives the search no slope, at the very strengths that eq. 10 weights
+    most. So a head starts at 2. When a remembered loss comes near its bound, the bound becomes twice the largest of
+    them (``grows=False`` is the paper's form).
     """
 
     memory: int = chz.field(default=100, doc="M_v, architectures that are remembered with their losses, >= 1")
@@ -146,8 +146,8 @@ class LossLearner(MemoryLearner):
     def push(self, encoding: Tensor, losses: Tensor) -> None:
         """Remember an architecture; the oldest is forgotten beyond ``memory``.
 
-        One that is remembered already, measured anew, takes the place of what was known: the old losses are those of
-        other weights, or the same.
+        New losses of an architecture that is remembered already replace the old ones, which were those of other
+        weights, or the same.
 
         Args:
             encoding: ``(rows, operations)``.

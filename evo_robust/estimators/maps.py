@@ -15,12 +15,12 @@ from evo_robust.parts.base import refuse_unless
 class E(Estimator):
     """Attention over hidden maps (E-ANE, Cheng et al., AAAI 2023: Wsr-NAS).
 
-    133,281 parameters for 3×32×32 (the paper: 133.3 thousand). Differences from the public code: the corrected average
-    (see :class:`WA`), no ReLU after the last convolutions of queries, keys and values (noise could only brighten),
-    attention is divided by the root of its keys' length, maps are pooled over the whole image, noises have root mean
-    square 1, the layer that adds to the average starts at zero, and the map that the code learns but leaves out stands
-    for a missing neighbour.
-    ``depthwise=True width=300`` is about what Wsr-NAS Plus uses.
+    133,281 parameters for 3×32×32 (the paper: 133.3 thousand). Differences from the public code: the average is the
+    corrected one (see :class:`WA`); no ReLU follows the last convolutions of queries, keys and values, since noise
+    could then only brighten; attention is divided by the root of its keys' length; maps are pooled over the whole
+    image; noises have root mean square 1; the layer that adds to the average starts at zero; and a learned map, which
+    the code has but never uses, takes the place of a missing neighbour. ``depthwise=True width=300`` is about what
+    Wsr-NAS Plus uses.
     """
 
     width: int = chz.field(default=100, doc="channels between the two convolutions of each step, >= 1")
@@ -40,9 +40,9 @@ class E(Estimator):
 class EMinus(Estimator):
     """Hidden maps without attention (E-ANE⁻, Cheng et al., AAAI 2023: Wsr-NAS).
 
-    One more step of both cells at the target, and convolutions on what comes out: 29,481 parameters for 3×32×32. The
-    public code lets them make the noise alone, through a ReLU that keeps it from being negative; here they add to the
-    weighted average, with the differences of :class:`E`.
+    Both cells take one more step at the target, and convolutions follow: 29,481 parameters for 3×32×32. In the public
+    code these make all of the noise, through a ReLU that forbids negative values. Here they add to the weighted
+    average, with the differences of :class:`E`.
     """
 
     width: int = chz.field(default=100, doc="channels between the two convolutions of each step, >= 1")

@@ -21,7 +21,7 @@ from evo_robust.inference.checks import checked_images, known_good
 from evo_robust.inference.predictions import classes, eval_mode, undisturbed
 from evo_robust.parts.base import digest
 
-# estimators keep maps of all images that they are asked about together, several for each strength
+# estimators keep several maps per strength of all images in a batch
 _ESTIMATED_TOGETHER = 128
 
 
@@ -41,7 +41,7 @@ class Source:
 
     @property
     def learned(self) -> bool:
-        """Whether the estimator has weights that somebody must train."""
+        """Whether the estimator has weights that must be trained."""
         return bool(self.strengths.estimated) and self.kind.learned
 
     @property
@@ -53,7 +53,7 @@ class Source:
         """The estimator, with its weights among ``shared`` ones where it has any.
 
         Raises:
-            ValueError: it is learned, and nobody has trained it.
+            ValueError: it is a learned one that was not trained.
         """
         estimator = self.kind.build(in_shape)
         if self.learned:
@@ -73,8 +73,8 @@ class Spectrum:
 
     Attributes:
         losses: mean cross-entropy in nats, float64 ``(1 + strengths,)``, without attack first.
-        errors: fraction misclassified, float64 ``(1 + strengths,)``; an image that is misclassified at a strength
-            counts at every larger one, whose ball holds its adversarial image too.
+        errors: fraction misclassified, float64 ``(1 + strengths,)``. An image that is misclassified at one strength
+            counts at every larger one too, since the larger ball holds its adversarial image.
     """
 
     losses: Tensor
@@ -98,8 +98,8 @@ def measure_spectrum(
 ) -> Spectrum:
     """Losses and errors of a network in eval mode; it is left as it was.
 
-    Every image goes to the last step of every attack: estimates need the noises of all, and losses are means over all.
-    A fast copy of the network crafts, in ``precision``; the network itself judges.
+    Every image goes to the last step of every attack, because estimates need all noises and losses are means over all
+    images. A fast copy of the network crafts the images, in ``precision``; the network itself judges them.
 
     Raises:
         ValueError: no images, labels that are no classes of the network, or a network that gives no logits or has no

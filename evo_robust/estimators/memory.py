@@ -1,4 +1,4 @@
-"""Training of a noise estimator during a search: a memory of real noises, of which one at a time is left out."""
+"""Training of a noise estimator during a search: from a memory of real noises, each is estimated from the others."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from evo_robust.training.loop import reproducible
 class NoiseTraining(Part):
     """How a noise estimator learns beside the search (Cheng et al., AAAI 2023: Wsr-NAS); defaults are the paper's.
 
-    B is 10 images an epoch, as the paper prints it: a memory of 600 then holds the last 60 epochs, so that an estimator
-    learns from the noises of many networks and extra strengths, for 10 attacked images an epoch. The public code takes
-    10 batches of 64 (``batches=10``): one epoch overwrites the memory, which then knows the present network alone.
+    B is 10 images an epoch, as the paper prints. A memory of 600 then holds the last 60 epochs, so the estimator learns
+    from noises of many networks and extra strengths, for 10 attacked images an epoch. The public code takes 10 batches
+    of 64 (``batches=10``). There one epoch overwrites the memory, which then holds only the present network.
     """
 
     memory: int = chz.field(default=600, doc="M_a, images that are remembered with their noises, >= 1")
@@ -182,7 +182,7 @@ class NoiseLearner(MemoryLearner):
         while True:
             # 1 − u lies in (0, 1]: strength 0 is no attack
             drawn = largest * (1 - torch.rand((), generator=self.generator, device=self.device).item())
-            # a twin of a real strength would teach nothing, and differences of nothing are divided by
+            # a copy of a real strength would teach nothing, and their difference, by which we divide, would be zero
             if all(abs(drawn - real) > 1e-3 * largest for real in (0.0, *self.strengths.real)):
                 return drawn
 
@@ -195,8 +195,7 @@ class NoiseLearner(MemoryLearner):
     def learn(self) -> float:
         """K_a passes over the memory; mean loss of the last pass (eq. 5: MSE between noise and estimate).
 
-        In each pass every image is seen once, with another of its noises left out at random: as many samples as there
-        are images.
+        Each pass sees every image once and leaves out one of its noises, chosen at random.
 
         Raises:
             ValueError: the memory is empty.

@@ -25,12 +25,11 @@ def real_noises(
 ) -> Tensor:
     """Noises ``(k, n, c, h, w)`` of an L∞ attack at each strength; every image goes to the last step.
 
-    From the smallest strength on, whatever the order they are given in, each goes on from the noise of the one before,
-    scaled up, as the cascade of ``robust_curve`` does; the smallest starts as the attack does. That makes a stronger
-    attack than starting each strength anew, for the same number of steps, and noises at neighbouring strengths agree:
-    so does what is interpolated between them. An attack of a single step starts anew at each strength, from the same
-    random point of the ball, since going on would make it iterative. Of several starts the first goes on and the others
-    are random at each strength; the next one goes on from the strongest of them.
+    The smallest strength starts as the attack does. Each larger one starts from the noise before it, scaled up, as in
+    ``robust_curve``. For the same number of steps that is a stronger attack than a new start at each strength. It also
+    makes noises at neighbouring strengths alike, which interpolation needs. An attack of a single step does start again
+    at each strength, from the same random point of the ball; otherwise it would be iterative. With several starts, the
+    first continues and the others are random at each strength; the next strength continues from the strongest.
 
     The model's mode, statistics and gradients stay as they were; in train mode it uses batch statistics.
 
@@ -38,7 +37,7 @@ def real_noises(
         model: network from images in [0,1] to logits.
         x: images ``(n, c, h, w)`` in [0,1].
         y: true classes ``(n,)``.
-        strengths: L∞, at least one, each in (0, 1], in any order, which is that of the noises.
+        strengths: L∞, at least one, each in (0, 1], in any order; noises come in the same order.
         attack: such as ``PGD(steps=7)``, whose step grows with the strength where it is not given.
         generator: source of the random start; one number is drawn.
 
@@ -66,7 +65,7 @@ def spectrum(estimator: NoiseEstimator, x: Tensor, noises: Tensor, strengths: St
 
     Args:
         estimator: for images of this shape.
-        x: images ``(n, c, h, w)`` in [0,1]; batches of some hundred, since estimators keep maps of all of them.
+        x: images ``(n, c, h, w)`` in [0,1], some hundred at a time, since estimators keep maps of all of them.
         noises: real noises ``(N1, n, c, h, w)`` at ``strengths.real``.
         strengths: which are real and which are estimated.
 

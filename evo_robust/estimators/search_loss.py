@@ -69,8 +69,8 @@ class SearchLoss(Part):
     def of(self, losses: Tensor) -> Tensor:
         """The objective ``(…)`` of losses ``(…, 1 + n)``: natural first, then by ascending strength; differentiable.
 
-        Losses are means per image in nats, all of the same images: the paper's code divides the adversarial ones by
-        the number of images once more, which leaves nothing of their weight.
+        Losses are means per image in nats, all of the same images. The paper's code divides the adversarial ones by the
+        number of images once more, which leaves them almost no weight.
 
         Raises:
             ValueError: no adversarial loss, or another number of them than weights were given for.

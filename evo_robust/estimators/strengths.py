@@ -16,9 +16,13 @@ REACH = 0.15 / 0.105
 class Strengths(Part):
     """N1 + N2 ascending strengths, of which N1 are attacked and N2 estimated (Cheng et al., AAAI 2023: Wsr-NAS).
 
-    The strengths are split, in order, into N1 intervals; the first of each interval is made by a real attack, the rest
-    by the estimator. Where N1 + N2 is no multiple of N1 the first intervals get one strength more: the paper leaves
-    that open. 3 + 3 of the paper: .03, .06, .09 are real, .045, .075, .105 estimated.
+    The strengths are split, in order, into N1 intervals. The first of each interval is attacked, the rest are
+    estimated. If N1 + N2 is no multiple of N1, the first intervals get one strength more; the paper leaves that open.
+    The paper's 3 + 3: .03, .06, .09 are attacked, .045, .075, .105 are estimated.
+
+    Example:
+        >>> Strengths(n_real=3).real
+        (0.03, 0.06, 0.09)
     """
 
     values: tuple[Fraction, ...] = chz.field(

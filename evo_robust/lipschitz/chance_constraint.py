@@ -1,13 +1,13 @@
 """The confidence constraint Pr[λ_F ≤ λ*] ≥ η of RACL (Dong et al., 2020), and its augmented Lagrangian.
 
 With ln λ_F ~ N(µ, σ²) the constraint holds where (ln λ* − µ)/σ ≥ Φ⁻¹(η), that is where c = µ + Φ⁻¹(η)·σ − ln λ* ≤ 0.
-The paper prints c = µ + Φ⁻¹(η)·σ² − ln λ*, without the square root; both are here.
+The paper prints c = µ + Φ⁻¹(η)·σ² − ln λ*, without the square root. Both are here.
 
-What λ_F keeps with confidence can also be drawn, where σ is too large for its moments (:func:`kept`).
+Where σ is too large for moments, :func:`kept` can draw instead.
 
-The paper gives neither λ* nor where µ and σ begin: :func:`calibrated_limit` takes λ* from what a search begins with.
+The paper gives neither λ* nor the first µ and σ. :func:`calibrated_limit` takes λ* from the first supernet of a search.
 
-λ_F of a deep network is beyond what a float holds: limits are given and taken as logarithms, ln λ*.
+λ_F of a deep network is too large for a float. So limits are logarithms, ln λ*.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def kept(
 
 
 def caution(sigmas: Sequence[Tensor], settings: Settings, what: str) -> str | None:
-    """One line for whoever relies on moments of a σ that they were not checked for; None where all is well.
+    """One line of warning where σ is beyond what the moments were checked for; None where all is well.
 
     Args:
         sigmas: σ of α and β.
@@ -177,8 +177,8 @@ def calibrated_limit(
 ) -> float:
     """Logarithm of λ*, ``factor`` times what the initial supernet, with ln λ_F ~ N(µ, σ²), keeps with confidence η.
 
-    The constraint of the supernet that it was taken from is c = −ln(factor): met from the start with a factor of 1
-    or more, to be reached with a smaller one.
+    For the supernet that it was taken from the constraint is c = −ln(factor): met from the start with a factor of 1
+    or more, and still to be reached with a smaller one.
 
     Args:
         mu: mean of ln λ_F of the initial supernet.
@@ -198,7 +198,7 @@ def calibrated_limit(
 def lagrangian_term(c: Tensor, theta: float, rho: float) -> Tensor:
     """θc + (ρ/2)c², what the search's loss gets beside the cross-entropy; a scalar, differentiable in c.
 
-    As the paper has it the square pulls a slack constraint (c < 0) back to 0 as well, weakly where ρ is small.
+    As in the paper, the square also pulls a slack constraint (c < 0) back to 0, weakly where ρ is small.
 
     Args:
         c: the constraint.

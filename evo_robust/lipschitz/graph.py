@@ -1,7 +1,7 @@
 """How networks are wired, as plain data: which values are computed from which, through which modules.
 
-A network module stays free of all this: :func:`graph_of` reads what cells and phases tell of themselves (wiring, what
-runs now). Networks of one's own: ``graph_of.register``, or ``cell_values.register`` for cells of a ``CellNetwork``.
+Network modules need not know of this. :func:`graph_of` reads the wiring of their cells and phases, and what runs now.
+For a network of your own use ``graph_of.register``, or ``cell_values.register`` for cells of a ``CellNetwork``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def graph_of(network: nn.Module, everything: bool = False) -> list[Value]:
 
     Args:
         network: of RobNet, DARTS or NSGA-Net phases, or a chain of layers.
-        everything: all operations that a supernet holds, each with weight 1, not those that run now.
+        everything: take all operations that a supernet holds, each with weight 1, instead of those that run now.
 
     Raises:
         ValueError: the network's wiring is not known.
@@ -192,7 +192,7 @@ def cell_values(cell: nn.Module, index: int, earlier: str, before: str, everythi
 
 @cell_values.register
 def _of_robnet(cell: RobNetCell, index: int, earlier: str, before: str, everything: bool) -> list[Value]:
-    # an identity of stride 1 needs no module: every network holds it
+    # an identity of stride 1 needs no module, so every network has it
     codes = [IDENTITY | CONVOLUTION] * len(cell.wiring) if everything else cell.active
     if not any(codes):
         return []

@@ -1,15 +1,15 @@
 """Spectral norms of convolutions, batch normalisation and linear layers, at the size of their real inputs.
 
 The norm of a linear map M is the square root of the largest eigenvalue of MᵀM. Power iteration applies MᵀM again and
-again and keeps the last vector; Lanczos' method (in Golub and Kahan's form) pays for the same products, makes the best
-of all of them, and comes as close in tens of them as power iteration in hundreds. Both approach the norm from below.
+again and keeps the last vector. Lanczos' method (in Golub and Kahan's form) uses all the vectors of the same products.
+With tens of products it comes as close as power iteration with hundreds. Both approach the norm from below.
 
-What is to be a bound must not lie below. After k products Lanczos' method from a random start is short of (1−ε) times
-the largest of d eigenvalues with probability 1.648 √d exp(−√ε(2k−1)) at most, whatever the map is (Kuczyński and
-Woźniakowski, 1992). So as many products are made as it takes for 1e-9, and the result is raised by what may be
-missing. Bounds that leave nothing to chance (Gram iteration on frequencies) are those of circular convolutions, far too
-high on the small images of deep cells: of a 3×3 kernel on a single pixel one weight counts, not nine. Maps without
-neighbours (1×1 convolutions, linear layers) are plain matrices, and exact.
+A bound must not lie below the norm. After k products from a random start, Lanczos' method is short of (1−ε) times the
+largest of d eigenvalues with probability 1.648 √d exp(−√ε(2k−1)) at most, for any map (Kuczyński and Woźniakowski,
+1992). So products are made until this is 1e-9, and the result is raised by what may be missing. There are bounds that
+leave nothing to chance (Gram iteration on frequencies), but they hold for circular convolutions. On the small images of
+deep cells they are far too high: only one weight of a 3×3 kernel counts on a single pixel, not nine. Maps without
+neighbours (1×1 convolutions, linear layers) are plain matrices, and their norms are exact.
 """
 
 from __future__ import annotations
@@ -126,13 +126,17 @@ class LinearMap:
 
 
 class SpectralNorms:
-    """Spectral norms of many linear maps at once: those of one kind and size share every product.
+    """Spectral norms of many linear maps at once; maps of one kind and size are computed together.
+
+    Example:
+        >>> norms = SpectralNorms(steps=10)
+        >>> lipschitz_constant(nn.Conv2d(3, 8, 3, padding=1), (3, 32, 32), norms=norms)
 
     Args:
-        steps: products with MᵀM per map, >= 1: a quick estimate, which lies below the norm (as a rule within 1% after
-            ten) and begins where the last call ended when it is asked for maps of the same kinds again (weights
-            that have moved a little: 2 steps will do). None gives norms that are certified instead: not
-            below the true ones, with probability 1 − 1e-9 each, and always computed anew.
+        steps: products with MᵀM per map, >= 1. They give a quick estimate that lies below the norm, as a rule within 1%
+            after ten. The next call for maps of the same kinds begins where this one ended, so 2 steps will do
+            when weights have moved a little. None gives certified norms instead: not below the true ones, with
+            probability 1 − 1e-9 each, and computed from the start in every call.
         slack: how far, relative, a certified norm may lie above the true one, in (0,1); half of it takes √2 times as
             many products.
         seed: of the random starts.
@@ -166,7 +170,7 @@ class SpectralNorms:
     def _krylov(self, key: tuple[Any, ...], maps: Sequence[LinearMap]) -> list[float]:
         together = _Stacked(maps)
         inside, outside = math.prod(maps[0].shape), math.prod(maps[0].out_shape)
-        # always the same start for maps of one kind: what differs between networks is not chance
+        # always the same start for maps of one kind, so that networks do not differ by chance
         generator = torch.Generator().manual_seed(self.seed)
         start = torch.randn((len(maps), inside), generator=generator).to(together.device, together.dtype)
         if self.steps is not None:
@@ -178,7 +182,7 @@ class SpectralNorms:
         rank = min(inside, outside)
         steps = min(certain_steps(rank, self.slack), rank)
         norms, _ = bidiagonal_norms(together, start, steps)
-        # all of a small map's directions were seen: nothing can be missing
+        # all directions of a small map were seen, so nothing is missing
         raised = 1.0 if steps == rank else 1.0 + self.slack
         return (norms * (raised * (1.0 + _ROUNDING))).tolist()
 
@@ -201,7 +205,7 @@ def bidiagonal_norms(together: _Stacked, start: Tensor, steps: int, keep: bool =
         together: n maps.
         start: a vector for each ``(n, c·h·w)``.
         steps: >= 1.
-        keep: whether the vectors are wanted too; takes memory for one of them per step.
+        keep: whether to return the vectors too; that takes memory for one vector per step.
 
     Returns:
         The values, float64 ``(n,)`` on the CPU, and the unit vectors that they belong to (``start``, where not wanted).
@@ -251,7 +255,7 @@ class _Stacked:
         self.shape = maps[0].shape
         weight = _tensor(maps[0].layers[0])
         self.device = weight.device
-        # TensorFloat-32 would spoil three digits on a GPU, where double precision is no matter; CPUs lack fast doubles
+        # TensorFloat-32 would cost three digits on a GPU, and doubles are fast there; on CPUs they are slow
         self.dtype = torch.float64 if weight.is_cuda else torch.float32
         self.layers = [self._stack(layers) for layers in zip(*(one.layers for one in maps), strict=True)]
         self.sizes = [(maps[0].shape[1], maps[0].shape[2])]

@@ -1,13 +1,14 @@
 """Moments of ln λ where operations are weighed at random, from edges to the network (RACL, Dong et al., 2020).
 
-A node is I_j = Σ_i β^(i,j) Σ_o α_o^(i,j) o(I_i) with α ~ LN(µ_α, diag σ_α²) and β ~ LN(µ_β, diag σ_β²), so that its
-Lipschitz constant is a sum of sums of log-normal numbers. Fenton and Wilkinson take such a sum for log-normal too, with
-the sum's mean and variance. That is good where σ is small: the logarithm of the sum has other moments else (eight terms
-with µ=0 and σ=2: mean 3.47 and variance 1.01, of which this says 3.06 and 2.04), and a network has many sums.
+A node is I_j = Σ_i β^(i,j) Σ_o α_o^(i,j) o(I_i) with α ~ LN(µ_α, diag σ_α²) and β ~ LN(µ_β, diag σ_β²). So its
+Lipschitz constant is a sum of sums of log-normal numbers. Fenton and Wilkinson treat such a sum as log-normal too, with
+the sum's mean and variance. That is good where σ is small. Where it is large, the logarithm of the sum has other
+moments (eight terms with µ=0 and σ=2: mean 3.47 and variance 1.01; this says 3.06 and 2.04), and a network has many
+sums.
 
 **How far it was checked** (``tests/benchmarks/bench_moments.py``: eight cells of four nodes, σ of every α and β uniform
-in a range, against 60,000 draws). The variance is always too large, the mean too small, and of the quantile that the
-constraint asks for the mean wins where σ is large: it is *too small*, and the constraint is called met where it is not.
+in a range, against 60,000 draws). The variance is always too large and the mean too small. Where σ is large, the mean
+matters more: the quantile comes out *too small*, and the constraint is called met where it is not.
 
 - σ of .15 to .45: the 90% quantile of ln λ_F is right to .1, with cells of either kind.
 - .3 to .9: with ``shared`` cells it is too large by .2 (variance 37 where 30 is right), with ``independent`` ones too
@@ -15,11 +16,12 @@ constraint asks for the mean wins where σ is large: it is *too small*, and the 
 - .5 to 1.5: too small by 3 with ``shared`` cells (55.7 where 58.8 is right), by 6 with ``independent`` ones.
 - .75 to 2.25: too small by 33, and by 42.
 
-:data:`CHECKED` has the σ up to which it may be trusted. :mod:`evo_robust.lipschitz.sampled` has no such limit.
+:data:`CHECKED` holds the largest σ at which the moments may be trusted. :mod:`evo_robust.lipschitz.sampled` has no such
+limit.
 
-All arguments and results are µ and σ², the mean and the *variance* of natural logarithms. What the paper's network
-level speaks of is its product form λ_F ≤ C Π_cells Π_nodes λ(I_j), λ(I_j) = Σ_i β Σ_o α_o λ_o, which is no bound of a
-network: see :mod:`evo_robust.lipschitz.network`.
+All arguments and results are µ and σ², the mean and the *variance* of natural logarithms. For the whole network the
+paper takes its product form λ_F ≤ C Π_cells Π_nodes λ(I_j), λ(I_j) = Σ_i β Σ_o α_o λ_o. That is no bound of a network;
+see :mod:`evo_robust.lipschitz.network`.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def fenton_wilkinson(mu: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     All exponents are taken relative to the largest, so that none overflows.
 
     Args:
-        mu: means of the logarithms ``(…, n)``; -inf is a term that is not there.
+        mu: means of the logarithms ``(…, n)``; -inf for a term that is absent.
         var: variances of the logarithms, >= 0, in a shape that broadcasts with that of ``mu``.
 
     Returns:
@@ -147,8 +149,8 @@ def network_moments(
 ) -> tuple[Tensor, Tensor]:
     """Moments of ln λ_F = ln C + Σ_cells Σ_nodes ln λ(I_j), the logarithm of the paper's product form.
 
-    µ = ln C + ΣΣ µ_I(j) either way; the variance depends on what the cells have in common, see :data:`Cells`.
-    Nodes that no operation enters are left out: they are no part of the network.
+    µ = ln C + ΣΣ µ_I(j) in any case. The variance depends on what the cells have in common, see :data:`Cells`.
+    Nodes that no operation enters are left out, since they do not belong to the network.
 
     Args:
         mu_alpha: means of ln α ``(descriptions, edges, operations)``, such as normal and reduction.

@@ -2,17 +2,17 @@
 
 Two forms, over the same constants of operations:
 
-- ``corrected``: a valid bound. With λ(v) the constant of value v as a function of the image, a sum of operations has
-  λ(I_j) ≤ Σ_i β^(i,j) Σ_o α_o λ_o λ(I_i), concatenated channels have √Σλ². Cells read the two cells before them: each
-  of their inputs brings its own λ with it, through its own preprocessing. Normalisation of the images (1/std), stem,
-  pooling and classifier are part of it.
+- ``corrected``: a valid bound. Let λ(v) be the constant of value v as a function of the image. A sum of operations has
+  λ(I_j) ≤ Σ_i β^(i,j) Σ_o α_o λ_o λ(I_i), and concatenated channels have √Σλ². A cell reads the two cells before it,
+  each with its own λ and through its own preprocessing. The normalisation of the images (1/std), stem, pooling and
+  classifier are included.
 - ``paper`` (RACL, Dong et al., 2020, eqs 9, 10): C Π_cells Π_nodes Σ_i β^(i,j) Σ_o α_o λ_o. It leaves out λ(I_i), as if
-  the nodes of a cell stood one behind the other. **No bound**: a cell whose four nodes each take the same input through
-  an identity doubles it (four copies, side by side), where the product is 1. What C is, the paper leaves open: here all
-  that is not in the nodes, with the larger one of each cell's two preprocessings.
+  the nodes of a cell stood one behind the other. **This is no bound.** If the four nodes of a cell all copy one input,
+  the output is twice as long, but the product is 1. The paper does not say what C is. Here it is all that is not in the
+  nodes, with the larger one of each cell's two preprocessings.
 
-Results are natural logarithms: a network of 20 cells has bounds like 10^60, whose differences mean nothing and whose
-ratios do, and untrained ones leave the range of floats.
+Results are natural logarithms. A network of 20 cells has bounds like 10^60, of which only ratios mean anything, and
+untrained networks exceed the range of floats.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class NetworkConstants:
     def log_bound(self, form: BoundForm = "corrected") -> Tensor:
         """Logarithm of the network's bound in a form, float64 scalar; differentiable in a mixture's weights.
 
-        -inf of a network whose logits do not depend on the image.
+        -inf for a network whose logits do not depend on the image.
 
         Raises:
             ValueError: an unknown form, or the paper's of a network that is not made of cells.
@@ -108,7 +108,7 @@ class NetworkConstants:
         inputs: dict[int | None, Tensor] = {}
         for value, logs in zip(self.values, self.logs, strict=True):
             own = _joined(value, logs, read)
-            # what leads to a node is left out of it: the product's mistake, and all of it
+            # a node leaves out what leads to it: this is the mistake of the product form, and the only one
             read[value.name] = own if value.role == "edge" else one
             if value.role == "outside":
                 outside = outside + own
@@ -135,7 +135,7 @@ def network_constants(
         rule: what constants of operations are made of; see :mod:`evo_robust.lipschitz.operations`.
         norms: how spectral norms are found: certified bounds when not given. In a search that asks again and again keep
             one ``SpectralNorms(steps=…)``, which goes on where it ended.
-        everything: all operations that a supernet holds, not those that it runs now.
+        everything: take all operations that a supernet holds, instead of those that it runs now.
 
     Raises:
         ValueError: the network's wiring or an operation's constant is not known.

@@ -1,16 +1,16 @@
 """Lipschitz constants (L2) of operations: how much further apart an operation can bring two inputs.
 
 Constants are those of eval mode: batch normalisation multiplies by γ/√(var + eps) with its running variance. A chain of
-modules is cut into linear maps and what stands between them; its constant is the product of theirs, under one of three
-rules:
+modules is cut into linear maps and other modules between them. Its constant is the product of theirs, under one of
+three rules:
 
-- ``joint`` (default): what is linear is one map from one non-linearity to the next, such as depthwise convolution, 1×1
+- ``joint`` (default): all that is linear between two non-linearities is one map, such as depthwise convolution, 1×1
   convolution and batch normalisation, at the size of its real input. A valid bound, and the tightest of the three.
 - ``layers``: every convolution by itself, times the largest |γ|/√(var + eps) of each batch normalisation. Valid too.
 - ``paper`` (RACL, Dong et al., 2020): convolutions by themselves, without batch normalisation; average pooling S^(−1/2)
-  with S the stride (the paper's symbol; that it is the stride is our reading), max pooling 1, skip connections 1 at
-  every stride. No valid bound: overlapping windows of a max pool let it triple a distance, and a skip connection of
-  stride 2 is a pair of convolutions. The same pair, where it prepares a cell's input, counts as convolutions.
+  (we read S as the stride; the paper does not say), max pooling 1, skip connections 1 at every stride. This is no valid
+  bound: with overlapping windows a max pool can triple a distance, and a skip connection of stride 2 is a pair of
+  convolutions. Where the same pair prepares a cell's input, it counts as convolutions.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class OperationConstants:
 def lipschitz_constant(
     module: nn.Module, in_shape: Shape, rule: ConstantRule = "joint", norms: SpectralNorms | None = None
 ) -> float:
-    """Lipschitz constant (L2) of a module, a chain of operations that torch has or the spaces use.
+    """Lipschitz constant (L2) of a module: a chain of operations of torch or of the spaces.
 
     ``paper`` is RACL's rule (Dong et al., 2020), the others are valid; see this file's first lines.
 
@@ -120,7 +120,7 @@ def lipschitz_constant(
 def log_constants(operations: Sequence[OperationConstants], norms: SpectralNorms) -> list[float]:
     """Natural logarithms of the constants, -inf of an operation that puts out the same for every input.
 
-    All linear maps of all operations are handed over together, so that those of one kind share their computation.
+    All linear maps of all operations are computed together, so that those of one kind share the work.
     """
     maps = [one for operation in operations for group in operation.maps for one in group]
     try:
@@ -198,7 +198,7 @@ def _log(value: float) -> float:
 
 @functools.singledispatch
 def steps_of(module: nn.Module, shape: Shape) -> Steps:
-    """The parts of a module for an input ``(c, h, w)``. Modules of one's own: ``steps_of.register``."""
+    """The parts of a module for an input ``(c, h, w)``. For modules of your own: ``steps_of.register``."""
     raise ValueError(
         f"expected operations of known Lipschitz constant (convolutions, batch normalisation, poolings, linear layers "
         f"and what is made of them), got {type(module).__name__}; steps_of.register makes one known"
@@ -303,8 +303,8 @@ def _adaptive_max_pool(module: nn.AdaptiveMaxPool2d, shape: Shape) -> Steps:
 def _largest(shape: Shape, sides: Sequence[Sequence[range]]) -> Steps:
     """Max pooling over windows along rows and columns: √(number of windows that a pixel is in, at most).
 
-    Each maximum moves no further than one pixel of its window, and a pixel can move all maxima that it is in: three
-    times as far for overlapping 3×3 windows of stride 1, twice for stride 2.
+    Each maximum moves no further than one pixel of its window. But one pixel can move all maxima whose windows hold it:
+    three times as far for overlapping 3×3 windows of stride 1, twice for stride 2.
     """
     overlap = math.prod(
         max(sum(pixel in window for window in windows) for pixel in range(n))

@@ -1,9 +1,9 @@
-"""What λ_F keeps with confidence where operations are weighed at random, by drawing: no approximation but the draws'.
+"""What λ_F keeps with confidence where operations are weighted at random, by drawing.
 
-The moments of :mod:`evo_robust.lipschitz.moments` say less than the truth where σ is large. Here the product form is
-computed for some thousand draws of α and β, as µ + σz with normal numbers z that are always the same ones. What comes
-out is a function of µ and σ without chance: two distributions compare by the same draws, gradients are those of the
-draws themselves, and nothing needs to be kept for a search that is continued.
+The moments of :mod:`evo_robust.lipschitz.moments` are too small where σ is large. Here the product form is computed for
+some thousand draws of α and β, as µ + σz, always with the same normal numbers z. So the result is a function of µ and σ
+without chance. Two distributions are compared by the same draws, gradients are those of the draws, and a search that is
+continued needs nothing kept.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Draws(NamedTuple):
     def quantile(self, eta: float) -> Tensor:
         """The smallest draw that a share ``eta`` in (0,1) of all does not exceed; scalar, differentiable.
 
-        One draw's own gradient would be that of chance: it is the mean over the draws beside it.
+        The gradient of one draw would be chance, so it is the mean over the draws next to it.
         """
         count = len(self.logs)
         rank = min(max(math.ceil(eta * count) - 1, 0), count - 1)
@@ -94,7 +94,7 @@ def _noise(
     draws: int, edges: int, operations: int, number: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Normal numbers ``(edges, draws, operations)`` and ``(edges, draws)`` of cell ``number``, always the same ones."""
-    # on the CPU and in double precision whatever is asked for, so that they are the same everywhere
+    # always on the CPU and in double precision, so that they are the same everywhere
     generator = torch.Generator().manual_seed(_SEED + number)
     alpha = torch.randn(edges, draws, operations, generator=generator, dtype=torch.float64)
     beta = torch.randn(edges, draws, generator=generator, dtype=torch.float64)
@@ -106,7 +106,7 @@ def _nodes(own: Sequence[Tensor], constants: Tensor, noise: tuple[Tensor, Tensor
     mu_alpha, sigma_alpha, mu_beta, sigma_beta = own
     used = (constants > 0).any(0)  # edges, operations
     there = (constants > 0).any(-1).T[:, None]  # edges, 1, cells
-    # what is largest goes out in front, so that no exponential leaves a float's range
+    # the largest is taken out first, so that no exponential exceeds a float's range
     mu_used = mu_alpha.masked_fill(~used, -torch.inf)
     front = mu_used.detach().amax(-1, keepdim=True).masked_fill(~used.any(-1, keepdim=True), 0.0)  # edges, 1
     alpha = ((mu_used - front)[:, None] + sigma_alpha[:, None] * noise[0]).exp()  # edges, draws, operations
