@@ -138,7 +138,7 @@ def test_the_arrow_to_what_is_better_lies_on_no_dot(tmp_path: Path, figures: dic
 
     plot.draw_run(folder("in-the-corner", 1e4))
     assert "better" not in said(figures["front"])
-    plot.draw_run(folder("elsewhere", 9e4))
+    plot.draw_run(folder("elsewhere", 2e5))
     assert "better" in said(figures["front"])
 
 
