@@ -251,7 +251,8 @@ def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of a ledger row; what was measured beside the objectives stands under ``recorded``."""
     figures = dict(row.get("figures", {}))
     # a measured robust error and its strengths bear one name, so that the two cannot lie side by side
-    return figures | ({"recorded": dict(row["recorded"])} if row.get("recorded") else {})
+    beside = {kind: dict(row[kind]) for kind in ("recorded", "reported") if row.get(kind)}
+    return figures | beside
 
 
 def _adversarial_set(run: Run) -> dict[str, Any] | None:

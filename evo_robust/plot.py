@@ -217,6 +217,7 @@ def _show_run(console: Console, command: PlotCommand) -> list[Path]:
         console.print(f"note: {view.run.missing}", markup=False, soft_wrap=True)
     files = _draw_view(view, Path(command.out or command.folders[0]))
     console.print(terminal.front_table(view))
+    console.print(view.attacked(), markup=False, soft_wrap=True)
     if note := unfinished(view.run):
         console.print(f"note: {note}", markup=False)
     if found := size.correlations(view):

@@ -161,6 +161,7 @@ def show(run: Run, options: RunOptions) -> None:
     if options.plot:
         for path in draw_run(run.folder):
             console.print(f"wrote {path}", soft_wrap=True)
+    console.print(view_of(run).attacked(), soft_wrap=True)
     console.print(f"next: {line('export', f'run={run.folder}', 'pick=knee')}", soft_wrap=True)
 
 

@@ -22,7 +22,7 @@ from evo_robust.parts.facts import CO_TRAINED_WEIGHTS
 from evo_robust.problem.files import problem_to_dict, refuse_while_reading
 from evo_robust.problem.sources import source_of
 from evo_robust.problem.value import Problem
-from evo_robust.progress import Printed, Reporter, Silent
+from evo_robust.progress import Printed, Reporter, Silent, duration
 from evo_robust.record.reading import IMAGES, Run, load_run
 from evo_robust.record.writing import Record, library_versions, with_images
 
@@ -75,7 +75,8 @@ def search(
     reporter = reporter or (Printed() if progress else Silent())
     try:
         with _opened(problem, out, device, workers, cluster, info, reporter) as (pinned, session, record):
-            _loop(pinned, pinned.adapt(session, record), record, reporter, on_generation)
+            _loop(pinned, pinned.adapt(session, record), session, record, reporter, on_generation)
+            _report(session, record, reporter)
     except BaseException:
         reporter.stop()
         raise
@@ -96,8 +97,8 @@ def pymoo_problem(
     """``problem`` for a pymoo algorithm that you run yourself, recorded in the run folder ``out`` as a search is.
 
     The folder is read by all commands. With the same algorithm and seed it goes on where it stopped: pymoo asks for
-    everything anew, and what is known is not measured again. ``problem.algorithm`` is not used. Without a record,
-    ``problem.to_pymoo()`` gives the same.
+    everything anew, and what is known is not measured again. The problem's own ``algorithm`` and ``reported`` are not
+    used. Without a record, ``problem.to_pymoo()`` gives the same.
 
     Example:
         >>> from pymoo.algorithms.moo.sms import SMSEMOA
@@ -128,7 +129,7 @@ def pymoo_problem(
     info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
     reporter = reporter or (Printed() if progress else Silent())
     stack = contextlib.ExitStack()
-    plain = chz.replace(problem, algorithm=PlainPymoo())
+    plain = chz.replace(problem, algorithm=PlainPymoo(), reported=())  # nobody says when the search is over
     pinned, session, record = stack.enter_context(_opened(plain, out, device, workers, cluster, info, reporter))
     record.on_row = reporter.evaluated
     return _Recorded(pinned, session, record, reporter, stack)
@@ -185,6 +186,11 @@ def _opened(
             reporter.say(line)
         session = problem.start(device, here, folder, reporter.say, record.fingerprints, staff)
         try:
+            if problem.reported and not session.reports:
+                raise UserError(
+                    f"{type(problem.evaluator).__name__} cannot measure a finished front: expected reported "
+                    f"to be empty, got {', '.join(objective.name for objective in problem.reported)}"
+                )
             # files of each generation say whose co-trained weights are
             if CO_TRAINED_WEIGHTS not in problem.evaluator.provides:
                 record.check_goes_on(session)
@@ -223,6 +229,21 @@ def _check_arguments(problem: object, out: object, cluster: object, info: object
         raise UserError(f"expected progress to be True or False, got {progress!r}")
 
 
+def _report(session: Session, record: Record, reporter: Reporter) -> None:
+    """Measure on the networks of the front what is reported of them alone, as far as the record does not hold it."""
+    left = [(row, objectives) for row, objectives in record.unreported() if row["fingerprint"] == session.fingerprint]
+    for objectives in dict.fromkeys(tuple(objectives) for _, objectives in left):
+        rows = [row for row, missing in left if tuple(missing) == objectives]
+        names, began = ", ".join(o.name for o in objectives), time.monotonic()
+        reporter.say(f"measuring {names} on the {len(rows)} networks of the front …")
+        for index, found in session.report([record.architecture(row) for row in rows], objectives):
+            record.report(rows[index], objectives, found)
+            if found.status != "ok":
+                reporter.say(f"  evaluation {rows[index]['id']} has no {names}: {found.error}")
+        reporter.say(f"measured {names} in {duration(time.monotonic() - began)}")
+    session.forget_others(())
+
+
 class _Stopwatch:
     """The time that a search has taken, in all processes that worked on it."""
 
@@ -241,6 +262,7 @@ class _Stopwatch:
 def _loop(
     problem: Problem,
     adapted: SearchProblem,
+    session: Session,
     record: Record,
     reporter: Reporter,
     on_generation: Callable[[SearchProblem], None] | None,
@@ -253,11 +275,14 @@ def _loop(
     watch = _Stopwatch(record)
     while algorithm.has_next():
         generation = adapted.generation
+        measured = record.n_measured
         algorithm.next()
         if adapted.generation == generation:  # nothing new was left to propose
             break
         spent = watch.seconds(adapted.generation)
         told = record.end_generation(adapted.generation, spent, adapted.derived, adapted.settled)
+        if record.n_measured > measured:  # a replay passes by fronts that are past
+            session.forget_others({row["architecture"] for row in record.front()})
         reporter.generation(told, problem.algorithm.n_gen)
         if on_generation:
             on_generation(adapted)

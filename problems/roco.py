@@ -25,6 +25,7 @@ import chz
 from evo_robust import (
     CIFAR10,
     NSGA2,
+    PGD,
     AdversarialSet,
     CleanError,
     Digits,
@@ -32,6 +33,7 @@ from evo_robust import (
     FromScratch,
     NSGAPhases,
     Problem,
+    RobustError,
     Standard,
     TransferError,
     WeightedSum,
@@ -64,6 +66,8 @@ demo = chz.replace(
     # 1,150 training images make few steps an epoch; smaller batches and a higher rate learn enough in six epochs
     evaluator=FromScratch(epochs=6, recipe=Standard(lr=0.1, batch_size=64)),
     algorithm=NSGA2(pop_size=16, n_gen=6),
+    # transferred images are black-box: what an attacker who knows the network does stands beside, not searched for
+    reported=(RobustError(attack=PGD(steps=20), eps=(0.05, 0.1, 0.2), label="pgd_error"),),
 )
 
 

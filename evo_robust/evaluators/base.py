@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -75,6 +75,9 @@ class Session(abc.ABC):
     fingerprint: str
     """What the figures depend on: settings, data, budget, version of the shared weights."""
 
+    reports: ClassVar[bool] = False
+    """Whether it can measure the networks of a finished front once more, which ``Problem.reported`` asks for."""
+
     built: Sequence[str] = ()
     """Names of the parts whose figures depend on files that were built beforehand and lie in the cache."""
 
@@ -95,6 +98,18 @@ class Session(abc.ABC):
             UserError: the evaluator has no networks with weights.
         """
         raise UserError(f"{type(self).__name__} gives no networks with weights")
+
+    def report(
+        self, architectures: Sequence[Architecture], objectives: Sequence[Objective]
+    ) -> Iterator[tuple[int, Evaluation]]:
+        """Values of other objectives on networks that were evaluated, with the weights that they were judged by.
+
+        They stand under ``recorded``. As ``evaluate``: with the index in ``architectures``, each when it is there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} reports nothing")
+
+    def forget_others(self, texts: Collection[str]) -> None:  # noqa: B027 (most sessions keep no weights)
+        """Of the weights that are kept for ``report`` only those of the architectures of these notations are needed."""
 
     def close(self) -> None:  # noqa: B027 (most sessions hold nothing)
         """Release processes and memory."""

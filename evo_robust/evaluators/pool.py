@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar
 
 import chz
@@ -18,6 +18,7 @@ from torch import nn
 
 from evo_robust import workers
 from evo_robust.device import MOST_THREADS, fixed_threads
+from evo_robust.evaluators import kept
 from evo_robust.evaluators.base import Evaluation, Evaluator, Session
 from evo_robust.evaluators.candidates import Meter, build_candidate, candidate_seed, worker_device
 from evo_robust.evaluators.gates import with_limits
@@ -28,6 +29,7 @@ from evo_robust.objectives.constraints import Constraint, Gate
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.objectives.figures import flat, one_number
 from evo_robust.parts.base import WHERE, UserError, digest, seed_from
+from evo_robust.parts.facts import CO_TRAINED_WEIGHTS
 from evo_robust.progress import silent
 from evo_robust.spaces.base import Architecture
 from evo_robust.training.loop import TimeLimit, TrainingDiverged
@@ -171,6 +173,8 @@ Died = Callable[[Architecture, str], T]
 class PoolSession(Session):
     """Candidates of one search, evaluated in this process or in a pool."""
 
+    reports: ClassVar[bool] = True
+
     def __init__(
         self,
         evaluator: PooledEvaluator,
@@ -179,6 +183,10 @@ class PoolSession(Session):
         constraints: tuple[Constraint, ...],
     ) -> None:
         evaluator.prepare(context)
+        if context.reported and context.folder and not context.staff and CO_TRAINED_WEIGHTS not in evaluator.provides:
+            context = dataclasses.replace(context, keep=context.folder / kept.FOLDER)
+        for objective in context.reported:
+            objective.prepare(context)
         measured = (*objectives, *(c.of for c in constraints), *context.recorded)
         for objective in measured:
             objective.prepare(context)
@@ -244,6 +252,19 @@ class PoolSession(Session):
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
         """See :meth:`Session.evaluate`."""
         yield from self._each(functools.partial(evaluate_candidate, self.job), architectures, self._failure)
+
+    def report(
+        self, architectures: Sequence[Architecture], objectives: Sequence[Objective]
+    ) -> Iterator[tuple[int, Evaluation]]:
+        """See :meth:`Session.report`."""
+        yield from self._each(
+            functools.partial(report_candidate, self.job, tuple(objectives)), architectures, self._failure
+        )
+
+    def forget_others(self, texts: Collection[str]) -> None:
+        """See :meth:`Session.forget_others`."""
+        if self.job.context.keep is not None:
+            kept.forget_others(self.job.context.keep, texts)
 
     def network(self, architecture: Architecture) -> nn.Module:
         """See :meth:`Session.network`: trained in this process, as long as a candidate's training takes."""
@@ -347,6 +368,8 @@ def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
         with at_work(job, architecture) as candidate:
             rejected = _measure(job, candidate, measured, started)
             measured.figures = candidate.figures
+            if rejected is None and job.context.keep is not None:
+                kept.keep(job.context.keep, text, candidate.network())
             return rejected
 
     try:
@@ -365,6 +388,36 @@ def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
         seed=candidate_seed(job.context, text),
         error=error,
     ).sound()
+
+
+def report_candidate(job: Job, objectives: tuple[Objective, ...], architecture: Architecture) -> Evaluation:
+    """Other objectives on a candidate that was evaluated, with its weights; they stand under ``recorded``."""
+    started = time.monotonic()
+    text = job.context.space.to_text(architecture)
+    seed = candidate_seed(job.context, text)
+
+    def measure() -> Evaluation:
+        with at_work(job, architecture) as candidate:
+            meter = Meter(candidate, job.evaluator.time_limit, started)
+            candidate.use(_judged(job, candidate, meter.deadline))
+            values = meter.values(objectives)
+            return Evaluation(text, "ok", recorded=values, figures=candidate.figures, seed=seed).sound()
+
+    try:
+        found = within(job.evaluator.time_limit, started, measure)
+    except BaseException as error:
+        found = Evaluation(text, "failed", seed=seed, error=reason_of(error)).sound()
+    return dataclasses.replace(found, seconds=round(time.monotonic() - started, 3))
+
+
+def _judged(job: Job, candidate: Candidate, deadline: float | None) -> nn.Module:
+    """The candidate's network with its weights: those that were kept, else made again, which gives the same."""
+    context = candidate.context
+    if context.keep is not None:
+        model = build_candidate(context, candidate.architecture, candidate.seed)
+        if kept.restore(context.keep, candidate.text, model):
+            return model.to(context.device).eval()
+    return job.evaluator.obtain(context, candidate.architecture, deadline)[0]
 
 
 @dataclasses.dataclass

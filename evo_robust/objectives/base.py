@@ -40,6 +40,8 @@ class Context:
         staff: workers of a cluster that evaluate candidates instead; None where this machine does.
         cache: folder for things that later runs reuse (adversarial sets, resized images).
         recorded: what is measured beside the objectives and kept in the record alone.
+        reported: what is measured on the final front alone.
+        keep: folder where candidates' weights are kept for that; None where nobody needs them.
         folder: the run folder, for state that a resume needs; None when a search keeps no record.
         say: takes one line of progress text.
         shared_from: kind of device, ``cpu`` or ``cuda``, that weights which candidates share (a supernet) were trained
@@ -55,6 +57,8 @@ class Context:
     workers: int
     cache: Path
     recorded: tuple[Objective, ...] = ()
+    reported: tuple[Objective, ...] = ()
+    keep: Path | None = None
     folder: Path | None = None
     say: Say = silent
     shared_from: str | None = None
@@ -155,6 +159,11 @@ class Objective(Part, abc.ABC):
     def reads(self) -> frozenset[Fact]:
         """Facts that its value depends on where a part provides them, beside weights."""
         return frozenset()
+
+    @property
+    def attacked(self) -> str:
+        """What it attacks and how, in words such as ``white-box by PGD (20 steps) at L∞ 0.05``; empty for no attack."""
+        return ""
 
     def prepare(self, context: Context) -> None:  # noqa: B027 (most objectives need nothing)
         """Build, once and in the main process, what all candidates share (cached files)."""

@@ -42,6 +42,11 @@ class WeightedSum(Objective):
         unit = units.pop()
         return "sum of fractions" if unit == "fraction" else unit
 
+    @property
+    def attacked(self) -> str:
+        """See :attr:`Objective.attacked`."""
+        return " and ".join(objective.attacked for objective in self.of if objective.attacked)
+
     def prepare(self, context: Context) -> None:
         """See :meth:`Objective.prepare`."""
         for objective in self.of:

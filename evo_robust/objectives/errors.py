@@ -14,7 +14,7 @@ from evo_robust.estimators.base import Estimator
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.estimators.strengths import Strengths
 from evo_robust.objectives.base import Candidate, Objective
-from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator
+from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator, white_box
 from evo_robust.parts.base import Fraction
 
 Reduction = Literal["mean", "worst"]
@@ -102,6 +102,11 @@ class RobustError(SpectrumObjective):
         if self.estimator is None or not isinstance(self.attack, GradientAttack):
             return None
         return Source(self.attack, Strengths(values=self.eps, n_real=self._n1), self.estimator)
+
+    @property
+    def attacked(self) -> str:
+        """See :attr:`Objective.attacked`."""
+        return white_box(self.attack, self.eps, self.norm)
 
     @property
     def _n1(self) -> int:

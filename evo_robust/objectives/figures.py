@@ -23,7 +23,8 @@ def figures_of(row: Mapping[str, Any]) -> dict[str, float]:
     Parts of a figure bear its name and their own, with a dot: ``robust_error.0.05``, ``fsp_distance.cells.3``.
     """
     # a measured error and its strengths bear one name: the number is meant
-    numbers = {name: float(value) for name, value in {**row["objectives"], **row.get("recorded", {})}.items()}
+    measured = {**row["objectives"], **row.get("recorded", {}), **row.get("reported", {})}
+    numbers = {name: float(value) for name, value in measured.items()}
     for name, value in row.get("figures", {}).items():
         for key, number in flat(name, value).items():
             numbers.setdefault(key, number)

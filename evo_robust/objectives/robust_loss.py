@@ -8,7 +8,7 @@ from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.estimators import WA, Estimator, SearchLoss, Strengths
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.objectives.base import Candidate
-from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator
+from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator, white_box
 
 
 @chz.chz
@@ -50,6 +50,11 @@ class RobustLoss(SpectrumObjective):
     def noise_source(self) -> Source:
         """See :attr:`SpectrumObjective.noise_source`."""
         return Source(self.attack, self.strengths, self.estimator)
+
+    @property
+    def attacked(self) -> str:
+        """See :attr:`Objective.attacked`."""
+        return white_box(self.attack, self.strengths.values, "linf")
 
     @property
     def keys(self) -> tuple[str, ...]:

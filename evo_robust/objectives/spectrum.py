@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 
 import chz
 
+from evo_robust.attacks.base import Attack, Norm
 from evo_robust.estimators.base import NoiseEstimator
 from evo_robust.estimators.measure import Source
 from evo_robust.objectives.base import Candidate, Objective
@@ -26,6 +28,13 @@ class SpectrumObjective(Objective, abc.ABC):
         """See :attr:`Part.needs`: an estimator that learns wants a search that trains it."""
         source = self.noise_source
         return frozenset({LEARNED_NOISES, CO_TRAINED_WEIGHTS} if source is not None and source.learned else ())
+
+
+def white_box(attack: Attack, eps: Sequence[float], norm: Norm) -> str:
+    """An attack in words, such as ``white-box, PGD-20 on each network itself at L∞ ε 0.05, 0.1``."""
+    strengths = ", ".join(f"{e:.3g}" for e in eps)
+    ball = {"linf": "L∞", "l2": "L2"}[norm]
+    return f"white-box, {attack.words} on each network itself at {ball} ε {strengths}"
 
 
 def noise_estimator(source: Source, candidate: Candidate) -> NoiseEstimator:

@@ -31,6 +31,14 @@ class TransferError(Objective):
         """Of the adversarial images."""
         return "fraction"
 
+    @property
+    def attacked(self) -> str:
+        """See :attr:`Objective.attacked`."""
+        made = self.adversarial_set
+        levels = {"l0": f"{max(made.l0_levels)} pixels", "linf": f"L∞ {max(made.linf_levels)}/255"}
+        reach = " and ".join(levels[norm] for norm in made.norms)
+        return f"black-box, {type(made.optimiser).__name__} on other networks ({', '.join(made.victims)}) up to {reach}"
+
     def prepare(self, context: Context) -> None:
         """Build the adversarial set, or find it in the cache."""
         self.adversarial_set.build_or_load(context.data, context.cache, context.device, context.workers, context.say)

@@ -124,10 +124,11 @@ def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
     Parts appear by class name, everything else as JSON values (tuples as lists). With ``identity`` the fields
     marked ``WHERE`` are left out, so that equal dictionaries mean equal results.
     """
-    skip = set(_fields_that(_says_where, part)) if identity else set()
+    skip = tuple(_fields_that(_says_where, part)) if identity else ()
+    below = tuple(f"{key}." for key in skip)  # parts in such a field, and their fields
     values = values_of(part)
     try:
-        return {key: _plain(value) for key, value in values.items() if key not in skip}
+        return {k: _plain(value) for k, value in values.items() if k not in skip and not k.startswith(below)}
     except TypeError:
         refuse_unwritable(part)
         raise

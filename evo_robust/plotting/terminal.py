@@ -21,8 +21,8 @@ COMMON_BOX = (
 
 
 def shown_figures(view: View, more: Sequence[str] = ()) -> list[Quantity]:
-    """The figures that tables of a run show: objectives, costs, and ``more``."""
-    names = dict.fromkeys(name for name in (*COSTS, *more) if name not in view.run.objectives)
+    """The figures that tables of a run show: objectives, costs, what was measured on the front alone, and ``more``."""
+    names = dict.fromkeys(name for name in (*COSTS, *view.reported, *more) if name not in view.run.objectives)
     return view.quantities() + [quantity(name, view.unit(name), view.column(name)) for name in names]
 
 
@@ -132,4 +132,4 @@ def add_quantities(made: Table, shown: Sequence[Quantity]) -> None:
     """A column per quantity."""
     for q in shown:
         # the unit under the name keeps columns narrow
-        made.add_column(q.label.replace(" (", "\n(", 1), justify="right")
+        made.add_column(q.label.replace(" at ", "\nat ", 1).replace(" (", "\n(", 1), justify="right")

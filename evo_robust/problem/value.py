@@ -18,7 +18,7 @@ from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.files import cache_folder, check_cache
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.constraints import Constraint
-from evo_robust.parts.base import Part, UserError, dotted, parts_in
+from evo_robust.parts.base import WHERE, Part, UserError, dotted, parts_in
 from evo_robust.parts.facts import Fact
 from evo_robust.parts.plain import is_printable
 from evo_robust.parts.stand_ins import tell
@@ -38,6 +38,12 @@ class Problem(Part):
     recorded: tuple[Objective, ...] = chz.field(
         default=(), doc="what is measured and recorded beside the objectives, for comparisons; not searched for"
     )
+    # it decides no figure of the search, so that a run may go on with other ones
+    reported: tuple[Objective, ...] = chz.field(
+        default=(),
+        doc="what is measured on the networks of the final front alone, when the search is over; not searched for",
+        metadata=WHERE,
+    )
     evaluator: Evaluator = chz.field(doc="how candidates get weights and figures")
     algorithm: Algorithm = chz.field(doc="how candidates are proposed")
     seed: int = chz.field(default=0, doc="all randomness of the search comes from it; >= 0")
@@ -46,7 +52,7 @@ class Problem(Part):
     def _sound(self) -> None:
         if not self.objectives:
             raise ValueError("expected at least one objective, got none (objectives is empty)")
-        measured = (*self.objectives, *self.recorded)
+        measured = (*self.objectives, *self.recorded, *self.reported)
         for what, items in (("objective", measured), ("constraint", self.constraints)):
             names = [item.name for item in items]
             twice = sorted({n for n in names if names.count(n) > 1})
@@ -80,7 +86,7 @@ class Problem(Part):
     def _check_names(self) -> None:
         """Refuse names that are no text, and two objectives of one name: both would write the same figures."""
         known: dict[str, Objective] = {}
-        for objective in objectives_in((self.objectives, self.recorded, self.constraints)):
+        for objective in objectives_in((self.objectives, self.recorded, self.reported, self.constraints)):
             for what, text in (("name", objective.name), ("unit", objective.unit)):
                 if not isinstance(text, str) or not is_printable(text) or (what == "name" and not text.strip()):
                     raise ValueError(
@@ -145,7 +151,7 @@ class Problem(Part):
         """Raise ``UserError`` where the cache takes no files, and something has to be built there."""
         context = self._context(device, workers=1)
         wanted = [*self.evaluator.builds(context)]
-        for objective in (*self.objectives, *self.recorded, *(c.of for c in self.constraints)):
+        for objective in (*self.objectives, *self.recorded, *self.reported, *(c.of for c in self.constraints)):
             wanted += objective.builds(context)
         if not all(file.is_file() for file in wanted):
             check_cache(context.cache)
@@ -159,6 +165,7 @@ class Problem(Part):
             workers=workers,
             cache=cache_folder(),
             recorded=self.recorded,
+            reported=self.reported,
         )
 
     def adapt(self, session: Session, ledger: Ledger | None = None) -> SearchProblem:

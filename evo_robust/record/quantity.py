@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 
@@ -58,8 +59,10 @@ class Quantity:
 
 
 def words(name: str) -> str:
-    """A column's name in words."""
-    return {"flops": "FLOPs", "params": "parameters"}.get(name, name.replace("_", " "))
+    """A column's name in words; of a strength, such as ``pgd_error.0.05``, ``PGD error at 0.05``."""
+    known = {"flops": "FLOPs", "params": "parameters", "pgd": "PGD"}
+    shown = re.sub(r"\.(\d+\.\d+(e-\d+)?)$", r" at \1", name.replace("_", " "))
+    return " ".join(known.get(word, word) for word in shown.split(" "))
 
 
 def is_share(unit: str) -> bool:

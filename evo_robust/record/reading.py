@@ -29,6 +29,7 @@ from evo_robust.parts.strict_json import (
 from evo_robust.problem.files import problem_from_dict
 from evo_robust.problem.value import Problem, missing_of
 from evo_robust.record.box import box_of
+from evo_robust.record.reported import Reports
 from evo_robust.record.run import Run, front_of, usable
 from evo_robust.spaces.base import SearchSpace
 
@@ -123,6 +124,8 @@ def load_run(folder: str | Path, *, trust: bool = False) -> Run:
     rows, _ = read_ledger(folder / LEDGER_FILE, None if problem.space.stand_in else problem.space)
     names = [o.name for o in problem.objectives]
     _check_rows(rows, problem, folder / LEDGER_FILE)
+    reports = Reports(folder, problem.reported)
+    rows = [reports.attached(row) for row in rows]
     box = box_of(folder, [row for row in rows if usable(row)], names)
     return Run(folder, info, problem, rows, front_of(rows, names), names, missing, box)
 

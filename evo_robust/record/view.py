@@ -15,8 +15,9 @@ from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import UserError
 from evo_robust.parts.facts import CO_TRAINED_WEIGHTS
 from evo_robust.record.indicators import Box, hypervolume, knee, objective_matrix
-from evo_robust.record.quantity import Quantity, is_share, quantity
-from evo_robust.record.reading import Run
+from evo_robust.record.quantity import Quantity, is_share, quantity, words
+from evo_robust.record.reported import reported_columns
+from evo_robust.record.run import Run
 
 COSTS = ("flops", "params")
 
@@ -93,6 +94,22 @@ class View:
         """Every number of each row by name, as ``figures_of`` has them: collected once, read by every picture."""
         return [figures_of(row) for row in self.rows]
 
+    @property
+    def reported(self) -> list[str]:
+        """Names of what was measured on the front alone: at every strength, where there are several."""
+        return reported_columns(self.run.problem.reported, [self.figures[position] for position in self.front])
+
+    def attacked(self) -> str:
+        """One sentence that says which figures are under attack, of what and how."""
+        problem = self.run.problem
+        told = [(o, "") for o in (*problem.objectives, *problem.recorded)]
+        known = [name for row in self.figures for name in row]
+        told += [(o, ", measured on the front alone") for o in problem.reported if o.name in known]
+        found = [f"{words(o.name)} is {o.attacked}{more}" for o, more in told if not o.stand_in and o.attacked]
+        if not found:
+            return "What was attacked: nothing; these figures say nothing of robustness."
+        return f"What was attacked: {'; '.join(found)}."
+
     def quantities(self) -> list[Quantity]:
         """How each objective is shown."""
         return [quantity(n, self.unit(n), self.F[:, j]) for j, n in enumerate(self.run.objectives)]
@@ -100,7 +117,10 @@ class View:
     def unit(self, name: str) -> str:
         """Unit of an objective or figure: the counting rule where there is one, empty where none is known."""
         problem = self.run.problem
-        objective = next((o for o in (*problem.objectives, *problem.recorded) if o.name == name), None)
+        measured = (*problem.objectives, *problem.recorded, *problem.reported)
+        objective = next((o for o in measured if o.name == name), None)
+        if objective is None:  # a part of what is reported has the unit of the whole
+            objective = next((o for o in problem.reported if name.startswith(f"{o.name}.")), None)
         if objective is None:
             # evaluators record the FLOPs of every network under the default rule
             return Flops().rule if name == "flops" else ""

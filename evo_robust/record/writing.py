@@ -17,6 +17,8 @@ import numpy as np
 
 from evo_robust.evaluators.base import Evaluation, Session
 from evo_robust.files import FolderLock, make_folder, naming, write_csv, write_json
+from evo_robust.objectives.base import Objective
+from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import UserError, changed, dotted
 from evo_robust.parts.plain import first_of
 from evo_robust.problem.files import problem_from_dict
@@ -33,7 +35,9 @@ from evo_robust.record.reading import (
     read_ledger,
     read_problem,
 )
+from evo_robust.record.reported import Reports, reported_columns
 from evo_robust.record.run import DERIVED_FILE, PROGRESS_FILE, front_of, past_seconds, usable
+from evo_robust.spaces.base import Architecture
 
 
 class Record:
@@ -49,6 +53,8 @@ class Record:
         self.folder = folder
         self.names = [o.name for o in problem.objectives]
         self._recorded = [o.name for o in problem.recorded]
+        self._reported = problem.reported
+        self._reports: Reports | None = None
         self._space = problem.space
         self._info = {"schema": SCHEMA, **info}
         self._lock = FolderLock(folder)
@@ -107,6 +113,7 @@ class Record:
                 self._info["sessions"] = sessions
         ledger = self.folder / LEDGER_FILE
         rows, good = read_ledger(ledger, self._space)
+        self._reports = Reports(self.folder, self._reported)
         self._known = {(row["architecture"], row["fingerprint"]): row for row in rows}
         self._ids = {row["id"]: row["architecture"] for row in rows}
         self._past = past_seconds(self.folder / PROGRESS_FILE)
@@ -241,7 +248,7 @@ class Record:
                 raise
 
     def _take(self, row: dict[str, Any], *, replayed: bool) -> None:
-        self.rows.append(row)
+        self.rows.append(self._reports.attached(row) if self._reports else row)
         if self.on_row is not None:
             self.on_row(row, replayed)
 
@@ -278,6 +285,29 @@ class Record:
             write_csv(self.folder / DERIVED_FILE, header, self._derived)
         return Progress(generation, len(self.rows), volume, len(front), seconds)
 
+    def front(self) -> list[dict[str, Any]]:
+        """Rows of the present front."""
+        return front_of(self.rows, self.names)
+
+    def architecture(self, row: Mapping[str, Any]) -> Architecture:
+        """The architecture of a row."""
+        return self._space.from_text(row["architecture"])
+
+    def unreported(self) -> list[tuple[dict[str, Any], list[Objective]]]:
+        """Rows of the present front for which something is left to be measured, with what is left."""
+        assert self._reports is not None, "the folder is open"
+        left = ((row, self._reports.missing(row)) for row in self.front())
+        return [(row, objectives) for row, objectives in left if objectives]
+
+    def report(self, row: dict[str, Any], objectives: Sequence[Objective], found: Evaluation) -> None:
+        """Keep what was measured on a network of the front, and write the front's files again."""
+        assert self._reports is not None, "the folder is open"
+        for objective in objectives:
+            self._reports.add(row, objective, found)
+        place = next(i for i, known in enumerate(self.rows) if known["id"] == row["id"])
+        self.rows[place] = self._reports.attached(row)
+        self._write_front(self.front())
+
     def _figures_of(self, architecture: str) -> list[Any]:
         """Objectives of an architecture under the present fingerprint; empty where it was not measured."""
         present = (row for row in self.rows if row["fingerprint"] == self.rows[-1]["fingerprint"])
@@ -300,12 +330,14 @@ class Record:
         return self._past.get(generation, 0.0)
 
     def _write_front(self, front: Sequence[dict[str, Any]]) -> None:
-        beside = [*self._recorded, *(n for n in ("params", "flops") if n not in (*self.names, *self._recorded))]
+        numbers = [figures_of(row) for row in front]
+        beside = dict.fromkeys((*self._recorded, "params", "flops", *reported_columns(self._reported, numbers)))
+        beside = {name: None for name in beside if name not in self.names}
         rows = [
             [index, row["id"], row["architecture"]]
             + [row["objectives"][name] for name in self.names]
-            + [{**row["figures"], **row.get("recorded", {})}.get(name, "") for name in beside]
-            for index, row in enumerate(front)
+            + [found.get(name, "") for name in beside]
+            for index, (row, found) in enumerate(zip(front, numbers, strict=True))
         ]
         write_csv(self.folder / "front.csv", ["index", "id", "architecture", *self.names, *beside], rows)
         entries = [
@@ -316,6 +348,7 @@ class Record:
                 "genome": row["genome"],
                 "objectives": row["objectives"],
                 "recorded": row.get("recorded", {}),
+                "reported": row.get("reported", {}),
                 "figures": row["figures"],
             }
             for index, row in enumerate(front)
