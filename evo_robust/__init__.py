@@ -11,8 +11,6 @@ Example:
 from evo_robust import signals as _signals  # noqa: F401 (before what takes seconds to import)
 
 # isort: split
-from importlib import metadata as _metadata
-
 from evo_robust import zoo
 from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.algorithms.evolution import NSGA2, NSGA3
@@ -49,11 +47,6 @@ from evo_robust.search import pymoo_problem, search
 from evo_robust.spaces import DARTS, OPERATIONS, GenomeSpace, NSGAPhases, RobNet, SearchSpace
 from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
 from evo_robust.training.supernet import SupernetTraining
-
-try:
-    __version__ = _metadata.version("evo_robust")
-except _metadata.PackageNotFoundError:  # a checkout that nobody installed
-    __version__ = "unknown"
 
 __all__ = [
     "A",

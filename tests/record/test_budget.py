@@ -253,6 +253,6 @@ def test_a_strength_of_an_error_can_be_limited(run: Run, capsys: pytest.CaptureF
     (tmp_path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert export.main([f"run={tmp_path}", "weights=false", "budget=robust_error.0.05<0.5"]) == 0
     said = capsys.readouterr().out
-    assert "within budget=robust_error.0.05<0.5: 6 of 12 networks" in said and "robust error.0.05" in said
+    assert "within budget=robust_error.0.05<0.5: 6 of 12 networks" in said and "at 0.05" in said
     chosen = load_genotype(tmp_path / "export" / "knee-robust_error.0.05-below-0.5")
     assert chosen.figures["robust_error"]["0.05"] < 0.5
