@@ -163,7 +163,7 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
         base |= {**_under("space", _decoded(genotype.space, options.decoder)), "architecture": genotype.text}
         given.setdefault("data", genotype.data)
     else:
-        base["network"] = options.network
+        base["network"] = (options.network or "").lower()  # as the zoo writes them
     given.setdefault("recipe", _own_recipe(genotype))
     if given.get("adversarial_set") == "search":
         del given["adversarial_set"]

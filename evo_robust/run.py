@@ -84,6 +84,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     refuse_nothing(own)
     options = make(RunOptions, own, {}, "run")
+    if options.trust and not is_record(options.problem):
+        raise UserError(
+            f"trust=yes goes with the problem.json of a run: expected no trust, since {options.problem} is run"
+        )
     if options.cluster is not None and rest.get("evaluator.backend") == "loky":
         raise UserError(f"evaluator.backend=loky contradicts cluster={options.cluster}: leave one of them out")
     try:
@@ -138,11 +142,13 @@ def other_length(problem: Problem, out: Path) -> str | None:
         return None
     info, key = read_problem(out / PROBLEM_FILE), "algorithm.n_gen"
     present, before, now = dotted(problem, identity=True), info["values"].get(key), problem.algorithm.n_gen
-    if before in (None, now) or any(present.get(k, v) != v for k, v in info["identity"].items()):
+    if not isinstance(before, int) or before == now or any(present.get(k, v) != v for k, v in info["identity"].items()):
         return None  # where anything else differs, the search refuses and says what
     done = max(past_seconds(out / PROGRESS_FILE), default=0)
-    change = "enlarges it to" if now > before else "asks for its first"
-    return f"{out} holds this search for {before} generations, of which {done} are done: this {change} {now}"
+    known = f"{out} holds this search, {done} of {before} generations done"
+    if now > before:
+        return f"{known}: it is enlarged from {before} to {now} generations"
+    return f"{known}: the first {now} are asked for, and what is there stays"
 
 
 def show(run: Run, options: RunOptions) -> None:

@@ -68,8 +68,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("spelling", ["mnist", "MNIST", "Mnist"])
 def test_data_by_any_spelling(spelling: str) -> None:
     assert type(load("roco", "demo", {"data": spelling}).data) is MNIST
-    settings, _ = settings_from(RetrainOptions(network="lenet"), {"data": spelling})
-    assert type(settings.data) is MNIST
+    settings, _ = settings_from(RetrainOptions(network="LeNet"), {"data": spelling})
+    assert type(settings.data) is MNIST and settings.network == "lenet"
 
 
 def test_every_kind_of_part_by_any_spelling() -> None:
@@ -189,6 +189,8 @@ def test_settings_of_a_run_are_run_again(here: Path, capsys: pytest.CaptureFixtu
     assert other.algorithm == first.problem.algorithm
     assert run.main(["problem=runs/first/problem.json", "scale=paper", "out=x"]) == 2
     assert "scale=paper: runs/first/problem.json holds the settings of one scale" in capsys.readouterr().err
+    assert run.main(["problem=roco", "trust=yes", "out=x"]) == 2
+    assert "trust=yes goes with the problem.json of a run" in capsys.readouterr().err
     assert run.main(["problem=runs/first", "out=x"]) == 2
     assert "problem=runs/first/problem.json to run its settings again" in capsys.readouterr().err
     assert run.main(["problem=runs/first/problem.json", "algorithm.popsize=3", "out=x"]) == 2
@@ -308,9 +310,9 @@ def test_a_search_that_is_enlarged_says_so_before_it_begins(here: Path, capsys: 
     assert "this search" not in searched(capsys, *line, "algorithm.n_gen=1")
     assert "this search" not in searched(capsys, *line, "algorithm.n_gen=1")
     printed = searched(capsys, *line, "algorithm.n_gen=3")
-    said = "runs/x holds this search for 1 generations, of which 1 are done: this enlarges it to 3"
+    said = "runs/x holds this search, 1 of 1 generations done: it is enlarged from 1 to 3 generations"
     assert said in printed and printed.index(said) < printed.index("generation   1/3")
-    assert "of which 3 are done: this asks for its first 2" in searched(capsys, *line, "algorithm.n_gen=2")
+    assert "3 of 3 generations done: the first 2 are asked for" in searched(capsys, *line, "algorithm.n_gen=2")
     # of another search nothing of the kind is said
     assert run.main([*line, "algorithm.n_gen=5", "seed=1"]) == 2
     captured = capsys.readouterr()
