@@ -24,7 +24,16 @@ from evo_robust.data.base import DataSet
 from evo_robust.data.images import Augment
 from evo_robust.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST, ImageNet, TinyImageNet
 from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
-from evo_robust.estimators import WA, A, E, EMinus, LossTraining, NoiseTraining, SearchLoss, Strengths
+from evo_robust.estimators import (
+    AttentionANE,
+    AverageANE,
+    LossTraining,
+    MapANE,
+    MapAttentionANE,
+    NoiseTraining,
+    SearchLoss,
+    Strengths,
+)
 from evo_robust.evaluators.base import Evaluator
 from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.evaluators.from_scratch import FromScratch
@@ -49,7 +58,7 @@ from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTrain
 from evo_robust.training.supernet import SupernetTraining
 
 __all__ = [
-    "A",
+    "AttentionANE",
     "AdversarialSet",
     "ArchitectureGradient",
     "Attack",
@@ -69,8 +78,8 @@ __all__ = [
     "DataSet",
     "Digits",
     "Distribution",
-    "E",
-    "EMinus",
+    "MapAttentionANE",
+    "MapANE",
     "EstimatedLoss",
     "Evaluator",
     "FGSM",
@@ -121,7 +130,7 @@ __all__ = [
     "Threat",
     "TinyImageNet",
     "TransferError",
-    "WA",
+    "AverageANE",
     "WeightedSum",
     "__version__",
     "load",
@@ -132,3 +141,13 @@ __all__ = [
 ]
 
 __version__ = _version()
+
+
+def __getattr__(name: str) -> object:
+    """A part under the name that it had before."""
+    from evo_robust.parts.base import FORMER_NAMES
+
+    for present, former in FORMER_NAMES.items():
+        if name == former:
+            return globals()[present]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

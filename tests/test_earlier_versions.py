@@ -19,7 +19,8 @@ import pytest
 import evo_robust
 from evo_robust import Context, Problem, export, run
 from evo_robust.networks.genotype import load_genotype
-from evo_robust.parts.base import Part, digest, is_base
+from evo_robust.parts.base import FORMER_NAMES, Part, digest, dotted, is_base, subclass_named
+from evo_robust.parts.resolve import from_dotted
 from evo_robust.problem.files import problem_files, scales
 from evo_robust.record.reading import load_run
 from evo_robust.record.view import view_of
@@ -155,7 +156,7 @@ def _shipped() -> Iterator[tuple[str, Problem]]:
 
 def identities() -> dict[str, Any]:
     """Digests of all shipped problems and public parts, and names in the cache, as the present code has them."""
-    public = {name: getattr(evo_robust, name) for name in evo_robust.__all__}
+    public = {name: getattr(evo_robust, name) for name in [*evo_robust.__all__, *FORMER_NAMES.values()]}
     parts = {name: cls for name, cls in public.items() if isinstance(cls, type) and issubclass(cls, Part)}
     made = {name: cls(**NEEDED.get(name, {})) for name, cls in parts.items() if not is_base(cls) and cls is not Problem}
     return {
@@ -170,3 +171,13 @@ def test_identities_are_what_they_were(monkeypatch: pytest.MonkeyPatch, tmp_path
     now = identities()
     for kind in ("problems", "parts"):  # there may be more of them today
         assert {key: now[kind].get(key) for key in was[kind]} == was[kind]
+
+
+@pytest.mark.parametrize(("present", "former"), FORMER_NAMES.items())
+def test_former_names_are_understood_and_recorded(present: str, former: str) -> None:
+    cls = getattr(evo_robust, present)
+    assert getattr(evo_robust, former) is cls and present in evo_robust.__all__ and former not in evo_robust.__all__
+    assert subclass_named(Part, former) is cls is subclass_named(Part, present)
+    objective = evo_robust.RobustError(eps=(0.05, 0.1), n_real=1, estimator=cls())
+    assert dotted(objective)["estimator"] == former
+    assert from_dotted(evo_robust.RobustError, dotted(objective)) == objective

@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812
 from evo_robust import DARTS, PGD, CoTrained, Digits, LossTraining, NoiseTraining, Params, Problem, load, search
 from evo_robust.algorithms.hybrid import GradientHybrid
 from evo_robust.distributions import GumbelSoftmax
-from evo_robust.estimators import WA, A, NoiseLearner, Strengths
+from evo_robust.estimators import AttentionANE, AverageANE, NoiseLearner, Strengths
 from evo_robust.estimators.base import rms
 from evo_robust.evaluators import co_trained
 from evo_robust.evaluators.base import Evaluation
@@ -127,7 +127,8 @@ def problem(estimator: Any, share: float | None) -> Problem:
 
 
 @pytest.mark.parametrize(
-    ("estimator", "share", "part"), [(WA(), None, 1.0), (A(), None, 0.95), (WA(), 0.6, 0.6), (A(), 0.6, 0.6)]
+    ("estimator", "share", "part"),
+    [(AverageANE(), None, 1.0), (AttentionANE(), None, 0.95), (AverageANE(), 0.6, 0.6), (AttentionANE(), 0.6, 0.6)],
 )
 def test_nothing_is_set_aside_for_nobody(
     estimator: Any, share: float | None, part: float, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
@@ -158,7 +159,7 @@ def test_every_scale_of_wsr_leaves_it_to_the_search() -> None:
 def test_a_memory_of_samples_spans_epochs(training: NoiseTraining, spans: int) -> None:
     """Of 600 images 10 an epoch, the paper's B, are 60 epochs; 10 batches of 64 leave the last one alone."""
     strengths = Strengths(values=(0.1, 0.15, 0.2), n_real=2)
-    learner = NoiseLearner(WA(), DATA.in_shape, strengths, training, seed=0)
+    learner = NoiseLearner(AverageANE(), DATA.in_shape, strengths, training, seed=0)
     images = Digits().load().train
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     generator = torch.Generator().manual_seed(0)
@@ -193,9 +194,9 @@ def test_samples_are_drawn_without_twins_and_batches_split_them() -> None:
 
 
 def test_settings_of_before_keep_their_digests() -> None:
-    assert digest(A()) == "b6f6b4981e26e212"
+    assert digest(AttentionANE()) == "b6f6b4981e26e212"
     assert digest(CoTrained()) == "e244a40c8bc9e671"
-    assert digest(A(form="text")) != digest(A(softmax=True)) != digest(A())
+    assert digest(AttentionANE(form="text")) != digest(AttentionANE(softmax=True)) != digest(AttentionANE())
 
 
 @pytest.mark.parametrize("softmax", [False, True])
@@ -203,7 +204,7 @@ def test_settings_of_before_keep_their_digests() -> None:
 def test_forms_of_attention_step_by_step(form: Any, softmax: bool) -> None:
     """One image, three noises, a target between the first two: written out, vector by vector."""
     torch.manual_seed(0)
-    network: Any = A(width=6, channels=2, code=4, form=form, softmax=softmax).build((3, 16, 16))
+    network: Any = AttentionANE(width=6, channels=2, code=4, form=form, softmax=softmax).build((3, 16, 16))
     torch.nn.init.normal_(network.refine[-1].weight, std=0.1)  # it starts at zero, where both read the same
     x, noises = torch.rand(1, 3, 16, 16), torch.randn(3, 1, 3, 16, 16)
     strengths, target = torch.tensor([[0.03], [0.06], [0.09]]), torch.tensor([[0.04]])

@@ -14,13 +14,13 @@ from evo_robust.parts.base import LATER, refuse_unless
 
 
 @chz.chz
-class A(Estimator):
+class AttentionANE(Estimator):
     """Attention over the known noises by recurrent vectors (A-ANE, Cheng et al., AAAI 2023): Wsr-NAS's search uses it.
 
     76,763 parameters for 3 channels and any image size (the paper: 76.8 thousand). Differences from the public code:
-    the average is the corrected one (see :class:`WA`); each direction uses the query and key layers that the code makes
-    but never calls; maps are pooled to 3×3 for any size; noises have root mean square 1 instead of length 1, since
-    biases would drown shorter ones; and the layer that refines them starts at zero.
+    the average is the corrected one (see :class:`AverageANE`); each direction uses the query and key layers that the
+    code makes but never calls; maps are pooled to 3×3 for any size; noises have root mean square 1 instead of length 1,
+    since biases would drown shorter ones; and the layer that refines them starts at zero.
 
     The paper's text describes another network than its code builds (``form``). That one has 44,003 parameters, so the
     76.8 thousand of the paper are those of the code.
@@ -63,7 +63,7 @@ class A(Estimator):
 
 
 class AttentionRNN(NoiseEstimator):
-    """The network of :class:`A`; ``as_text`` is its ``form="text"``."""
+    """The network of :class:`AttentionANE`; ``as_text`` is its ``form="text"``."""
 
     def __init__(
         self,

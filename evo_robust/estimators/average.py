@@ -11,7 +11,7 @@ from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, Sh
 
 
 @chz.chz
-class WA(Estimator):
+class AverageANE(Estimator):
     """Linear interpolation between the neighbouring strengths (WA-ANE, Cheng et al., AAAI 2023: Wsr-NAS, eq. 6).
 
     δ̂ = [(ε⁺ − ε̂) δ⁻ + (ε̂ − ε⁻) δ⁺] / (ε⁺ − ε⁻). Eq. 6 and the public code exchange the two weights, so a target
@@ -34,7 +34,7 @@ class WA(Estimator):
 
 
 class WeightedAverage(NoiseEstimator):
-    """Interpolates inside the known strengths, scales outside; see :class:`WA`."""
+    """Interpolates inside the known strengths, scales outside; see :class:`AverageANE`."""
 
     def __init__(self, in_shape: Shape, *, swapped: bool = False, unit: bool = False) -> None:
         super().__init__(in_shape)

@@ -12,12 +12,12 @@ from evo_robust.parts.base import refuse_unless
 
 
 @chz.chz
-class E(Estimator):
+class MapAttentionANE(Estimator):
     """Attention over hidden maps (E-ANE, Cheng et al., AAAI 2023: Wsr-NAS).
 
     133,281 parameters for 3×32×32 (the paper: 133.3 thousand). Differences from the public code: the average is the
-    corrected one (see :class:`WA`); no ReLU follows the last convolutions of queries, keys and values, since noise
-    could then only brighten; attention is divided by the root of its keys' length; maps are pooled over the whole
+    corrected one (see :class:`AverageANE`); no ReLU follows the last convolutions of queries, keys and values, since
+    noise could then only brighten; attention is divided by the root of its keys' length; maps are pooled over the whole
     image; noises have root mean square 1; the layer that adds to the average starts at zero; and a learned map, which
     the code has but never uses, takes the place of a missing neighbour. ``depthwise=True width=300`` is about what
     Wsr-NAS Plus uses.
@@ -37,12 +37,12 @@ class E(Estimator):
 
 
 @chz.chz
-class EMinus(Estimator):
+class MapANE(Estimator):
     """Hidden maps without attention (E-ANE⁻, Cheng et al., AAAI 2023: Wsr-NAS).
 
     Both cells take one more step at the target, and convolutions follow: 29,481 parameters for 3×32×32. In the public
     code these make all of the noise, through a ReLU that forbids negative values. Here they add to the weighted
-    average, with the differences of :class:`E`.
+    average, with the differences of :class:`MapAttentionANE`.
     """
 
     width: int = chz.field(default=100, doc="channels between the two convolutions of each step, >= 1")
@@ -79,7 +79,7 @@ class _Maps(NoiseEstimator):
 
 
 class MapAttention(_Maps):
-    """The network of :class:`E`."""
+    """The network of :class:`MapAttentionANE`."""
 
     def __init__(self, in_shape: Shape, width: int = 100, keys: int = 50, *, depthwise: bool = False) -> None:
         super().__init__(in_shape, width, depthwise)
@@ -109,7 +109,7 @@ class MapAttention(_Maps):
 
 
 class MapRNN(_Maps):
-    """The network of :class:`EMinus`."""
+    """The network of :class:`MapANE`."""
 
     def __init__(self, in_shape: Shape, width: int = 100, *, depthwise: bool = False) -> None:
         super().__init__(in_shape, width, depthwise)

@@ -65,7 +65,7 @@ class RobustError(SpectrumObjective):
     limit: int | None = chz.field(default=None, doc="validation images attacked, >= 1; all when not given")
     estimator: Estimator | None = chz.field(
         default=None,
-        doc="estimates the noise at part of the strengths, such as WA (Wsr-NAS); all are attacked when none is given",
+        doc="estimates the noise at some strengths, such as AverageANE (Wsr-NAS); all are attacked when not given",
     )
     n_real: int | None = chz.field(
         default=None,
@@ -77,7 +77,7 @@ class RobustError(SpectrumObjective):
     def _sensible(self) -> None:
         check_strengths(self.eps, self.norm)
         if self.n_real is not None and self.estimator is None:
-            raise ValueError(f"expected estimator, such as WA, with n_real={self.n_real}, got none")
+            raise ValueError(f"expected estimator, such as AverageANE, with n_real={self.n_real}, got none")
         if self.estimator is not None and not (isinstance(self.attack, GradientAttack) and self.norm == "linf"):
             raise ValueError(
                 "expected a gradient attack in linf where noises are estimated, "

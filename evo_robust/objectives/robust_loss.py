@@ -5,7 +5,7 @@ from __future__ import annotations
 import chz
 
 from evo_robust.attacks.gradient import PGD, GradientAttack
-from evo_robust.estimators import WA, Estimator, SearchLoss, Strengths
+from evo_robust.estimators import AverageANE, Estimator, SearchLoss, Strengths
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.objectives.base import Candidate
 from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator, white_box
@@ -28,7 +28,9 @@ class RobustLoss(SpectrumObjective):
         doc="N1 real and N2 estimated ones",
     )
     estimator: Estimator = chz.field(
-        default_factory=WA, blueprint_unspecified=WA, doc="of noises at the other strengths; WA has nothing to learn"
+        default_factory=AverageANE,
+        blueprint_unspecified=AverageANE,
+        doc="of noises at the other strengths; AverageANE has nothing to learn",
     )
     loss: SearchLoss = chz.field(
         default_factory=SearchLoss, blueprint_unspecified=SearchLoss, doc="how losses are weighed"

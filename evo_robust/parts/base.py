@@ -238,6 +238,18 @@ def _is_current(cls: type) -> bool:
     return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
 
 
+FORMER_NAMES = {"AttentionANE": "A", "MapAttentionANE": "E", "MapANE": "EMinus", "AverageANE": "WA"}
+"""Names that classes had when records were first made, by their present ones.
+
+Records and digests go on with them, so that runs and caches of that time stay valid; they may be typed too.
+"""
+
+
+def recorded_name(cls: type) -> str:
+    """What records call a class."""
+    return FORMER_NAMES.get(cls.__name__, cls.__name__)
+
+
 def short_names(base: type[P]) -> dict[str, str]:
     """Short names of subclasses of ``base``, such as ``pgd``, with the names of their classes."""
     # a short name is its own class's, not that of what derives from it
@@ -249,14 +261,20 @@ def _short(cls: type) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def written_as(base: type[P], name: str) -> list[type[P]]:
+    """The subclasses of ``base`` that a record calls ``name``: by their present name or a former one."""
+    known = named(base)
+    return known.get(name) or [cls for real in known if FORMER_NAMES.get(real) == name for cls in known[real]]
+
+
 def classes_called(base: type[P], name: str) -> list[type[P]]:
     """The subclasses of ``base`` that a name stands for: one, none, or several among which it does not choose.
 
     A name is that of a class or a short one (``pgd``). Capitals do not matter, unless the name fits exactly.
     """
     known = named(base)
-    if name in known:
-        return known[name]
+    if found := written_as(base, name):
+        return found
     fitting = [real for real in known if real.lower() == name.lower()]
     fitting += [real for short, real in short_names(base).items() if short.lower() == name.lower()]
     return [cls for real in dict.fromkeys(fitting) for cls in known[real]]
@@ -283,9 +301,9 @@ def subclass_named(base: type[P], name: str) -> type[P]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, type):
-        return value.__name__
+        return recorded_name(value)
     if isinstance(value, Part):
-        return {"class": type(value).__name__, **dotted(value)}
+        return {"class": recorded_name(type(value)), **dotted(value)}
     if isinstance(value, (tuple, list)):
         return [_plain(v) for v in value]
     if isinstance(value, Path):
@@ -320,7 +338,7 @@ def _counted(value: object) -> Any:
     unused = tuple(_fields_that(_later_unused, value))
     below = tuple(f"{key}." for key in unused)
     counted = {k: v for k, v in dotted(value, identity=True).items() if k not in unused and not k.startswith(below)}
-    return {"class": type(value).__name__, **counted}
+    return {"class": recorded_name(type(value)), **counted}
 
 
 def seed_from(*things: object) -> int:

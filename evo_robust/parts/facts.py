@@ -40,5 +40,5 @@ LEARNED_NOISES = Fact(
     "algorithm.gradient",
     "EstimatedLoss",
     searched_only=True,
-    otherwise="estimator=WA, which has nothing to learn",
+    otherwise="estimator=AverageANE, which has nothing to learn",
 )

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import chz
 
-from evo_robust.parts.base import Part, is_base, named, subclass_named, subclasses
+from evo_robust.parts.base import Part, is_base, subclass_named, subclasses, written_as
 from evo_robust.parts.chz_inside import Field, Refused, build, class_made_of, is_required
 from evo_robust.parts.plain import alternatives, from_json, item_type, shortened, wanted
 
@@ -167,7 +167,7 @@ def _class_of(key: str, value: Any, kind: Any, part: type[Part], substitutes: Su
     if not isinstance(value, str):
         raise Unfit(f"{key}={shortened(str(value))}: expected the name of {wanted(part)}")
     if substitutes is not None and value.isidentifier():
-        meant = [cls for cls in named(part).get(value, []) if substitutes.means(cls)]
+        meant = [cls for cls in written_as(part, value) if substitutes.means(cls)]
         return meant[0] if len(meant) == 1 else substitutes.make(part, value, key)
     try:
         return subclass_named(part, value)

@@ -63,9 +63,9 @@ def find(name: str) -> Path:
         if not Path(name).is_file():
             raise UserError(f"no problem file {name}")
         return Path(name)
-    if (record := Path(name) / "problem.json").is_file():
-        raise UserError(f"{name} is a run folder: expected a problem, or problem={record} to run its settings again")
     files = problem_files()
+    if name not in files and (record := Path(name) / "problem.json").is_file():  # a name counts more than a folder
+        raise UserError(f"{name} is a run folder: expected a problem, or problem={record} to run its settings again")
     if name not in files:
         raise UserError(f"unknown problem {name!r}: {nearest(name, files)}")
     return files[name]

@@ -49,10 +49,10 @@ from evo_robust.data.images import Images, Splits, batches
 from evo_robust.data.sets import DATA_SETS
 from evo_robust.estimators import (
     STRENGTHS,
-    WA,
-    A,
-    E,
-    EMinus,
+    AttentionANE,
+    AverageANE,
+    MapANE,
+    MapAttentionANE,
     NoiseEstimator,
     NoiseLearner,
     NoiseTraining,
@@ -73,12 +73,12 @@ CHANNELS, LAYERS = 16, 8
 
 ATTACK = PGD(steps=7)
 KINDS = {
-    "A": A(),
-    "A, softmax": A(softmax=True),
-    "A, text": A(form="text"),
-    "A, text, softmax": A(form="text", softmax=True),
-    "E": E(),
-    "E⁻": EMinus(),
+    "A": AttentionANE(),
+    "A, softmax": AttentionANE(softmax=True),
+    "A, text": AttentionANE(form="text"),
+    "A, text, softmax": AttentionANE(form="text", softmax=True),
+    "E": MapAttentionANE(),
+    "E⁻": MapANE(),
 }
 WANTED, PUBLISHED = 0.9, 0.5
 PGD_ANEW, PGD_ON, SMALLER, LARGER = "real PGD", "real PGD, going on", "nearest, smaller", "nearest, larger"
@@ -297,7 +297,11 @@ def main() -> int:
     models = [trained(data, splits.train, strengths, number, args) for number in range(args.networks)]
     learners = learned(models[: -args.held], splits, strengths, args)
     in_shape = learners[0].estimator.in_shape
-    averages = {"WA": WA(), "WA swapped": WA(swapped=True), "WA as published": WA(swapped=True, unit=True)}
+    averages = {
+        "WA": AverageANE(),
+        "WA swapped": AverageANE(swapped=True),
+        "WA as published": AverageANE(swapped=True, unit=True),
+    }
     ways = {SMALLER: nearest(strengths, larger=False), LARGER: nearest(strengths, larger=True)}
     ways |= {name: estimating(kind.build(in_shape), strengths) for name, kind in averages.items()}
     ways |= {name: estimating(learner.estimator, strengths) for name, learner in zip(KINDS, learners, strict=True)}

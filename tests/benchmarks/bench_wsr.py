@@ -59,7 +59,7 @@ from wsr_parts import (
 )
 
 from evo_robust.attacks.fast import for_attack
-from evo_robust.estimators import A
+from evo_robust.estimators import AttentionANE
 from evo_robust.files import write_csv
 from evo_robust.gradients.base import DistributionLearner
 from evo_robust.style import EVALUATED, INK, RUNS, note, picture
@@ -139,7 +139,7 @@ def take_turn_of_training(bench: Bench, clock: Clock) -> None:
 def iteration(bench: Bench, options: argparse.Namespace) -> bool:
     """Table 6: every way at the problem's own strengths."""
     clock = Clock(options, len(bench.val) / len(bench.images))
-    strengths, kind = bench.strengths(SHOWN), A()
+    strengths, kind = bench.strengths(SHOWN), AttentionANE()
     if options.learned:
         learner, epoch = noises_learned(bench, strengths, kind)
     for number in range(options.repeats + 1):

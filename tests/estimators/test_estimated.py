@@ -30,7 +30,7 @@ from evo_robust import (
 from evo_robust.algorithms.hybrid import GradientHybrid
 from evo_robust.attacks.fast import for_attack
 from evo_robust.distributions import GumbelSoftmax
-from evo_robust.estimators import WA, A, LossTraining, NoiseTraining, Strengths, real_noises
+from evo_robust.estimators import AttentionANE, AverageANE, LossTraining, NoiseTraining, Strengths, real_noises
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.gradients import EstimatedLoss
@@ -56,7 +56,7 @@ def trained() -> torch.nn.Module:
 def test_real_strengths_are_measured_and_the_others_estimated(trained: torch.nn.Module) -> None:
     images = DATA.load().train.take(slice(150))  # more than an estimator is asked about together
     strengths = Strengths(values=(0.05, 0.1, 0.15, 0.2), n_real=2)
-    source = Source(ATTACK, strengths, WA())
+    source = Source(ATTACK, strengths, AverageANE())
     assert strengths.real == (0.05, 0.15) and strengths.estimated == (0.1, 0.2) and not source.learned
     found = measure_spectrum(trained, images, source, source.estimator((1, 8, 8)), torch.Generator().manual_seed(3))
     x, y = images.floats(), images.y
@@ -75,7 +75,7 @@ def test_real_strengths_are_measured_and_the_others_estimated(trained: torch.nn.
 
 
 def test_all_strengths_attacked_is_the_naive_search(trained: torch.nn.Module) -> None:
-    source = Source(ATTACK, Strengths(values=(0.1,)), A())
+    source = Source(ATTACK, Strengths(values=(0.1,)), AttentionANE())
     assert not source.learned, "there is nothing to estimate"
     images = DATA.load().val.take(slice(40))
     found = measure_spectrum(trained, images, source, source.estimator((1, 8, 8)), torch.Generator().manual_seed(0))
@@ -103,7 +103,7 @@ def problem(objective: Any = None, **fields: Any) -> Problem:
         ),
         **fields,
     }
-    objective = objective or RobustLoss(attack=ATTACK, limit=60, estimator=A())
+    objective = objective or RobustLoss(attack=ATTACK, limit=60, estimator=AttentionANE())
     return Problem(space=SPACE, data=DATA, objectives=(objective, Params()), **given)
 
 
@@ -202,7 +202,7 @@ def test_without_a_supernet_it_learns_from_what_was_measured(tmp_path: Path) -> 
 
 
 def test_robust_error_says_which_strengths_are_estimates(tmp_path: Path) -> None:
-    objective = RobustError(attack=ATTACK, eps=(0.05, 0.1, 0.15, 0.2), estimator=WA(), limit=60)
+    objective = RobustError(attack=ATTACK, eps=(0.05, 0.1, 0.15, 0.2), estimator=AverageANE(), limit=60)
     plain = problem(
         objective, evaluator=FromScratch(epochs=3, recipe=Standard(lr=0.1)), algorithm=NSGA2(pop_size=2, n_gen=1)
     )
@@ -216,17 +216,17 @@ def test_robust_error_says_which_strengths_are_estimates(tmp_path: Path) -> None
 
 def test_what_nobody_would_train_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="robust_loss .* needs noise estimators that learn: .*=EstimatedLoss, or estimator=WA"
+        ValueError, match="robust_loss .* needs noise estimators that learn: .*=EstimatedLoss, or estimator=AverageANE"
     ):
         problem(evaluator=FromScratch(), algorithm=NSGA2())
-    learned = RobustError(eps=(0.05, 0.1), n_real=1, estimator=A())
+    learned = RobustError(eps=(0.05, 0.1), n_real=1, estimator=AttentionANE())
     with pytest.raises(
         ValueError, match="robust_error .* needs noise estimators that learn: expected it among the objectives"
     ):
         chz.replace(problem(), recorded=(WeightedSum(of=(CleanError(), learned)),))
     with pytest.raises(ValueError, match="expected RobustLoss among the objectives"):
         problem(CleanError())
-    with pytest.raises(ValueError, match="expected estimator, such as WA, with n_real=2, got none"):
+    with pytest.raises(ValueError, match="expected estimator, such as AverageANE, with n_real=2, got none"):
         RobustError(n_real=2)
     with pytest.raises(ValueError, match="expected a gradient attack in linf"):
-        RobustError(norm="l2", estimator=WA())
+        RobustError(norm="l2", estimator=AverageANE())

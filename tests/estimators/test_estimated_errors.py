@@ -9,7 +9,7 @@ import chz
 import pytest
 import torch
 
-from evo_robust import DARTS, PGD, WA, Digits, RobustError
+from evo_robust import DARTS, PGD, AverageANE, Digits, RobustError
 from evo_robust.attacks import fast
 from evo_robust.estimators import measure
 from evo_robust.objectives.base import Candidate, Context
@@ -38,7 +38,7 @@ def test_noises_are_crafted_in_the_precision_that_is_asked_for(
         return fast.for_attack(model, sample, precision)
 
     monkeypatch.setattr(measure, "for_attack", crafter)
-    exact = RobustError(attack=PGD(steps=2), eps=EPS, estimator=WA(), limit=40)
+    exact = RobustError(attack=PGD(steps=2), eps=EPS, estimator=AverageANE(), limit=40)
     value = exact.measure(candidate)
     assert chz.replace(exact, precision="bf16").measure(candidate) == pytest.approx(value, abs=0.1)
     assert seen == ["float32", "bf16"]
@@ -47,7 +47,7 @@ def test_noises_are_crafted_in_the_precision_that_is_asked_for(
 
 @pytest.mark.parametrize(("n", "attacked"), [(2, 1), (3, 2), (4, 2)])
 def test_half_of_the_strengths_are_attacked_when_nothing_is_said(n: int, attacked: int) -> None:
-    source = RobustError(eps=EPS[:n], estimator=WA()).noise_source
+    source = RobustError(eps=EPS[:n], estimator=AverageANE()).noise_source
     assert source is not None and source.strengths.n1 == attacked and source.strengths.estimated
 
 
@@ -61,7 +61,7 @@ def test_half_of_the_strengths_are_attacked_when_nothing_is_said(n: int, attacke
 )
 def test_an_estimator_with_nothing_to_estimate_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        RobustError(estimator=WA(), **settings)
+        RobustError(estimator=AverageANE(), **settings)
 
 
 def test_strengths_in_grey_levels_are_refused_in_linf_alone() -> None:

@@ -20,11 +20,11 @@ from evo_robust.data.images import batches
 from evo_robust.data.sets import Digits
 from evo_robust.estimators import (
     STRENGTHS,
-    WA,
-    A,
-    E,
-    EMinus,
+    AttentionANE,
+    AverageANE,
     Estimator,
+    MapANE,
+    MapAttentionANE,
     NoiseEstimator,
     NoiseLearner,
     NoiseMemory,
@@ -46,9 +46,9 @@ BASIC = STRENGTHS["basic"]
 LARGE = BASIC.scaled(2)
 """What the paper's strengths are to digits: .06 to .21."""
 
-LEARNED = [A(), E(), EMinus()]
-DEPTHWISE = [E(depthwise=True, width=12), EMinus(depthwise=True, width=12)]
-EVERY = [WA(), WA(swapped=True), WA(swapped=True, unit=True), *LEARNED, *DEPTHWISE]
+LEARNED = [AttentionANE(), MapAttentionANE(), MapANE()]
+DEPTHWISE = [MapAttentionANE(depthwise=True, width=12), MapANE(depthwise=True, width=12)]
+EVERY = [AverageANE(), AverageANE(swapped=True), AverageANE(swapped=True, unit=True), *LEARNED, *DEPTHWISE]
 
 
 def built(kind: Estimator, in_shape: tuple[int, int, int] = DATA.in_shape, seed: int = 0) -> Any:
@@ -130,15 +130,15 @@ def test_strengths_that_are_none(values: dict[str, Any], message: str) -> None:
 def test_parts_are_typed_as_text() -> None:
     @chz.chz
     class Search(Part):
-        estimator: Estimator = chz.field(default_factory=A, blueprint_unspecified=A)
+        estimator: Estimator = chz.field(default_factory=AttentionANE, blueprint_unspecified=AttentionANE)
         strengths: Strengths = chz.field(default_factory=Strengths, blueprint_unspecified=Strengths)
 
     typed = from_dotted(
         Search, {"estimator": "E", "estimator.width": 8, "strengths.values": "8/255,0.1,0.2", "strengths.n_real": 2}
     )
-    assert typed.estimator == E(width=8)
+    assert typed.estimator == MapAttentionANE(width=8)
     assert typed.strengths.real == (8 / 255, 0.2) and typed.strengths.estimated == (0.1,)
-    assert from_dotted(Search, {"estimator": "EMinus"}).estimator == EMinus()
+    assert from_dotted(Search, {"estimator": "EMinus"}).estimator == MapANE()
 
 
 # --- the weighted average -------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def average(target: float, **how: bool) -> tuple[Tensor, Tensor]:
     """Known noises, and the unprojected average at a target."""
     x, noises = random_noises(3, 5, (3, 6, 4), KNOWN)
     strengths = torch.tensor(KNOWN)[:, None].expand(-1, 5)
-    return noises, built(WA(**how), (3, 6, 4))(x, noises, strengths, torch.full((1, 5), target))[0]
+    return noises, built(AverageANE(**how), (3, 6, 4))(x, noises, strengths, torch.full((1, 5), target))[0]
 
 
 @pytest.mark.parametrize("index", range(3))
@@ -158,7 +158,9 @@ def test_average_at_a_known_strength_is_the_noise_itself(index: int) -> None:
     noises, found = average(KNOWN[index])
     assert torch.equal(found, noises[index])
     x, noises = random_noises(3, 5, DATA.in_shape, KNOWN)
-    torch.testing.assert_close(built(WA()).estimate(x, noises, KNOWN, KNOWN[index]), noises[index], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        built(AverageANE()).estimate(x, noises, KNOWN, KNOWN[index]), noises[index], atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.9])
@@ -182,7 +184,7 @@ def test_the_average_is_at_least_as_strong_as_the_nearest_noise_scaled(network: 
     def loss(noise: Tensor) -> float:
         return F.cross_entropy(network(x + noise), y).item()
 
-    estimates = WA().build(DATA.in_shape).estimate_all(x, real, LARGE.real, LARGE.estimated)
+    estimates = AverageANE().build(DATA.in_shape).estimate_all(x, real, LARGE.real, LARGE.estimated)
     for eps, estimate in zip(LARGE.estimated, estimates, strict=True):
         for own, noise in zip(LARGE.real, real, strict=True):
             if abs(own - eps) < 0.04:  # halfway between two of them, but for the last
@@ -252,9 +254,9 @@ def test_images_without_noise_get_finite_estimates(kind: Estimator) -> None:
 def test_untrained_estimators_point_close_to_the_average(kind: Estimator) -> None:
     x, noises = random_noises(3, 20, DATA.in_shape, KNOWN)
     strengths, target = torch.tensor(KNOWN)[:, None].expand(-1, 20), torch.full((1, 20), 0.04)
-    found, plain = (built(k)(x, noises, strengths, target)[0].flatten(1) for k in (kind, WA()))
+    found, plain = (built(k)(x, noises, strengths, target)[0].flatten(1) for k in (kind, AverageANE()))
     cosine = F.cosine_similarity(found, plain)
-    assert cosine.min() > (0.9 if isinstance(kind, A) else 1 - 1e-5)
+    assert cosine.min() > (0.9 if isinstance(kind, AttentionANE) else 1 - 1e-5)
     # as long as noises at the target are expected to be, whatever the average lost
     wanted = noises.flatten(2).norm(dim=2)
     torch.testing.assert_close(found.norm(dim=1), (2 * wanted[0] + wanted[1]) / 3, rtol=1e-4, atol=0)
@@ -277,10 +279,10 @@ def test_parameters_of_attention_over_vectors(shape: tuple[int, int, int]) -> No
     c = shape[0]
     refine, pooled, cell = conv(c, 100, 3) + conv(100, c, 3), conv(c, 10, 5), dense(20 + 90 + 90, 90)
     expected = refine + 3 * pooled + dense(1, 20) + 2 * cell + 4 * dense(90, 90)
-    assert counted(built(A(), shape)) == expected
+    assert counted(built(AttentionANE(), shape)) == expected
     if c == 3:
         assert expected == 76_763  # the paper's 76.8 thousand
-    assert counted(built(A(form="text", softmax=True), shape)) == expected - 4 * dense(90, 90)
+    assert counted(built(AttentionANE(form="text", softmax=True), shape)) == expected - 4 * dense(90, 90)
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 64, 40)])
@@ -291,12 +293,12 @@ def test_parameters_of_estimators_with_maps(shape: tuple[int, int, int]) -> None
     keys = conv(2 * c, 100, 3) + conv(100, 50, 3)
     queries = conv(3 * c, 100, 3) + conv(100, 50, 3)
     without = 2 * cell + code + missing + to_map
-    assert counted(built(EMinus(), shape)) == without
-    assert counted(built(E(), shape)) == without + keys + queries
+    assert counted(built(MapANE(), shape)) == without
+    assert counted(built(MapAttentionANE(), shape)) == without + keys + queries
     if shape == (3, 32, 32):
         assert (without + keys + queries, without) == (133_281, 29_481)  # the paper's 133.3 thousand
-    assert counted(built(E(depthwise=True), shape)) < counted(built(E(), shape))
-    assert counted(built(WA(), shape)) == 0
+    assert counted(built(MapAttentionANE(depthwise=True), shape)) < counted(built(MapAttentionANE(), shape))
+    assert counted(built(AverageANE(), shape)) == 0
 
 
 Bad = Callable[[NoiseEstimator, Tensor, Tensor], Any]
@@ -330,21 +332,21 @@ Bad = Callable[[NoiseEstimator, Tensor, Tensor], Any]
 )
 def test_bad_input_is_named(call: Bad, message: str) -> None:
     x, noises = random_noises(3, 5, DATA.in_shape, KNOWN)
-    for kind in (WA(), EMinus()):
+    for kind in (AverageANE(), MapANE()):
         with pytest.raises(ValueError, match=message):
             call(built(kind), x, noises)
 
 
 def test_bad_settings_are_named() -> None:
     for make, message in (
-        (lambda: A(width=0), "expected width >= 1, got 0"),
-        (lambda: E(keys=0), "expected keys >= 1, got 0"),
-        (lambda: A(form="paper"), "form"),
+        (lambda: AttentionANE(width=0), "expected width >= 1, got 0"),
+        (lambda: MapAttentionANE(keys=0), "expected keys >= 1, got 0"),
+        (lambda: AttentionANE(form="paper"), "form"),
         (lambda: NoiseTraining(samples=1), "expected algorithm.gradient.noises.samples >= 2"),
         (lambda: NoiseTraining(batches=0), "expected algorithm.gradient.noises.batches >= 1, or None, got 0"),
         (lambda: NoiseTraining(passes=0), "expected algorithm.gradient.noises.passes >= 1, got 0"),
         (lambda: NoiseTraining(reach=0.0), "expected algorithm.gradient.noises.reach > 0"),
-        (lambda: built(E(), (3, 0, 8)), "in_shape"),
+        (lambda: built(MapAttentionANE(), (3, 0, 8)), "in_shape"),
         (lambda: BASIC.scaled(0), "factor > 0"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -435,7 +437,7 @@ def test_single_steps_start_anew_at_each_strength(network: nn.Module, attack: Gr
 
 def test_spectrum_is_in_order_and_keeps_real_noises() -> None:
     x, noises = random_noises(3, 4, DATA.in_shape, BASIC.real)
-    estimator = built(WA())
+    estimator = built(AverageANE())
     found = spectrum(estimator, x, noises, BASIC)
     assert torch.equal(found[::2], noises)
     for index in (1, 3, 5):
@@ -485,16 +487,16 @@ def test_memory_refuses_what_does_not_belong_together() -> None:
     with pytest.raises(ValueError, match="push some first"):
         NoiseMemory(4).left_out(torch.tensor([0]), torch.Generator())
     with pytest.raises(ValueError, match="observe some first"):
-        NoiseLearner(WA(), DATA.in_shape, BASIC, seed=0).learn()
+        NoiseLearner(AverageANE(), DATA.in_shape, BASIC, seed=0).learn()
 
 
 def test_extra_strengths_reach_as_far_as_the_paper_and_miss_the_real_ones() -> None:
-    learner = NoiseLearner(WA(), DATA.in_shape, BASIC, seed=0)
+    learner = NoiseLearner(AverageANE(), DATA.in_shape, BASIC, seed=0)
     drawn = torch.tensor([learner.extra_strength() for _ in range(2000)])
     assert drawn.min() > 0 and 0.149 < drawn.max() <= 0.15 + 1e-6
     assert drawn.mean() == pytest.approx(0.075, abs=0.003)
     assert all((drawn - real).abs().min() > 1e-4 for real in BASIC.real)
-    assert max(NoiseLearner(WA(), DATA.in_shape, LARGE, seed=0).extra_strength() for _ in range(50)) <= 0.3
+    assert max(NoiseLearner(AverageANE(), DATA.in_shape, LARGE, seed=0).extra_strength() for _ in range(50)) <= 0.3
 
 
 def observing(kind: Estimator, network: nn.Module, seed: int = 3, epochs: int = 2) -> NoiseLearner:
@@ -512,7 +514,9 @@ def go_on(learner: NoiseLearner, network: nn.Module, first: int, last: int) -> l
     return found
 
 
-@pytest.mark.parametrize("kind", [WA(), A(width=8), E(width=8, keys=4), EMinus(width=8)], ids=str)
+@pytest.mark.parametrize(
+    "kind", [AverageANE(), AttentionANE(width=8), MapAttentionANE(width=8, keys=4), MapANE(width=8)], ids=str
+)
 def test_training_repeats_and_resumes_to_the_bit(kind: Estimator, network: nn.Module, tmp_path: Path) -> None:
     straight = observing(kind, network)
     assert len(straight.memory) == 40
@@ -531,9 +535,9 @@ def test_training_repeats_and_resumes_to_the_bit(kind: Estimator, network: nn.Mo
 
 
 def test_an_empty_memory_is_stored_too(tmp_path: Path) -> None:
-    learner = NoiseLearner(EMinus(width=4), DATA.in_shape, BASIC, seed=0)
+    learner = NoiseLearner(MapANE(width=4), DATA.in_shape, BASIC, seed=0)
     write_tensors(tmp_path / "learner.safetensors", learner.state())
-    other = NoiseLearner(EMinus(width=4), DATA.in_shape, BASIC, seed=1)
+    other = NoiseLearner(MapANE(width=4), DATA.in_shape, BASIC, seed=1)
     other.restore(read_tensors(tmp_path / "learner.safetensors")[0])
     assert len(other.memory) == 0
     assert all(torch.equal(value, learner.state()[name]) for name, value in other.state().items())
@@ -541,20 +545,20 @@ def test_an_empty_memory_is_stored_too(tmp_path: Path) -> None:
 
 def test_global_random_numbers_are_left_alone(network: nn.Module) -> None:
     before = torch.get_rng_state()
-    observing(EMinus(width=4), network, epochs=1)
+    observing(MapANE(width=4), network, epochs=1)
     assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.fixture(scope="module")
 def remembered(network: nn.Module) -> NoiseLearner:
     """A memory of training images, for every kind of estimator to learn from."""
-    learner = NoiseLearner(WA(), DATA.in_shape, LARGE, NoiseTraining(memory=320), seed=0)
+    learner = NoiseLearner(AverageANE(), DATA.in_shape, LARGE, NoiseTraining(memory=320), seed=0)
     for x, y in batches(SPLITS.train.take(slice(320)), 64):
         learner.observe(network, x, y, PGD(steps=5))
     return learner
 
 
-@pytest.mark.parametrize("kind", [A(width=24), E(width=24, keys=8), EMinus(width=24)], ids=str)
+@pytest.mark.parametrize("kind", [AttentionANE(width=24), MapAttentionANE(width=24, keys=8), MapANE(width=24)], ids=str)
 def test_learning_lowers_the_loss_on_noises_of_other_images(
     kind: Estimator, network: nn.Module, remembered: NoiseLearner
 ) -> None:

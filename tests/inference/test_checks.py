@@ -37,7 +37,7 @@ from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
 from evo_robust.attacks.level.attack import CMAES, DE
 from evo_robust.attacks.losses import attack_loss
 from evo_robust.data.images import Images
-from evo_robust.estimators import WA, Strengths
+from evo_robust.estimators import AverageANE, Strengths
 from evo_robust.estimators.learner import MemoryLearner
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.estimators.memory import NoiseLearner, NoiseMemory
@@ -201,7 +201,7 @@ def test_infinite_steps_and_rates_and_unknown_losses_are_refused(make: Callable[
 
 def test_strengths_of_estimators_are_held_to_the_rule_too() -> None:
     x, noises = torch.rand(2, 1, 4, 4), torch.zeros(2, 2, 1, 4, 4)
-    estimator = WA().build((1, 4, 4))
+    estimator = AverageANE().build((1, 4, 4))
     with pytest.raises(ValueError, match=r"each target in \(0, 1\].*got 16"):
         estimator.estimate(x, noises, (0.1, 0.2), 16)
     with pytest.raises(ValueError, match=r"eps in \(0, 1\].*got 16"):
@@ -215,7 +215,7 @@ def test_strengths_of_estimators_are_held_to_the_rule_too() -> None:
 
 
 def test_extra_strengths_stay_inside_the_pixel_range() -> None:
-    learner = NoiseLearner(WA(), (1, 4, 4), Strengths(values=(Fraction(0.5), Fraction(1)), n_real=1), seed=0)
+    learner = NoiseLearner(AverageANE(), (1, 4, 4), Strengths(values=(Fraction(0.5), Fraction(1)), n_real=1), seed=0)
     assert isinstance(learner, MemoryLearner)
     drawn = [learner.extra_strength() for _ in range(200)]
     assert min(drawn) > 0 and 0.98 < max(drawn) <= 1
@@ -272,7 +272,7 @@ OF_IMAGES: dict[str, Callable[[nn.Module, Images], object]] = {
         m, i, PGD(steps=2), [0.1], generator=draw(), correct=torch.ones(len(i), dtype=torch.bool), keep_going=True
     ),
     "measure_spectrum": lambda m, i: measure_spectrum(
-        m, i, Source(PGD(steps=2), Strengths(n_real=3), WA()), WA().build(SHAPE), draw()
+        m, i, Source(PGD(steps=2), Strengths(n_real=3), AverageANE()), AverageANE().build(SHAPE), draw()
     ),
     "train": lambda m, i: train(copied(m), i, PGDTraining(batch_size=8), 1, seed=0),
     "train without attack": lambda m, i: train(copied(m), i, Standard(batch_size=8), 1, seed=0),
@@ -281,7 +281,7 @@ GRADIENTS = [name for name in OF_TENSORS if name not in ("CMAES", "DE", "Standar
 
 
 def learner() -> NoiseLearner:
-    return NoiseLearner(WA(), SHAPE, Strengths(n_real=3), seed=0)
+    return NoiseLearner(AverageANE(), SHAPE, Strengths(n_real=3), seed=0)
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -468,7 +468,7 @@ def test_other_arguments_that_are_none_are_refused(net: nn.Module, images: Image
         (lambda: recalibrate(net, [(x[:1], y[:1])]), "at least 2 images in a batch"),
         (lambda: recalibrate(net, [(images.x, y)]), "divide by 255"),
         (lambda: recalibrate(net, [(255 * x, y)]), "divide by 255"),
-        (lambda: WA().build(SHAPE).estimate(255 * x, torch.zeros(1, 12, *SHAPE), [0.1], 0.05), "divide by 255"),
+        (lambda: AverageANE().build(SHAPE).estimate(255 * x, torch.zeros(1, 12, *SHAPE), [0.1], 0.05), "divide by 255"),
         (lambda: count_flops(net, (8, 8)), "expected in_shape"),  # type: ignore[arg-type]
         (lambda: count_flops(net, (1, 8, 0)), "expected in_shape"),
         (lambda: zoo.build("lenet", 10, (1, 8.5, 8)), "expected in_shape"),  # type: ignore[arg-type]
