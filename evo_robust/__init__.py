@@ -13,6 +13,7 @@ from evo_robust import signals as _signals  # noqa: F401 (before what takes seco
 # isort: split
 from evo_robust import zoo
 from evo_robust.adversarial_set.making import AdversarialSet
+from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.evolution import NSGA2, NSGA3
 from evo_robust.algorithms.hybrid import GradientHybrid
 from evo_robust.algorithms.random import RandomSearch
@@ -21,7 +22,7 @@ from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
 from evo_robust.attacks.level.attack import CMAES, DE
 from evo_robust.commands.version import version as _version
 from evo_robust.data.base import DataSet
-from evo_robust.data.images import Augment
+from evo_robust.data.images import Augment, Images
 from evo_robust.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST, ImageNet, TinyImageNet
 from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
 from evo_robust.estimators import (
@@ -38,6 +39,7 @@ from evo_robust.evaluators.base import Evaluator
 from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.evaluators.one_shot import OneShot
+from evo_robust.evaluators.pool import PooledEvaluator, Stage
 from evo_robust.gradients import ArchitectureGradient, Confidence, EstimatedLoss, SupernetLoss
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.combined import WeightedSum
@@ -60,6 +62,7 @@ from evo_robust.training.supernet import SupernetTraining
 __all__ = [
     "AttentionANE",
     "AdversarialSet",
+    "Algorithm",
     "ArchitectureGradient",
     "Attack",
     "Augment",
@@ -93,6 +96,7 @@ __all__ = [
     "GradientHybrid",
     "GumbelSoftmax",
     "ImageNet",
+    "Images",
     "LipschitzBound",
     "LipschitzConfidence",
     "LogConstraint",
@@ -112,6 +116,7 @@ __all__ = [
     "PGD",
     "PGDTraining",
     "Params",
+    "PooledEvaluator",
     "Problem",
     "RandomSearch",
     "Recipe",
@@ -122,6 +127,7 @@ __all__ = [
     "SVHN",
     "SearchLoss",
     "SearchSpace",
+    "Stage",
     "Standard",
     "Strengths",
     "SupernetLoss",

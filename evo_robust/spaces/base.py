@@ -49,7 +49,10 @@ class SearchSpace(Part, abc.ABC):
     @property
     @abc.abstractmethod
     def n_choices(self) -> np.ndarray:
-        """Number of choices of each gene, int array ``(n_genes,)``; gene i lies in 0..n_choices[i]-1."""
+        """Number of choices of each gene, int array ``(n_genes,)``; gene i lies in 0..n_choices[i]-1.
+
+        A tuple or list of whole numbers serves as well.
+        """
 
     @property
     @abc.abstractmethod
