@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import re
+import runpy
 import shlex
 import statistics
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from places import ROOT
 
 from evo_robust import zoo
 from evo_robust.parts.making import split
+from evo_robust.record.reading import load_run
 
 TEXTS = [name for name in ("README.md", "docs/tour.md", "docs/extending.md") if (ROOT / name).is_file()]
 
@@ -57,6 +61,9 @@ _GATE = {"constraints.0.sample": "2", "constraints.0.of.limit": "50", "constrain
 _MINE = _ROCO | {"evaluator.recipe": "FastTraining", "algorithm.n_gen": "1"}
 _RETRAIN = {"epochs": "1", "eps": "0.1", "data.train_limit": "200", "device": "cpu"}
 
+# problems of docs/extending.md
+OWN = ("widths", "noisy", "corners", "smooth", "stripes", "half", "sms")
+
 # what makes a command small: the first line of which all words stand in the command; a command without a line fails
 SMALL: dict[str, dict[str, str]] = {
     "run problem=roco scale=paper": _TRANSFER
@@ -82,12 +89,17 @@ SMALL: dict[str, dict[str, str]] = {
     "run problem=mine": _MINE,
     "retrain network=robnet-small": _RETRAIN
     | {"data": "digits", "data.train_limit": "60", "data.test_limit": "10", "recipe": "standard"},
+    "retrain genotype=runs/widths/export/knee/genotype.json": {"epochs": "2", "eps": "0.1", "device": "cpu"},
     "retrain": _RETRAIN,
+    **{f"run problem={name}": _ROCO | {"algorithm.pop_size": "3"} for name in OWN},
     "export run=runs/robnet-demo budget=small": {"onnx": "false", "budget": "medium"},
     "export": {"onnx": "false"},
     "plot": {},
     "analyze": {},
 }
+
+# what makes a script's command small
+SMALL_SCRIPT = {"smallest.py": {"at_most": "1.0"}}
 
 # what makes an example in Python small
 SMALL_PYTHON = {
@@ -190,19 +202,36 @@ def smaller(code: str) -> str:
 def test_every_step_is_covered(step: Step) -> None:
     if step.language == "python":
         compile(smaller(step.content), "example", "exec")
-    elif not exempt(step.content):
+    elif not exempt(step.content) and not SCRIPT.fullmatch(step.content):
         small(step.content)
+
+
+SCRIPT = re.compile(r"python (\S+\.py\b.*)")
+"""A command that runs a file."""
+
+FILE = re.compile(r"# ((?:problems/)?\w+\.py)\n")
+"""First line of an example that is a file: its name."""
 
 
 def taken(step: Step, out: pytest.CaptureFixture[str]) -> None:
     """Do what a step says, in the present folder."""
     if step.language == "python":
-        named = re.match(r"# (problems/\w+\.py)\n", step.content)
+        named = FILE.match(step.content)
         if named:
             Path(named[1]).parent.mkdir(exist_ok=True)
             Path(named[1]).write_text(step.content, encoding="utf-8")
         else:
             exec(compile(smaller(step.content), str(step), "exec"), {"__name__": "example"})
+        return
+    if script := SCRIPT.fullmatch(step.content):
+        with pytest.MonkeyPatch.context() as patch:
+            file, *given = shlex.split(script[1])
+            arguments = split(given) | SMALL_SCRIPT.get(file, {})
+            patch.setattr(sys, "argv", [file, *(f"{key}={value}" for key, value in arguments.items())])
+            try:
+                runpy.run_path(file, run_name="__main__")
+            except SystemExit as end:
+                assert not end.code, f"{step}\nexit status {end.code}\n{out.readouterr().err}"
         return
     module, arguments = small(step.content)
     status = importlib.import_module(module).main(arguments)
@@ -223,6 +252,43 @@ def test_a_text_can_be_followed(
     for step in steps(text):
         if not exempt(step.content):
             taken(step, capsys)
+    if text == "docs/extending.md":
+        parts_were_used(capsys.readouterr().out)
+
+
+def parts_were_used(printed: str) -> None:
+    """Check that each example of docs/extending.md did what it is there for."""
+    for run, expected in {
+        "widths": {"space": "Widths"},
+        "noisy": {"objectives.1": "NoiseError", "objectives.1.sigma": 0.3},
+        "corners": {"objectives.1.attack": "Corners", "objectives.1.attack.tries": 3},
+        "smooth": {"evaluator.recipe": "SmoothLabels", "evaluator.recipe.smoothing": 0.2},
+        "stripes": {"data": "Stripes"},
+        "half": {"evaluator": "Half", "evaluator.share": 0.75},
+        "sms": {"algorithm": "SMSEMOA"},
+    }.items():
+        found = load_run(Path("runs") / run)
+        assert expected.items() <= found.info["values"].items() and found.missing is None
+        assert found.evaluations and all(row["status"] == "ok" for row in found.evaluations), run
+    for name, key, part in (("corners", "attack", "Corners"), ("smooth", "recipe", "SmoothLabels")):
+        assert json.loads(Path(f"runs/widths-{name}/result.json").read_text(encoding="utf-8"))[key] == part
+    trained = json.loads(Path("runs/widths-stripes/result.json").read_text(encoding="utf-8"))
+    assert (trained["data"], trained["n_classes"], trained["n_test"]) == ("stripes", 2, 100)
+    noisy, half, widths = (load_run(f"runs/{name}") for name in ("noisy", "half", "widths"))
+    assert all(0 <= row["noise_error"] <= 1 for row in noisy.table("all"))
+    assert {row["images"] for row in half.table("all")} == {120}  # three quarters of 160
+    exported = Path("runs/widths-trained/export/model.py").read_text(encoding="utf-8")
+    assert "class Plain(nn.Sequential)" in exported and "import evo_robust" not in exported
+    assert "logits as at export to within" in printed
+    fewest = min(row["params"] for row in widths.table())
+    assert f"{fewest:,.0f} parameters\n" in printed
+
+
+def test_examples_of_parts_are_short() -> None:
+    examples = [step for step in steps("docs/extending.md") if step.language == "python"]
+    assert len(examples) == 8 and all(FILE.match(step.content) for step in examples)
+    for step in examples:
+        assert len(step.content.splitlines()) <= 30, step
 
 
 def test_make_run_is_the_command_that_the_readme_shows() -> None:
