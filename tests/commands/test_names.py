@@ -199,6 +199,11 @@ def test_settings_of_a_run_are_run_again(here: Path, capsys: pytest.CaptureFixtu
     assert "algorithm.pop_size = 3" in capsys.readouterr().out and not Path("x").exists()
 
 
+def test_a_run_folder_of_a_problems_name_hides_no_problem(here: Path) -> None:
+    shutil.copytree(EARLIER / "roco", "roco")
+    assert load("roco").seed == 0
+
+
 def test_other_data_is_not_held_against_the_images_of_the_run(here: Path) -> None:
     problem = load("roco", "demo", {"data": "digits"})
     pinned = chz.replace(problem, data=chz.replace(problem.data, content="0123456789abcdef"))
