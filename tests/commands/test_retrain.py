@@ -21,10 +21,11 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.data.sets import CIFAR10, Digits
 from evo_robust.files import FolderLock, read_tensors
 from evo_robust.final_training.settings import load_result
+from evo_robust.final_training.work import retrain
 from evo_robust.inference.predictions import clean_error
 from evo_robust.networks.genotype import Genotype, load_genotype, save_genotype
 from evo_robust.parts.base import UserError, dotted
-from evo_robust.retrain import Retraining, RetrainOptions, main, retrain, settings_from
+from evo_robust.retrain import Retraining, RetrainOptions, main, settings_from
 from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.training.recipes import TRADES, PGDTraining, Standard

@@ -35,11 +35,11 @@ from evo_robust.data.sets import CIFAR10, MNIST, SVHN, Digits, TinyImageNet
 from evo_robust.evaluators.pool import PoolSession
 from evo_robust.files import read_tensors, write_tensors
 from evo_robust.final_training.settings import Retraining
+from evo_robust.final_training.work import retrain
 from evo_robust.parts.base import UserError, digest
 from evo_robust.progress import Silent
 from evo_robust.record.reading import Run, load_run
 from evo_robust.record.rebuild import rebuild
-from evo_robust.retrain import retrain
 from evo_robust.training.loop import train
 
 SET = AdversarialSet(victims=("lenet",))

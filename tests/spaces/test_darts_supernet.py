@@ -27,11 +27,12 @@ from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import FGSM
 from evo_robust.data.sets import Digits
 from evo_robust.evaluators.one_shot import OneShot
+from evo_robust.final_training.work import retrain
 from evo_robust.objectives.cost import Params, count_flops
 from evo_robust.objectives.errors import RobustError
 from evo_robust.parts.base import Fraction
 from evo_robust.problem.value import Problem
-from evo_robust.retrain import RetrainOptions, retrain, settings_from
+from evo_robust.retrain import RetrainOptions, settings_from
 from evo_robust.search import search
 from evo_robust.spaces import DARTS
 from evo_robust.spaces.darts.codec import CONVOLUTIONS, OPERATIONS, full_cell
