@@ -38,8 +38,9 @@ from evo_robust.estimators import (
 from evo_robust.evaluators.base import Evaluator
 from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.evaluators.from_scratch import FromScratch
+from evo_robust.evaluators.jobs import Stage
 from evo_robust.evaluators.one_shot import OneShot
-from evo_robust.evaluators.pool import PooledEvaluator, Stage
+from evo_robust.evaluators.pool import PooledEvaluator
 from evo_robust.gradients import ArchitectureGradient, Confidence, EstimatedLoss, SupernetLoss
 from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.objectives.combined import WeightedSum

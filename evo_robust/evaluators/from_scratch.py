@@ -8,7 +8,8 @@ from typing import ClassVar
 import chz
 
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed
-from evo_robust.evaluators.pool import PooledEvaluator, Stage
+from evo_robust.evaluators.jobs import Stage
+from evo_robust.evaluators.pool import PooledEvaluator
 from evo_robust.objectives.base import Context
 from evo_robust.spaces.base import Architecture
 from evo_robust.training.loop import train

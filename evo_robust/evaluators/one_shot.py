@@ -15,7 +15,8 @@ from evo_robust.data.base import DataSet
 from evo_robust.data.images import Augment, Splits
 from evo_robust.device import choose_device
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed
-from evo_robust.evaluators.pool import PooledEvaluator, Stage
+from evo_robust.evaluators.jobs import Stage
+from evo_robust.evaluators.pool import PooledEvaluator
 from evo_robust.files import copy_file, mapped_tensors
 from evo_robust.objectives.base import Context
 from evo_robust.parts.base import UserError, refuse_unless, seed_from

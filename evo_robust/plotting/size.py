@@ -21,7 +21,7 @@ FEWEST = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Correlation:
+class SizeRelation:
     """How one objective goes with the parameter count over n networks.
 
     Attributes:
@@ -55,7 +55,7 @@ class Correlation:
 _STRENGTHS = ((0.9, "almost only size"), (0.7, "mostly size"), (0.3, "partly size"), (1e-9, "a little of it is size"))
 
 
-def answer(found: Sequence[Correlation]) -> str:
+def answer(found: Sequence[SizeRelation]) -> str:
     """Is it just size, in one line, such as ``Partly size: clean error. Almost only size: FLOPs.``."""
     by_verdict: dict[str, list[str]] = {}
     for c in found:
@@ -63,15 +63,15 @@ def answer(found: Sequence[Correlation]) -> str:
     return " ".join(f"{verdict[0].upper()}{verdict[1:]}: {', '.join(names)}." for verdict, names in by_verdict.items())
 
 
-def correlation(objective: str, values: np.ndarray, params: np.ndarray) -> Correlation:
+def correlation(objective: str, values: np.ndarray, params: np.ndarray) -> SizeRelation:
     """Spearman and Pearson correlation of two columns ``(n,)``; rows where either is NaN do not count."""
     found = correlate(params, values)
     if found.n < FEWEST:
-        return Correlation(objective, found.n)
-    return Correlation(objective, found.n, found.spearman, found.spearman_p, found.pearson, found.pearson_p)
+        return SizeRelation(objective, found.n)
+    return SizeRelation(objective, found.n, found.spearman, found.spearman_p, found.pearson, found.pearson_p)
 
 
-def correlations(view: View) -> list[Correlation]:
+def correlations(view: View) -> list[SizeRelation]:
     """One per objective other than the parameter count itself, over all usable evaluations.
 
     Empty when the record holds no parameter counts.
@@ -82,14 +82,14 @@ def correlations(view: View) -> list[Correlation]:
     return [correlation(name, view.column(name), params) for name in view.run.objectives if name != "params"]
 
 
-def write_sizes(found: list[Correlation], path: Path) -> None:
+def write_sizes(found: list[SizeRelation], path: Path) -> None:
     """The correlations as CSV; empty cells where one is not defined."""
-    header = [field.name for field in dataclasses.fields(Correlation)]
+    header = [field.name for field in dataclasses.fields(SizeRelation)]
     rows = [["" if isinstance(v, float) and math.isnan(v) else v for v in dataclasses.astuple(c)] for c in found]
     write_csv(path, [*header, "verdict"], [[*row, c.verdict] for row, c in zip(rows, found, strict=True)])
 
 
-def draw_size(view: View, found: list[Correlation], path: Path) -> None:
+def draw_size(view: View, found: list[SizeRelation], path: Path) -> None:
     """Each objective against the parameter count, with its correlation."""
     params = quantity("params", "", view.column("params"))
     shown = {q.name: q for q in view.quantities()}
@@ -101,7 +101,7 @@ def draw_size(view: View, found: list[Correlation], path: Path) -> None:
         note(figure, "ρ: Spearman, r: Pearson. A search's networks are no independent sample: read p as a hint.")
 
 
-def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: Correlation) -> None:
+def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: SizeRelation) -> None:
     x, y = params.shown(view.column("params")), shown.shown(view.column(c.objective))
     dress(axes, "x", params)
     dress(axes, "y", shown)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from evo_robust.plotting.compare import Standing
 from evo_robust.plotting.groups import LEAST, GroupStanding, best_of, p_value, smallest_p
-from evo_robust.plotting.size import Correlation
+from evo_robust.plotting.size import SizeRelation
 from evo_robust.plotting.tables import SEARCH_TIME, Pair, Top, pair_sides
 from evo_robust.progress import table
 from evo_robust.record.quantity import Quantity, quantity, words
@@ -39,10 +39,10 @@ def front_table(view: View) -> Table:
     return made
 
 
-def size_table(found: Sequence[Correlation]) -> Table:
+def size_table(found: Sequence[SizeRelation]) -> Table:
     """Is it just size? One line per objective."""
     numbers = ("networks", "Spearman", "p", "Pearson", "p")
-    made = table("Is it just size? Correlation with the number of parameters", words=("objective",), numbers=numbers)
+    made = table("Is it just size? SizeRelation with the number of parameters", words=("objective",), numbers=numbers)
     made.add_column("in words")
     for c in found:
         values = (f"{c.spearman:+.2f}", f"{c.spearman_p:.2g}", f"{c.pearson:+.2f}", f"{c.pearson_p:.2g}")

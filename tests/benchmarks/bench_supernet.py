@@ -50,8 +50,9 @@ from evo_robust.device import fixed_threads
 from evo_robust.evaluators.base import Evaluation
 from evo_robust.evaluators.candidates import build_candidate, candidate_seed
 from evo_robust.evaluators.from_scratch import FromScratch
+from evo_robust.evaluators.jobs import Stage
 from evo_robust.evaluators.one_shot import OneShot
-from evo_robust.evaluators.pool import PooledEvaluator, Stage
+from evo_robust.evaluators.pool import PooledEvaluator
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.cost import count_flops
 from evo_robust.parts.base import Fraction
