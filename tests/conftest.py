@@ -32,7 +32,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 LONG = (
     *("clusters", "hybrid", "confidence", "problems", "analyze", "one_shot", "retrain", "kills", "run", "signals"),
     *("strangers", "darts_supernet", "adversarial_set", "candidates", "from_scratch", "workers", "supernet", "darts"),
-    *("readme", "damaged", "estimated", "sources", "export", "search", "plot", "plot_groups", "lipschitz"),
+    *("readme", "journey", "damaged", "estimated", "sources", "export", "search", "plot", "plot_groups", "lipschitz"),
 )
 """Files that take longest, longest first: ``make test`` hands files out in this order, so that none comes last."""
 
