@@ -75,7 +75,7 @@ class ArchitectureGradient(Part, abc.ABC):
 
 
 class DistributionLearner:
-    """Moves a distribution while a supernet's weights are trained; see :class:`evo_robust.evaluators.Learner`.
+    """Moves a distribution while a supernet's weights are trained; see :class:`evo_robust.evaluators.learner.Learner`.
 
     One Adam per group of the distribution's parameters, so that groups can take turns (RACL's µ and σ).
     """
@@ -94,14 +94,14 @@ class DistributionLearner:
 
     @property
     def reserve(self) -> float:
-        """See :class:`evo_robust.evaluators.Learner`: half of the images, as DARTS and RACL part them."""
+        """See :class:`Learner`: half of the images, as DARTS and RACL part them."""
         return 0.5
 
     def observe(self, evaluations: Sequence[Evaluation]) -> None:
         """What the search measured in the generation that ends, with the present weights."""
 
     def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[Path]]:
-        """See :class:`evo_robust.evaluators.Learner`: random architectures in warm-up, then the distribution's."""
+        """See :class:`Learner`: random architectures in warm-up, then the distribution's."""
         if epoch < training.warmup:
             rng = np.random.default_rng(seed_from(self.seed, "warmup", epoch))
             path = training.space.draw_path(rng)
@@ -117,7 +117,7 @@ class DistributionLearner:
             yield (mixture, self.sampler.derive(logs)) if self.settings.drawn else (mixture,)
 
     def learn(self, training: CoTraining | None, epochs: int) -> None:
-        """See :class:`evo_robust.evaluators.Learner`."""
+        """See :class:`Learner`."""
 
     def move(self, group: int, loss: Tensor) -> None:
         """One step of a group of the distribution's parameters down the gradient of a loss; nothing else moves.
@@ -143,30 +143,30 @@ class DistributionLearner:
         self.sampler.refuse_unless_finite("parameters and moments", *self.sampler.parameters.values(), *moments)
 
     def state(self) -> dict[str, Tensor]:
-        """See :class:`evo_robust.evaluators.Learner`."""
+        """See :class:`Learner`."""
         tensors = {f"distribution.{name}": t.detach().clone() for name, t in self.sampler.state().items()}
         for number, optimizer in enumerate(self.optimizers):
             tensors |= optimizer_tensors(optimizer, f"adam{number}")
         return tensors
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """See :class:`evo_robust.evaluators.Learner`."""
+        """See :class:`Learner`."""
         self.sampler.restore(part(state, "distribution"))
         for number, optimizer in enumerate(self.optimizers):
             restore_optimizer(optimizer, state, f"adam{number}")
 
     def replay(self, state: dict[str, Tensor]) -> None:
-        """See :class:`evo_robust.evaluators.Learner`."""
+        """See :class:`Learner`."""
         self.sampler.restore(part(state, "distribution"))
 
     def shared(self) -> dict[str, Tensor]:
-        """See :class:`evo_robust.evaluators.Learner`: the distribution's parameters."""
+        """See :class:`Learner`: the distribution's parameters."""
         return {f"distribution.{name}": t.detach() for name, t in self.sampler.parameters.items()}
 
     def figures(self) -> dict[str, float]:
-        """See :class:`evo_robust.evaluators.Learner`."""
+        """See :class:`Learner`."""
         return self.sampler.figures()
 
     def caution(self) -> str | None:
-        """See :class:`evo_robust.evaluators.Learner`."""
+        """See :class:`Learner`."""
         return None

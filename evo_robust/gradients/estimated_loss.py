@@ -115,7 +115,7 @@ class EstimatedLearner(DistributionLearner):
 
     @property
     def reserve(self) -> float:
-        """See :class:`evo_robust.evaluators.Learner`: a twentieth for noise estimators, where there are any."""
+        """See :class:`Learner`: a twentieth for noise estimators, where there are any."""
         return 0.05 if self.noises else 0.0
 
     def observe(self, evaluations: Sequence[Evaluation]) -> None:
@@ -134,7 +134,7 @@ class EstimatedLearner(DistributionLearner):
         return weights.flatten(0, 1)
 
     def learn(self, training: CoTraining | None, epochs: int) -> None:
-        """See :class:`evo_robust.evaluators.Learner`."""
+        """See :class:`Learner`."""
         if training is not None:
             self._learn_noises(training, epochs)
         if self._measured:

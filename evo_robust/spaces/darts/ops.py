@@ -26,7 +26,7 @@ def operation(name: str, channels: int, stride: int, final: bool) -> nn.Module:
     Those that ``is_rectified`` expect positive input: the ReLU before them is the caller's.
 
     Args:
-        name: one of ``darts_codec.OPERATIONS`` but ``none``.
+        name: one of ``codec.OPERATIONS`` but ``none``.
         channels: number of channels.
         stride: 1 or 2.
         final: affine batch normalisation, none after pools (final training); else no batch normalisation is affine.

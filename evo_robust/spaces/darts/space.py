@@ -225,7 +225,7 @@ class DARTS(SearchSpace):
     def network_arguments(
         self, architecture: Architecture, n_classes: int, in_shape: tuple[int, int, int]
     ) -> dict[str, Any]:
-        """Arguments of ``darts_network.DARTSNetwork``, literals whose ``repr`` can be written into a file."""
+        """Arguments of :class:`DARTSNetwork`, literals whose ``repr`` can be written into a file."""
         cells = self._described(architecture)
         return self._arguments(cells[0], cells[-1], n_classes, in_shape)
 

@@ -129,7 +129,7 @@ class NSGAPhases(SearchSpace):
     def network_arguments(
         self, architecture: Architecture, n_classes: int, in_shape: tuple[int, int, int]
     ) -> dict[str, Any]:
-        """Arguments of ``nsga_network.PhasesNetwork``, literals whose ``repr`` can be written into a file."""
+        """Arguments of :class:`PhasesNetwork`, literals whose ``repr`` can be written into a file."""
         return {
             "phases": [(graph.inputs, graph.skip) for graph in self._graphs(architecture)],
             "decoder": self.decoder,

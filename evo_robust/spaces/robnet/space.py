@@ -173,7 +173,7 @@ class RobNet(SearchSpace):
     def network_arguments(
         self, architecture: Architecture, n_classes: int, in_shape: tuple[int, int, int]
     ) -> dict[str, Any]:
-        """Arguments of ``robnet_network.RobNetNetwork``, literals whose ``repr`` can be written into a file."""
+        """Arguments of :class:`RobNetNetwork`, literals whose ``repr`` can be written into a file."""
         alphas = self._cells(architecture)
         return {
             "cells": [alpha_to_text(alpha) for alpha in alphas] * (self.layers // len(alphas)),
