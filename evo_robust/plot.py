@@ -15,6 +15,7 @@ from evo_robust.files import make_folder
 from evo_robust.parts.base import Part, changed, dotted
 from evo_robust.parts.making import parse
 from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path, refuse_odd_paths
+from evo_robust.parts.plain import first_of
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.answers import beats
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
@@ -183,8 +184,7 @@ def _notes(groups: list[Group], names: list[str], *, baseline: bool) -> Iterator
     first, *others = (_how_measured(view, names) for view in views)
     lines = list(dict.fromkeys(line for other in others for line in changed(first, other)))
     if lines and len(set(datas.values())) == 1:
-        more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
-        yield f"not measured alike, so that figures compare with care: {'; '.join(lines[:3])}{more}"
+        yield f"not measured alike, so that figures compare with care: {first_of(lines, 3)}"
     if len(names) == 1:
         yield f"{words(names[0])} alone compares these runs: hypervolume and dominance say how low it gets, no more"
     left_out = [n for view in views for n in view.run.objectives if n not in names]

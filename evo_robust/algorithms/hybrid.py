@@ -36,9 +36,9 @@ _PATIENCE = 50
 class GradientHybrid(Genetic):
     """NSGA-II some of whose offspring are drawn from a distribution over architectures that gradients move.
 
-    Every generation trains the supernet and the distribution first (evaluator ``CoTrained``), then measures offspring
-    and survivors anew with the present weights, and ranks and crowds them together. The first of the distribution's
-    offspring is the architecture that it stands for.
+    Every generation first trains the supernet and the distribution (evaluator ``CoTrained``). Then it measures
+    offspring and survivors with the present weights, and ranks them together. The distribution's first offspring is
+    the architecture that it stands for.
     """
 
     share: float = chz.field(
@@ -78,11 +78,11 @@ class GradientHybrid(Genetic):
             )
 
     def budget(self, evaluator: Evaluator) -> int:
-        """See :meth:`Algorithm.budget`: survivors are measured anew where weights changed since the last generation.
+        """See :meth:`Algorithm.budget`: survivors are measured again where weights changed since the last generation.
 
-        Once the training schedule is over they did not. What goes down on the supernet's loss moves with its weights
-        alone, so that the distribution rests too; estimators of a loss go on learning, and what reads them or the
-        distribution may be measured anew in every generation.
+        Once the training schedule is over, weights do not change. A distribution that follows the supernet's loss rests
+        then too. Estimators of a loss keep learning, so whatever reads them or the distribution may be measured again
+        in every generation.
         """
         if not isinstance(evaluator, CoTrained):
             return super().budget(evaluator)
@@ -156,7 +156,7 @@ class _Hybrid(PymooNSGA2):
         session = self.problem.session
         if isinstance(session, CoTrainedSession):
             session.advance(self.generation, self.learner)
-        else:  # weights are nobody's here: what was measured is all there is to learn from
+        else:  # no weights are trained in this search: there are only measurements to learn from
             self.learner.learn(None, 1)
         self.problem.derived = self.problem.space.to_text(self.learner.sampler.mode())
         self.problem.settled = self.learner.sampler.figures()

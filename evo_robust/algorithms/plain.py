@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 import chz
 
@@ -23,6 +23,8 @@ class PlainPymoo(Algorithm):
     Its run folder names it, so that no other search goes on there. It has no settings: those of the algorithm are
     pymoo's, and the program's.
     """
+
+    offered: ClassVar[bool] = False
 
     pop_size: int = chz.field(default=1, doc="not used")
     n_gen: int = chz.field(default=1, doc="not used", metadata=WHERE)

@@ -177,7 +177,20 @@ class Attack(Part, abc.ABC):
 
     @abc.abstractmethod
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
-        """Adversarial images ``(n, c, h, w)``, inside the threat's ball around ``x`` and inside [0,1].
+        """Adversarial images, inside the threat's ball around ``x`` and inside [0,1].
 
         Leaves the model's mode, running statistics, gradients and ``requires_grad`` flags as they were.
+
+        Args:
+            model: network from images in [0,1] to logits ``(n, n_classes)``.
+            x: float32 images ``(n, c, h, w)`` in [0,1].
+            y: true classes, int64 ``(n,)``.
+            threat: the ball; its radius is in units of the pixel range 0..1.
+            generator: source of all random numbers, on the images' device.
+
+        Returns:
+            Images of the shape and type of ``x``.
+
+        Raises:
+            ValueError: the attack knows no such ball.
         """

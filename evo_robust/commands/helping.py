@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from evo_robust.parts.base import Part, short_names, subclasses
+from evo_robust.parts.base import Part, choices, short_names
 from evo_robust.parts.chz_inside import Argument
 from evo_robust.parts.making import GIVEN, HelpRequested
 from evo_robust.parts.plain import item_type, visible, wanted
@@ -82,7 +82,7 @@ def _options(argument: Argument) -> str:
         found = argument.value if isinstance(argument.value, type) else None
         return (inspect.getdoc(found) or "").partition("\n")[0] if found else ""
     short = {name: short for short, name in short_names(part).items()}
-    names = [f"{name} or {short[name]}" if name in short else name for name in sorted(subclasses(part), key=str.lower)]
+    names = [f"{name} or {short[name]}" if name in short else name for name in sorted(choices(part), key=str.lower)]
     if len(names) < 2 and not several:
         return ""
     return ("several of these, with commas between: " if several else "one of: ") + ", ".join(names)

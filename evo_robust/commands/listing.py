@@ -23,7 +23,7 @@ from evo_robust.evaluators.base import Evaluator
 from evo_robust.gradients.base import ArchitectureGradient
 from evo_robust.objectives.base import Objective
 from evo_robust.objectives.constraints import Constraint
-from evo_robust.parts.base import Part, UserError, short_names, subclasses
+from evo_robust.parts.base import Part, UserError, choices, short_names, subclasses
 from evo_robust.parts.making import parse
 from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.plain import visible
@@ -91,7 +91,7 @@ def _parts(width: int) -> Iterator[str]:
     for title, base in KINDS.items():
         short = {name: short for short, name in short_names(base).items()}
         yield f"  {title}"
-        for name, cls in sorted(subclasses(base).items(), key=lambda item: item[0].lower()):
+        for name, cls in sorted(choices(base).items(), key=lambda item: item[0].lower()):
             called = f"{name} or {short[name]}" if name in short else name
             yield from _entry(called, _first_line(cls), width, 4)
         for name, (words, path) in own.get(title, {}).items():

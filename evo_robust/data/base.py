@@ -113,10 +113,21 @@ class DataSet(Part, abc.ABC):
 
     @abc.abstractmethod
     def _read(self, root: Path) -> tuple[Images, Images]:
-        """All training and all test images, each in ``stratified_order``."""
+        """All training and all test images.
+
+        Images are uint8 ``(n, *in_shape)``, labels int64 ``(n,)`` in 0 to ``n_classes`` − 1. Splits and limits take
+        images from the beginning, so classes should be mixed there; ``stratified_order`` does that.
+
+        Args:
+            root: folder that ``data.root`` names; it may not exist.
+
+        Raises:
+            OSError: files are missing or cannot be read.
+            ValueError: files are damaged. A command says either in one line.
+        """
 
     def _stamp(self, root: Path) -> object:
-        """What changes when files that ``_read`` reads do; None where that cannot be told: then they are read anew."""
+        """What changes when the files of ``_read`` change, for shipped data sets; None: read them again each time."""
         return None
 
     def _content(self, root: Path, pool: Images, test: Images) -> str:
@@ -152,13 +163,13 @@ class _Loader:
         self._kept: list[Loaded] = []
 
     def __call__(self, data: DataSet, root: Path) -> Loaded:
-        """The data set as it is now; what was read before serves as long as files stay as they were."""
+        """The data set as it is now. What was read before is returned again while its files are unchanged."""
         plain = chz.replace(data, content=None)
         alike = [kept for kept in self._kept if kept.data == plain and kept.root == root]
-        # who says which images are wanted needs no look at the files, of which there may be a million
+        # given a digest, files need not be looked at; there may be a million
         found = next((kept for kept in alike if data.content and kept.content == data.content), None)
         if found is None:
-            # a reader that is not ours may read anything
+            # a data set of somebody's own may read any file
             stamp = plain._stamp(root) if is_ours(plain) else None
             found = next((kept for kept in alike if _serves(kept, stamp, data.content)), None)
             if found is None:

@@ -28,7 +28,7 @@ class Evaluation:
     Attributes:
         architecture: notation of the architecture.
         status: ``ok``; ``failed`` (exception, NaN, memory, time); ``rejected`` (a cheap constraint or gate said no).
-        objectives: value by name, in declared order; dear ones are absent unless ``ok``.
+        objectives: value by name, in declared order; costly ones are missing unless it is ``ok``.
         constraints: G by name (feasible where ≤ 0).
         recorded: values of objectives that are measured but not searched for, by name.
         figures: extra figures by name, JSON values (``sound`` makes them so).
@@ -109,7 +109,7 @@ class Session(abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} reports nothing")
 
     def forget_others(self, texts: Collection[str]) -> None:  # noqa: B027 (most sessions keep no weights)
-        """Of the weights that are kept for ``report`` only those of the architectures of these notations are needed."""
+        """Drop weights that are kept for ``report``, but for those of the architectures with these notations."""
 
     def close(self) -> None:  # noqa: B027 (most sessions hold nothing)
         """Release processes and memory."""

@@ -46,7 +46,7 @@ class CoTrained(OneShot):
     """Each candidate inherits the weights of a supernet that is trained generation after generation.
 
     The supernet's recipe, epochs (of the whole schedule: the learning rate falls over them), threads and seed are
-    those of ``supernet``; what its paths are is for the algorithm to say, so that its sampling is not used. All
+    those of ``supernet``. The algorithm chooses the paths, so ``supernet.sampling`` is not used. All
     figures of a generation are measured with that generation's weights. Of these only the last are kept.
     """
 
@@ -318,7 +318,7 @@ def _verify(weights: Path, wanted: str) -> None:
 def _restore(learner: Learner, file: Path, state: dict[str, Tensor], *, whole: bool) -> None:
     """Give a learner what a file holds of it: all, or of a past generation what its replay needs."""
     try:
-        # a fresh search takes its own state from the file too: what resumes is what went on
+        # a new search reads its state back from the file too, so a resumed one starts from exactly the same state
         (learner.restore if whole else learner.replay)(state)
     except (KeyError, RuntimeError, ValueError) as error:
         raise DamagedFile(file, f"it is no whole state of what was learned: {error}") from error
@@ -344,9 +344,8 @@ def kept_weights(folder: Path, generation: int) -> Path:
     except DamagedFile as damaged:
         raise damaged.advising(_again(own)) from None
     raise UserError(
-        f"the weights of generation {generation} are gone: of weights that are trained with the search only the last "
-        f"generation's are kept ({', '.join(file.name for file in kept) or 'none'}): pick from the front, or say "
-        "weights=false"
+        f"the weights of generation {generation} are gone: only those of the last generation are kept "
+        f"({', '.join(file.name for file in kept) or 'none'}). Pick from the front, or say weights=false"
     )
 
 

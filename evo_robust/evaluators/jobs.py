@@ -229,8 +229,8 @@ def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float
         elif stage.record_as:
             asked = [o for o in (*job.objectives, *context.recorded) if o.needs_weights]
             candidate.figures[stage.record_as] = _with_parts(meter.values(asked), candidate.figures)
-    dear = [c for c in job.constraints if c.of.needs_weights and not isinstance(c, Gate)]
-    _check(dear, meter, measured)
+    costly = [c for c in job.constraints if c.of.needs_weights and not isinstance(c, Gate)]
+    _check(costly, meter, measured)
     return None
 
 

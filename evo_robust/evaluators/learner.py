@@ -16,7 +16,7 @@ from evo_robust.spaces.supernet import Supernet
 
 @dataclasses.dataclass
 class CoTraining:
-    """Shared weights in the making, as an algorithm that learns beside them sees them.
+    """Shared weights during training, as a learner sees them.
 
     Attributes:
         space: the search space.

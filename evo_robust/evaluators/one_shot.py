@@ -123,7 +123,7 @@ class OneShot(PooledEvaluator):
             return
         yield Stage(model, final=False, record_as="inherited" if self.compare else None)
         images = context.data.on(context.device).train
-        # the same batches, augmentation and attack starts for all: what differs between candidates is their own
+        # all candidates get the same batches, augmentation and attack starts, so differences come from the candidates
         common = seed_from(context.seed, "finetuning")
         logs = train(model, images, recipe, self.finetune, seed=common, deadline=deadline)
         yield Stage(model.eval(), {"train_error": logs[-1].train_error})

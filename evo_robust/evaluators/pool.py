@@ -1,4 +1,4 @@
-"""Candidates evaluated several at a time: cheap figures first, then weights, then the dear ones."""
+"""Candidates evaluated several at a time: cheap figures first, then weights, then the costly ones."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class PoolSession(Session):
         )
 
     def _former_fingerprint(self, context: Context, measured: Sequence[Objective]) -> str:
-        """The fingerprint of the run folder's rows where it says the same as the present one, which it is not equal to.
+        """An older fingerprint of the run folder's rows that means the same as the present one.
 
         Earlier versions called the states of some objectives otherwise.
         """
@@ -235,13 +235,13 @@ class PoolSession(Session):
 
     def _each(self, work: Work[T], architectures: Sequence[Architecture], died: Died[T]) -> Iterator[tuple[int, T]]:
         """Results of ``work`` with the index of their architecture, as they arrive."""
-        order = range(len(architectures)) if self.pool.staff is None else self._dearest_first(architectures)
+        order = range(len(architectures)) if self.pool.staff is None else self._costliest_first(architectures)
         for index, result in self.pool.run((i, functools.partial(work, architectures[i])) for i in order):
             if isinstance(result, workers.Died):
                 result = died(architectures[index], f"its worker process died twice, the second time {result.reason}")
             yield index, result
 
-    def _dearest_first(self, architectures: Sequence[Architecture]) -> Iterator[int]:
+    def _costliest_first(self, architectures: Sequence[Architecture]) -> Iterator[int]:
         """Indices so that no worker waits long for the last candidate of another."""
         first = min(self.pool.size, len(architectures))
         yield from range(first)  # at once, so that nobody waits for the guesses

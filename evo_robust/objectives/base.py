@@ -193,4 +193,8 @@ class Objective(Part, abc.ABC):
 
     @abc.abstractmethod
     def measure(self, candidate: Candidate) -> float:
-        """The objective's value; may add to ``candidate.figures``."""
+        """The objective's value in its ``unit``, a finite float; may add to ``candidate.figures``.
+
+        Whatever it raises, and a value that is no finite number, makes this candidate a failure; the search goes on. It
+        leaves weights, mode and images as they are.
+        """

@@ -97,7 +97,7 @@ class Gate(Constraint):
 
     @property
     def needs(self) -> frozenset[Fact]:
-        """See :attr:`Part.needs`: there is something to measure before anything dear is paid for."""
+        """See :attr:`Part.needs`: there is something to measure before anything costly is done."""
         return frozenset({INHERITED_WEIGHTS})
 
     @property

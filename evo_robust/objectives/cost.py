@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evo_robust.inference.checks import check_network, ordinary_mode
 from evo_robust.objectives.base import Candidate, Objective
+from evo_robust.training.weights import untrained
 
 CountingRule = Literal["thop", "macs", "nsga"]
 Shape = tuple[int, int, int]
@@ -165,5 +166,5 @@ def _network(candidate: Candidate) -> nn.Module:
     if candidate.model is not None:
         return candidate.model
     data = candidate.context.data
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # building draws weights: leave no trace of it
+    with untrained():
         return candidate.context.space.build(candidate.architecture, data.n_classes, data.in_shape).eval()

@@ -41,9 +41,9 @@ class FSPDistance(Objective):
 
     The FSP matrix of a cell (flow of the solution procedure) holds the products of its input's and its output's
     channels, averaged over places: G = Σ F_in ⊗ F_out / (h·w) (eq. 3). The distance of a cell is the mean over images
-    of ‖G(x) − G(x_adv)‖², squared Frobenius norm (eq. 4); in deep cells it goes with the gap between clean and robust
-    accuracy, so that it can turn candidates away before anything dearer is measured. F_in is the cell's last input that
-    is not zero (RobNet: the output of cell k−1), averaged to the output's size where a reduction halves it.
+    of ‖G(x) − G(x_adv)‖², squared Frobenius norm (eq. 4). In deep cells it goes with the gap between clean and robust
+    accuracy, so it can turn candidates away before costlier figures are measured. F_in is the cell's last input that is
+    not zero (RobNet: the output of cell k−1), averaged to the output's size where a reduction halves it.
 
     The distances of all cells are recorded in the candidate's figures under the objective's name, null where a cell
     is empty, with the number of images ``n``. Every image is attacked to the last step, misclassified ones too.

@@ -22,6 +22,7 @@ from evo_robust.objectives.base import Candidate, Context, Objective
 from evo_robust.parts.base import LATER, UserError, refuse_unless
 from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, DISTRIBUTION, LIPSCHITZ_LIMIT, Fact
 from evo_robust.spaces.base import InvalidArchitecture, SearchSpace
+from evo_robust.training.weights import untrained
 
 SIGMAS = ("sigma_alpha", "sigma_beta")
 PARAMETERS = ("mu_alpha", "sigma_alpha", "mu_beta", "sigma_beta")
@@ -99,7 +100,7 @@ class LipschitzBound(Objective):
 def _some_network(context: Context) -> torch.nn.Module:
     """A random network of the space, untrained, on the CPU."""
     rng = np.random.default_rng(0)
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # building draws weights: leave no trace of it
+    with untrained():
         architecture = _some_architecture(context.space, rng)
         return context.space.build(architecture, context.data.n_classes, context.data.in_shape)
 

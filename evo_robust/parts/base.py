@@ -50,6 +50,9 @@ class Part:
     short_name: ClassVar[str | None] = None
     """What people may write instead of the class's name; classes derived from it do not have it."""
 
+    offered: ClassVar[bool] = True
+    """Whether people choose it; else only records name it, and no list or help does."""
+
     @property
     def provides(self) -> frozenset[Fact]:
         """Facts that the other parts of a problem can count on."""
@@ -199,6 +202,11 @@ def is_base(cls: type) -> bool:
 def subclasses(base: type[P]) -> dict[str, type[P]]:
     """All concrete subclasses of ``base`` (itself included) by class name."""
     return {name: found[0] for name, found in named(base).items()}
+
+
+def choices(base: type[P]) -> dict[str, type[P]]:
+    """The concrete subclasses of ``base`` that people choose from, by class name."""
+    return {name: cls for name, cls in subclasses(base).items() if cls.offered}
 
 
 def _below(base: type[P]) -> list[type[P]]:

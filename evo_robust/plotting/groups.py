@@ -60,8 +60,8 @@ def groups_of(views: Sequence[View]) -> list[Group]:
     """Runs whose problems differ in seeds alone, together; groups and their runs as they come.
 
     The seeds are the search's and its evaluator's (of candidates, of a supernet): those of data and of adversarial sets
-    change what is measured. What is part of no identity (``n_gen``) may differ; but a run with the very seeds of
-    another is no repeat of it: such runs are parted, the first with each seeds from the second with them.
+    change what is measured. What is part of no identity (``n_gen``) may differ. A second run with the same seeds is
+    no repeat, so it starts a second group.
     """
     times: collections.Counter[tuple[str, str]] = collections.Counter()
     found: dict[tuple[str, int], list[View]] = {}

@@ -156,7 +156,7 @@ class Record:
             )
         if as_written is not None:
             check_identity(old, as_written, path)
-        elif not isinstance(reason, UserError):  # a problem file that was moved or is broken hinders nobody
+        elif not isinstance(reason, UserError):  # a problem file that was moved or is broken does not stop the search
             raise UserError(f"{path} cannot be read: {reason}") from reason
 
     def _check_draws(self, old: dict[str, Any]) -> None:
@@ -263,8 +263,8 @@ class Record:
 
         Args:
             generation: its number.
-            seconds: the search's time in all processes that worked on it; what a replay repeats for nothing keeps what
-                it cost when it was paid for.
+            seconds: the search's time in all processes that worked on it. Replayed evaluations keep their original
+                seconds.
             derived: the architecture that the search's distribution stands for, where it has one.
             settled: figures of that distribution, always the same names.
         """

@@ -85,7 +85,11 @@ class SearchSpace(Part, abc.ABC):
 
     @abc.abstractmethod
     def build(self, architecture: Architecture, n_classes: int, in_shape: tuple[int, int, int]) -> nn.Module:
-        """Network from images ``(n, *in_shape)`` in [0,1] to logits ``(n, n_classes)``; it normalises inside."""
+        """Network from images ``(n, *in_shape)`` in [0,1] to logits ``(n, n_classes)``; it normalises inside.
+
+        Raises:
+            ValueError: the space builds no network for such images.
+        """
 
     def network_arguments(
         self, architecture: Architecture, n_classes: int, in_shape: tuple[int, int, int]

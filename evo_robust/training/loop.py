@@ -50,7 +50,7 @@ class TimeLimit(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class EpochLog:
-    """What one epoch of training came to.
+    """Figures of one epoch of training.
 
     Attributes:
         epoch: counted from 1.
@@ -203,7 +203,7 @@ class _Run:
         self.paths = paths
         self._content: str | None = None
         if paths is not None and recipe.momentum > 0:
-            # fused SGD cannot take weights with momentum and weights without any yet in one step
+            # fused SGD cannot mix weights that have momentum with weights that have none yet
             for parameter in self.parameters:
                 self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
@@ -351,7 +351,7 @@ def read_logs(checkpoint: Path) -> list[EpochLog]:
 
 
 def _checked_loss(recipe: Recipe, found: Any, n: int) -> tuple[Tensor, Tensor]:
-    """What a recipe's loss of ``n`` images came to, where it is a loss to go back from and logits; costs nothing.
+    """A recipe's result for ``n`` images: a scalar loss with a gradient, and logits ``(n, n_classes)``.
 
     Raises:
         ValueError: something else.

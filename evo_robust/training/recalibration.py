@@ -1,7 +1,7 @@
-"""Statistics of batch normalisation for a network whose weights were trained in other company.
+"""Statistics of batch normalisation for a network whose weights were trained together with others.
 
-A supernet's running statistics mix all paths and fit none: of a network that inherits them they are taken anew, as the
-average over a few batches (Yu & Huang, Universally slimmable networks, 2019).
+A supernet's running statistics average over all paths and fit none of them. A network that inherits its weights gets
+new ones: the average over a few batches (Yu & Huang, Universally slimmable networks, 2019).
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ class Recipe(Part, abc.ABC):
     warmup: int = chz.field(default=0, doc="epochs of linear rise to lr, >= 0")
     warmup_from: float | None = chz.field(
         default=None,
-        doc="learning rate that the rise begins with, in [0, lr]: lr itself holds it (Wsr-NAS), .02 before 1.2 is "
-        "RobNet's; lr/(warmup + 1) when not given",
+        doc="learning rate that the rise begins with, in [0, lr]: with lr itself there is no rise (Wsr-NAS); "
+        "RobNet rises from .02 to 1.2; lr/(warmup + 1) when not given",
     )
     momentum: float = chz.field(default=0.9, doc="momentum of SGD, in [0,1)")
     nesterov: bool = chz.field(default=False, doc="Nesterov's momentum")

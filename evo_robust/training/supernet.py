@@ -39,7 +39,7 @@ _CHECKPOINT = "checkpoint.safetensors"
 class SupernetTraining(Part):
     """How the weights that candidates share are trained.
 
-    Only training images are used: what the search is measured on, no shared weight has seen.
+    Only training images are used. Shared weights never see the images that candidates are judged on.
     """
 
     epochs: int = chz.field(default=50, doc="passes over the training images, >= 1")
@@ -94,8 +94,8 @@ class SupernetTraining(Part):
     def folder(self, space: SearchSpace, data: DataSet, cache: Path, device: str) -> Path:
         """Folder of the supernet: its name depends on everything that the weights depend on.
 
-        That is the kind of device too (``cuda:0`` and ``cuda:1`` are one), but nothing of the space that says only how
-        genomes are read or what is trained after the search.
+        This includes the kind of device (``cuda:0`` and ``cuda:1`` are one kind). It excludes settings of the space
+        that only say how genomes are read, or what is trained after the search.
         """
         kind = torch.device(device).type
         return cache / "supernets" / digest(VERSION, self, _identity(space, data), data, kind, *data.key())

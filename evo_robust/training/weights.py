@@ -1,4 +1,4 @@
-"""Initial weights that follow from a seed."""
+"""Networks with initial weights: those that follow from a seed, and those that are only looked at."""
 
 from __future__ import annotations
 
@@ -16,4 +16,11 @@ def fresh_weights(seed: int) -> Iterator[None]:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def untrained() -> Iterator[None]:
+    """Inside, networks are built on the CPU for a look at them; torch's random state stays as it was."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         yield

@@ -65,7 +65,7 @@ class DARTSCell(nn.Module):
         """Output ``(n, nodes·C, h, w)`` of the outputs of cells k−2 and k−1."""
         read = {source for names, (source, _) in zip(self.active, self.wiring, strict=True) if names is not None}
         values = _Values(self)
-        # nobody looks at the value of a node that no open edge leaves
+        # the value of a node that no open edge leaves is never read
         values.append(self.preprocess0(self.relu(earlier)) if 0 in read else earlier)
         values.append(self.preprocess1(self.relu(before)) if 1 in read else before)
         for target in range(2, self.wiring[-1][1] + 1):
@@ -144,7 +144,7 @@ def add_up(terms: Iterator[Tensor]) -> Tensor | None:
     """The sum of tensors of one shape, None without any; no term is changed."""
     total, fresh = next(terms, None), False
     for term in terms:
-        # what the first addition made is nobody else's: later ones may go into it
+        # the first addition makes a new tensor, so later ones may add in place
         total, fresh = total.add_(term) if fresh else total + term, True  # type: ignore[union-attr, operator]
     return total
 

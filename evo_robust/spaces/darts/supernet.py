@@ -90,7 +90,7 @@ class DARTSSupernet(DARTSNetwork, Supernet):
         for row, (source, target) in zip(rows, wiring, strict=True):
             names = [name for name, weight in zip(self.operations, row, strict=True) if weight]
             running = tuple(name for name in names if name != NONE)
-            # channels that pass by pass on an edge of weight on `none` alone too
+            # passed-by channels also flow over an edge whose only weight is on `none`
             carries = live[source] and bool(names if self.partial > 1 else running)
             live[target] |= carries
             plan.append(running if carries else None)
