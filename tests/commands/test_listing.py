@@ -76,6 +76,7 @@ def test_own_files_are_read_and_not_run(place: Path, capsys: pytest.CaptureFixtu
     assert "mine: Mine: not to be run. scales: demo, paper, quick, same" in text
     assert "Depth: How deep a network is. (problems/mine.py)" in text and "Deeper: How much deeper." in text
     assert "Blur: Blurs." in text and "No part" not in text
+    assert "NSGA2: " in text and "PlainPymoo" not in text, "only records name it"
     assert "broken: (cannot be read" in text
     assert not (place / "it-was-run").exists() and captured.err == ""
     assert [name for name in subclasses(SearchSpace) if f"{name}: " not in text] == []
