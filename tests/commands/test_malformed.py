@@ -54,7 +54,7 @@ class Place:
         assert retrain.main(self.retraining("retrained")) == 0
         begun = self.retraining("begun", "epochs=2")
         with pytest.MonkeyPatch.context() as patch:  # killed after its first epoch
-            patch.setattr(retrain, "duration", _interrupted)
+            patch.setattr(work, "duration", _interrupted)
             assert retrain.main(begun) == 130
         assert (self.root / "begun" / "checkpoint.safetensors").is_file()
 
