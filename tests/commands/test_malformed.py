@@ -12,6 +12,7 @@ from malformed import commands
 from spoiled import COMMANDS, damages
 
 from evo_robust import analyze, export, plot, retrain, run
+from evo_robust.final_training import work
 from evo_robust.final_training.settings import load_result
 from evo_robust.networks.genotype import load_genotype
 from evo_robust.record.reading import load_run
