@@ -18,7 +18,6 @@ from pymoo.core.population import Population
 from evo_robust.algorithms.evolution import Genetic
 from evo_robust.distributions import Distribution, GumbelSoftmax
 from evo_robust.evaluators.base import Evaluator
-from evo_robust.evaluators.co_trained import CoTrained, CoTrainedSession
 from evo_robust.gradients import ArchitectureGradient, DistributionLearner, SupernetLoss
 from evo_robust.objectives.base import Objective
 from evo_robust.parts.base import seed_from
@@ -84,11 +83,10 @@ class GradientHybrid(Genetic):
         then too. Estimators of a loss keep learning, so whatever reads them or the distribution may be measured again
         in every generation.
         """
-        if not isinstance(evaluator, CoTrained):
+        if CO_TRAINED_WEIGHTS not in evaluator.provides:
             return super().budget(evaluator)
         anew = [
-            CO_TRAINED_WEIGHTS not in self.gradient.needs or evaluator.epochs_at(g) > evaluator.epochs_at(g - 1)
-            for g in range(2, self.n_gen + 1)
+            CO_TRAINED_WEIGHTS not in self.gradient.needs or evaluator.trains_in(g) for g in range(2, self.n_gen + 1)
         ]
         return super().budget(evaluator) + self.pop_size * sum(anew)
 
@@ -135,7 +133,7 @@ class _Hybrid(PymooNSGA2):
                 self.problem, self.pop, self.n_offsprings, algorithm=self, random_state=self.random_state
             )
             offspring = self._filled(drawn, genetic)
-        if len(offspring) == 0 and not isinstance(self.problem.session, CoTrainedSession):
+        if len(offspring) == 0 and not self.problem.session.trains:
             self.termination.force_termination = True  # nothing new is left to propose, and nothing changes
             return None
         # fresh individuals: figures that were measured with other weights do not compare
@@ -154,7 +152,7 @@ class _Hybrid(PymooNSGA2):
     def _train(self) -> None:
         self.generation += 1
         session = self.problem.session
-        if isinstance(session, CoTrainedSession):
+        if session.trains:
             session.advance(self.generation, self.learner)
         else:  # no weights are trained in this search: there are only measurements to learn from
             self.learner.learn(None, 1)

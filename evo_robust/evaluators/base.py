@@ -12,6 +12,7 @@ import chz
 from torch import nn
 
 from evo_robust.data.base import DataSet
+from evo_robust.evaluators.learner import Learner
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.constraints import Constraint
 from evo_robust.objectives.figures import as_json, one_number, printable
@@ -87,6 +88,17 @@ class Session(abc.ABC):
     device: str = "cpu"
     """Torch device of what algorithms compute beside."""
 
+    trains: bool = False
+    """Whether weights are trained between generations, which ``advance`` does."""
+
+    def advance(self, generation: int, learner: Learner) -> None:
+        """Train shared weights for a generation, counted from 1; ``learner`` learns beside. Only where it ``trains``.
+
+        Raises:
+            UserError: no weights are trained in this search.
+        """
+        raise UserError(f"{type(self).__name__} trains no weights between generations")
+
     @abc.abstractmethod
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
         """Evaluations with their index in ``architectures``, each as soon as it is there."""
@@ -127,6 +139,29 @@ class Evaluator(Part, abc.ABC):
         """How candidates got their weights, such as ``FromScratch(epochs=25, seed=0, recipe=Standard)``."""
         values = dotted(self)
         return f"{type(self).__name__}({', '.join(f'{name}={values[name]}' for name in self.told)})"
+
+    def trains_in(self, generation: int) -> bool:
+        """Whether a generation, counted from 1, begins with training of weights that candidates share."""
+        return False
+
+    def network_again(
+        self, context: Context, architecture: Architecture, generation: int, folder: Path
+    ) -> tuple[nn.Module, str]:
+        """The network of an evaluated architecture with the weights that it was judged by, in eval mode, made again.
+
+        Args:
+            context: of the search, without its run folder.
+            architecture: what was evaluated.
+            generation: in which it was.
+            folder: the run folder, where weights may lie.
+
+        Returns:
+            The network, and the digest of the weights that candidates share; empty where they share none.
+
+        Raises:
+            UserError: the evaluator gives no weights, or they are gone and cannot be made again.
+        """
+        raise UserError(f"{type(self).__name__} gives no weights: expected weights=false")
 
     @property
     def cluster(self) -> str | None:

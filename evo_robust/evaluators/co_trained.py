@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import chz
-from torch import Tensor
+from torch import Tensor, nn
 
 from evo_robust.data.base import DataSet
 from evo_robust.device import fixed_threads
@@ -90,6 +90,10 @@ class CoTrained(OneShot):
                 f"expected a space whose operations can be mixed, such as DARTS, got {type(space).__name__}"
             )
 
+    def trains_in(self, generation: int) -> bool:
+        """See :meth:`Evaluator.trains_in`: as long as the schedule lasts."""
+        return self.epochs_at(generation) > self.epochs_at(generation - 1)
+
     def epochs_at(self, generation: int) -> int:
         """Epochs that are over when a generation, counted from 1, is measured."""
         return min(self.supernet.epochs, self.warmup + generation * self.epochs)
@@ -104,6 +108,13 @@ class CoTrained(OneShot):
     def builds(self, context: Context) -> Sequence[Path]:
         """See :meth:`Evaluator.builds`: all is in the run folder."""
         return ()
+
+    def network_again(
+        self, context: Context, architecture: Architecture, generation: int, folder: Path
+    ) -> tuple[nn.Module, str]:
+        """See :meth:`Evaluator.network_again`: only weights of the last generation are kept."""
+        context = dataclasses.replace(context, weights=kept_weights(folder, generation))
+        return super().network_again(context, architecture, generation, folder)
 
     def prepare(self, context: Context) -> None:
         """Nothing: weights are trained when a generation asks for them."""
@@ -131,6 +142,8 @@ class CoTrainedSession(PoolSession):
     The folder ``co_training`` holds ``checkpoint.safetensors`` (training under way), the last generation's weights,
     and of every generation what was learned beside, so that a resumed search takes the past from there.
     """
+
+    trains = True
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import chz
@@ -106,6 +107,14 @@ class PooledEvaluator(Evaluator, abc.ABC):
     def cluster(self) -> str:
         """See :attr:`Evaluator.cluster`."""
         return self.backend
+
+    def network_again(
+        self, context: Context, architecture: Architecture, generation: int, folder: Path
+    ) -> tuple[nn.Module, str]:
+        """See :meth:`Evaluator.network_again`: from the same seeds, and the same shared weights."""
+        context = self.seeded(context)
+        self.prepare(context)
+        return self.obtain(context, architecture)[0], self.state(context)
 
     def seeded(self, context: Context) -> Context:
         """The context of a search as candidates see it: its seed becomes one that depends on the evaluator's too."""

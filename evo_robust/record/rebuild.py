@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,8 +11,6 @@ from torch import nn
 
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
-from evo_robust.evaluators.co_trained import CoTrained, kept_weights
-from evo_robust.evaluators.pool import PooledEvaluator
 from evo_robust.files import cache_folder
 from evo_robust.objectives.base import Context
 from evo_robust.parts.base import UserError
@@ -58,9 +55,6 @@ def rebuild(run: Searched, row: Mapping[str, Any], device: str = "auto", say: Sa
             trained again here.
     """
     problem, searched_on = run.problem, run.info.get("device")
-    evaluator = problem.evaluator
-    if not isinstance(evaluator, PooledEvaluator):
-        raise UserError(f"{type(evaluator).__name__} gives no weights: expected weights=false")
     context = Context(
         space=problem.space,
         data=_images(run, say),
@@ -71,12 +65,8 @@ def rebuild(run: Searched, row: Mapping[str, Any], device: str = "auto", say: Sa
         say=say,
         shared_from=searched_on.partition(":")[0] if searched_on else None,
     )
-    if isinstance(evaluator, CoTrained):
-        context = dataclasses.replace(context, weights=kept_weights(run.folder, row["generation"]))
-    context = evaluator.seeded(context)
-    evaluator.prepare(context)
-    model, _ = evaluator.obtain(context, problem.space.from_text(row["architecture"]))
-    return model, evaluator.state(context)
+    architecture = problem.space.from_text(row["architecture"])
+    return problem.evaluator.network_again(context, architecture, row["generation"], run.folder)
 
 
 def _images(run: Searched, say: Say) -> DataSet:
