@@ -15,7 +15,7 @@ from evo_robust.parts.chz_inside import values_of
 from evo_robust.parts.making import make
 from evo_robust.problem.value import Problem, objectives_in
 
-_TUPLES = ("objectives", "constraints", "recorded")
+_TUPLES = ("objectives", "constraints", "recorded", "reported")
 
 
 def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
@@ -110,7 +110,7 @@ def _refuse_odd_places(given: Mapping[str, str]) -> None:
 def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
     """An objective that is named where it was not keeps the settings under which the problem declares it elsewhere."""
     declared: dict[type, Objective] = {}
-    for objective in objectives_in((problem.objectives, problem.recorded, problem.constraints)):
+    for objective in objectives_in((problem.objectives, problem.recorded, problem.reported, problem.constraints)):
         declared.setdefault(type(objective), objective)
     for key, name in list(given.items()):
         # a misspelt key is said as it was typed, not with what would stand below it

@@ -217,3 +217,10 @@ def test_a_field_that_came_later_is_no_part_of_a_digest_while_it_has_its_default
     assert digest(Old(), [Old()]) == old
     assert len({old, digest(Old(step=2)), digest(Old(inner=Inner(depth=4))), digest([Old(step=2)])}) == 4
     assert dotted(Old(), identity=True)["step"] == 1  # where settings are compared, defaults are filled in
+
+
+def test_what_is_reported_is_chosen_like_what_is_recorded() -> None:
+    plain = load("roco", "demo", {"reported": ""})
+    assert load("roco").reported and plain.reported == ()
+    assert [o.name for o in load("roco", "demo", {"reported": "Params"}).reported] == ["params"]
+    assert digest(plain) == digest(load("roco")), "it is measured after the search, and is no part of it"
