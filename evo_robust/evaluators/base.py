@@ -116,9 +116,13 @@ class Session(abc.ABC):
     ) -> Iterator[tuple[int, Evaluation]]:
         """Values of other objectives on networks that were evaluated, with the weights that they were judged by.
 
-        They stand under ``recorded``. As ``evaluate``: with the index in ``architectures``, each when it is there.
+        They stand under ``recorded``. As ``evaluate``: with the index in ``architectures``, each when it is there. Only
+        where it ``reports``.
+
+        Raises:
+            UserError: the evaluator cannot measure a finished front.
         """
-        raise NotImplementedError(f"{type(self).__name__} reports nothing")
+        raise UserError(f"{type(self).__name__} cannot measure a finished front")
 
     def forget_others(self, texts: Collection[str]) -> None:  # noqa: B027 (most sessions keep no weights)
         """Drop weights that are kept for ``report``, but for those of the architectures with these notations."""
