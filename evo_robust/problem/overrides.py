@@ -107,8 +107,11 @@ def _refuse_odd_places(given: Mapping[str, str]) -> None:
             raise UserError(f"unknown key {key!r}: expected {name}.0, {name}.1 and so on")
 
 
-def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
-    """An objective that is named where it was not keeps the settings under which the problem declares it elsewhere."""
+def _bring_settings(problem: Problem, given: dict[str, str], base: dict[str, Any]) -> dict[str, str]:
+    """An objective that is named where it was not keeps the settings under which the problem declares it elsewhere.
+
+    What was recorded or reported beside the search and now is an objective is no longer measured beside it.
+    """
     declared: dict[type, Objective] = {}
     for objective in objectives_in((problem.objectives, problem.recorded, problem.reported, problem.constraints)):
         declared.setdefault(type(objective), objective)
@@ -119,9 +122,32 @@ def _bring_settings(problem: Problem, given: dict[str, str], base: Mapping[str, 
         named = classes_called(Objective, name)  # type: ignore[type-abstract] # it is looked below
         cls = named[0] if len(named) == 1 else None
         if cls in declared and base.get(key) is not cls:
+            if f"{key}.label" not in given:
+                _take_out(cls, key.split("."), given, base)
             for below, value in dotted(declared[cls]).items():
                 given.setdefault(f"{key}.{below}", _text(value))
     return given
+
+
+def _take_out(cls: type, to: list[str], given: Mapping[str, str], base: dict[str, Any]) -> None:
+    """Take an objective out of the other tuples, now that it stands in ``to``; tuples that were given stay."""
+    if len(to) != 2 or to[0] not in ("objectives", "recorded"):
+        return  # a term of a sum, or what a constraint limits, may be measured by itself too
+    for name in ("recorded", "reported"):
+        if name == to[0] or any(key == name or key.startswith(f"{name}.") for key in given):
+            continue
+        items = {key: value for key, value in base.items() if key.startswith(f"{name}.")}
+        kept = [index for index in _indices(items) if items[f"{name}.{index}"] is not cls]
+        for key in items:
+            del base[key]
+        for key, value in items.items():
+            index, _, below = key.removeprefix(f"{name}.").partition(".")
+            if int(index) in kept:
+                base[".".join(filter(None, (name, str(kept.index(int(index))), below)))] = value
+
+
+def _indices(items: Mapping[str, Any]) -> list[int]:
+    return sorted({int(key.split(".")[1]) for key in items})
 
 
 def _text(value: Any) -> str:

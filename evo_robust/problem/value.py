@@ -53,16 +53,26 @@ class Problem(Part):
         if not self.objectives:
             raise ValueError("expected at least one objective, got none (objectives is empty)")
         measured = (*self.objectives, *self.recorded, *self.reported)
-        for what, items in (("objective", measured), ("constraint", self.constraints)):
-            names = [item.name for item in items]
-            twice = sorted({n for n in names if names.count(n) > 1})
-            if twice:
-                raise ValueError(f"expected different {what} names, got {twice[0]!r} twice: give one of them a label")
+        self._refuse_twice("objective", "objectives", "recorded", "reported")
+        self._refuse_twice("constraint", "constraints")
         self._check_names()
         if self.seed < 0:
             raise ValueError(f"expected seed >= 0, got {self.seed}")
         if missing_of(self) is None:  # what stands for a part knows nothing of the others
             self._check_parts(measured)
+
+    def _refuse_twice(self, what: str, *fields: str) -> None:
+        """Refuse two of one name among the parts of some fields."""
+        places: dict[str, str] = {}
+        for field in fields:
+            for index, part in enumerate(getattr(self, field)):
+                place = f"{field}.{index}"
+                if part.name in places:
+                    raise ValueError(
+                        f"expected different {what} names, got {part.name!r} twice, as {places[part.name]} and "
+                        f"{place}: give one of them a label, such as {place}.label={part.name}_2"
+                    )
+                places[part.name] = place
 
     def _check_parts(self, measured: tuple[Objective, ...]) -> None:
         """Refuse parts that do not go together."""

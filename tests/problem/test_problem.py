@@ -219,6 +219,25 @@ def test_a_field_that_came_later_is_no_part_of_a_digest_while_it_has_its_default
     assert dotted(Old(), identity=True)["step"] == 1  # where settings are compared, defaults are filled in
 
 
+@pytest.mark.parametrize("name", ["objectives", "objectives.1"])
+def test_what_was_reported_may_become_an_objective(name: str) -> None:
+    found = load("roco", "demo", {name: "RobustError" if name[-1] == "1" else "CleanError,RobustError,Flops"})
+    (reported,) = load("roco").reported
+    assert found.objectives[1] == reported and found.reported == ()
+    beside = load("roco", "demo", {name: "RobustError", "objectives.1.label": "x"} if name[-1] == "1" else
+                  {"objectives": "CleanError,RobustError", "objectives.1.label": "x"})  # fmt: skip
+    assert beside.objectives[1].name == "x" and beside.reported == (reported,)
+
+
+def test_what_was_recorded_may_become_an_objective() -> None:
+    (_, transfer) = load("roco", "summed").recorded
+    found = load("roco", "summed", {"objectives.0": "CleanError"})
+    assert found.recorded == (transfer,)
+    found = load("roco_baseline", "demo", {"objectives": "CleanError,TransferError,Flops"})
+    assert [o.name for o in found.objectives] == ["clean_error", "transfer_error", "flops"]
+    assert found.recorded == ()
+
+
 def test_what_is_reported_is_chosen_like_what_is_recorded() -> None:
     plain = load("roco", "demo", {"reported": ""})
     assert load("roco").reported and plain.reported == ()

@@ -226,6 +226,12 @@ def test_the_demo_reports_pgd_at_three_strengths(
     assert all(math.isfinite(record[key]) for key in record if key.startswith("pgd_error"))
 
 
+def test_two_of_one_name_are_told_with_their_places() -> None:
+    with pytest.raises(UserError, match="got 'flops' twice, as objectives.2 and reported.0: give one of them a label, "
+                                        "such as reported.0.label=flops_2"):  # fmt: skip
+        load("roco", "demo", {"reported": "Flops"})
+
+
 def test_the_words_say_what_is_black_box() -> None:
     clean, transfer, flops = load("roco").objectives
     assert clean.attacked == flops.attacked == ""
