@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, Protocol, SupportsFloat, get_args, runtime_checkable
+from collections.abc import Sequence
+from typing import Literal, SupportsFloat, get_args
 
 import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.parts.base import Fraction, Part, parts_in
+from evo_robust.parts.base import Fraction, Part
 
 Norm = Literal["linf", "l2"]
 
@@ -66,53 +66,6 @@ def check_eps(eps: object, norm: Norm = "linf", shape: Sequence[int] | None = No
     )
 
 
-def check_balls(part: Part, shape: Sequence[int]) -> None:
-    """Hold every ball that ``part`` and the parts inside it name to :func:`check_eps`, now that images are known.
-
-    A ball is a part with the fields ``norm`` and ``eps`` (one radius or several), such as :class:`Threat`.
-
-    Raises:
-        ValueError: a radius beyond the diagonal of images ``(c, h, w)``, naming its key.
-    """
-    for key, ball in _balls(part):
-        for radius in _radii(ball):
-            check_eps(radius, ball.norm, shape, name=key)
-    for owner in parts_in(part):
-        around = owner.threat if isinstance(owner, _Threatened) else owner
-        attack = owner.attack if isinstance(owner, _Attacking) else None
-        step = attack.step if isinstance(attack, _Stepping) else None
-        if step is not None and isinstance(around, Ball):
-            farthest = 2 * max(_radii(around))
-            check_step(step, farthest, around.norm, name=f"attack.step of {type(owner).__name__}")
-
-
-@runtime_checkable
-class Ball(Protocol):
-    """A part with a norm and a radius, or several."""
-
-    norm: Norm
-    eps: float | tuple[float, ...]
-
-
-@runtime_checkable
-class _Threatened(Protocol):
-    threat: Any
-
-
-@runtime_checkable
-class _Attacking(Protocol):
-    attack: Any
-
-
-@runtime_checkable
-class _Stepping(Protocol):
-    step: float | None
-
-
-def _radii(ball: Ball) -> tuple[float, ...]:
-    return ball.eps if isinstance(ball.eps, tuple) else (ball.eps,)
-
-
 def widest(norm: Norm, shape: Sequence[int]) -> float:
     """The largest distance between two images ``(c, h, w)`` in [0,1]."""
     return 1.0 if norm == "linf" else math.sqrt(math.prod(shape))
@@ -133,27 +86,12 @@ def check_step(step: float, farthest: float, norm: Norm, *, name: str = "step") 
     )
 
 
-def _balls(part: Part, prefix: str = "") -> Iterator[tuple[str, Ball]]:
-    """The balls inside a part, each with the dotted key of its radius."""
-    fields = chz.chz_fields(part)
-    if isinstance(part, Ball):
-        yield f"{prefix}eps", part
-    for name in fields:
-        value = getattr(part, name)
-        if isinstance(value, Part):
-            yield from _balls(value, f"{prefix}{name}.")
-        elif isinstance(value, tuple):
-            for i, item in enumerate(value):
-                if isinstance(item, Part):
-                    yield from _balls(item, f"{prefix}{name}.{i}.")
-
-
 @chz.chz
 class Threat(Part):
     """The ball an attacker may move in; images lie in [0,1]. Serves training, objectives and judgement alike.
 
     ε is in (0, 1] for L∞, and finite and > 0 for L2. That an L2 ball is no larger than the images' diagonal is checked
-    where the images are known: :func:`check_balls` at the start of a search, and in each attack.
+    where the images are known: at the start of a search, and in each attack.
     """
 
     norm: Norm = chz.field(default="linf", doc="linf or l2")
@@ -165,6 +103,10 @@ class Threat(Part):
     def _one_rule(self) -> None:
         check_eps(self.eps, self.norm)
 
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """See :meth:`Part.check_shape`: no ball is wider than the images' diagonal."""
+        check_eps(self.eps, self.norm, in_shape, name=f"{key}eps")
+
 
 @chz.chz
 class Attack(Part, abc.ABC):
@@ -174,6 +116,18 @@ class Attack(Part, abc.ABC):
     def words(self) -> str:
         """What tables and captions call it: the class, and how many steps it takes where it takes several."""
         return type(self).__name__
+
+    def check(self, threat: Threat, in_shape: tuple[int, int, int], key: str = "") -> None:  # noqa: B027 (most take any)
+        """Refuse a ball in which it cannot attack; whoever holds an attack asks before anything is written.
+
+        Args:
+            threat: the ball; where there are several, the widest. Its radius is in units of the pixel range 0..1.
+            in_shape: of the images, ``(c, h, w)``.
+            key: what stands before its fields where a user types them, such as ``objectives.1.attack.``.
+
+        Raises:
+            ValueError: naming what was expected.
+        """
 
     @abc.abstractmethod
     def perturb(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
@@ -194,3 +148,21 @@ class Attack(Part, abc.ABC):
         Raises:
             ValueError: the attack knows no such ball.
         """
+
+
+def check_attack(attack: Attack, eps: Sequence[float], norm: Norm, in_shape: tuple[int, int, int], key: str) -> None:
+    """What a part with the fields ``attack``, ``eps`` and ``norm`` asks in its :meth:`Part.check_shape`.
+
+    Args:
+        attack: of the part.
+        eps: its strengths, at least one.
+        norm: of the balls.
+        in_shape: of the images, ``(c, h, w)``.
+        key: what stands before the part's fields where a user types them.
+
+    Raises:
+        ValueError: a strength is beyond the images' diagonal, or the attack refuses the widest ball.
+    """
+    for radius in eps:
+        check_eps(radius, norm, in_shape, name=f"{key}eps")
+    attack.check(Threat(norm=norm, eps=Fraction(max(eps))), in_shape, f"{key}attack.")

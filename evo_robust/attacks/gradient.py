@@ -206,6 +206,11 @@ class IterativeAttack(GradientAttack, abc.ABC):
         """See :attr:`Attack.words`: such as ``PGD-20``."""
         return f"{super().words}-{self.steps}"
 
+    def check(self, threat: Threat, in_shape: tuple[int, int, int], key: str = "") -> None:
+        """See :meth:`Attack.check`: no step is longer than the ball is wide."""
+        if self.step is not None:
+            check_step(self.step, 2 * threat.eps, threat.norm, name=f"{key}step")
+
     def budget(self, eps: float) -> StepBudget:
         """The fields as given; without ``step`` the rule 2.5·ε/steps (Madry et al., 2018)."""
         step = 2.5 * eps / self.steps if self.step is None else self.step

@@ -15,13 +15,13 @@ from torch import nn
 
 from evo_robust import zoo
 from evo_robust.adversarial_set.making import AdversarialSet
-from evo_robust.attacks.base import Attack, Norm, check_balls
+from evo_robust.attacks.base import Attack, Norm, check_attack
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.fast import Precision
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data.base import DataSet
 from evo_robust.data.images import Images
-from evo_robust.parts.base import Fraction, Part, UserError, seed_from
+from evo_robust.parts.base import Fraction, Part, UserError, check_shapes, seed_from
 from evo_robust.parts.strict_json import are_numbers, fault, is_number, is_object, is_text, is_whole, read_json
 from evo_robust.progress import table
 from evo_robust.spaces.base import Architecture, SearchSpace
@@ -72,11 +72,15 @@ class Retraining(Part):
     @chz.validate
     def _sensible(self) -> None:
         check_strengths(self.eps, self.norm)
-        check_balls(self, self.data.in_shape)
+        check_shapes(self, self.data.in_shape)
         if self.epochs < 1:
             raise ValueError(f"expected epochs >= 1, got {self.epochs}")
         if self.seed < 0:
             raise ValueError(f"expected seed >= 0, got {self.seed}")
+
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """See :meth:`Part.check_shape`: the attack and its balls fit the images."""
+        check_attack(self.attack, self.eps, self.norm, in_shape, key)
 
     def build(self) -> nn.Module:
         """The network with fresh weights that depend on seed and network alone, on the CPU."""

@@ -59,6 +59,11 @@ class SupernetLoss(ArchitectureGradient):
             prefix="algorithm.gradient.",
         )
 
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """See :meth:`Part.check_shape`: the attack, if any, fits the ball."""
+        if self.attack is not None:
+            self.attack.check(self.threat, in_shape, f"{key}attack.")
+
     @property
     def provides(self) -> frozenset[Fact]:
         """See :attr:`Part.provides`."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 import chz
 
-from evo_robust.attacks.base import Attack, Norm
+from evo_robust.attacks.base import Attack, Norm, check_attack
 from evo_robust.attacks.curve import check_strengths, robust_curve
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.estimators.base import Estimator
@@ -90,6 +90,10 @@ class RobustError(SpectrumObjective):
             )
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """See :meth:`Part.check_shape`: the attack and its balls fit the images."""
+        check_attack(self.attack, self.eps, self.norm, in_shape, key)
 
     @property
     def unit(self) -> str:

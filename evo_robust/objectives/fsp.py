@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
-from evo_robust.attacks.base import Norm, Threat, check_eps
+from evo_robust.attacks.base import Norm, Threat, check_attack, check_eps
 from evo_robust.attacks.calls import check_threat
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import PGD, GradientAttack
@@ -68,6 +68,10 @@ class FSPDistance(Objective):
         check_eps(self.eps, self.norm)
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """See :meth:`Part.check_shape`: the attack and its balls fit the images."""
+        check_attack(self.attack, (self.eps,), self.norm, in_shape, key)
 
     @property
     def unit(self) -> str:

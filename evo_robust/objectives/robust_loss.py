@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import chz
 
+from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.estimators import AverageANE, Estimator, SearchLoss, Strengths
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.objectives.base import Candidate
 from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator, white_box
+from evo_robust.parts.base import Fraction
 
 
 @chz.chz
@@ -42,6 +44,10 @@ class RobustLoss(SpectrumObjective):
         self.loss.shares(len(self.strengths.values))  # as many weights as strengths
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """See :meth:`Part.check_shape`: the attack and its balls fit the images."""
+        self.attack.check(Threat(eps=Fraction(max(self.strengths.values))), in_shape, f"{key}attack.")
 
     @property
     def unit(self) -> str:

@@ -63,6 +63,19 @@ class Part:
         """Facts without which it cannot work; a problem in which no part provides them is refused."""
         return frozenset()
 
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """Refuse images of a shape that the part cannot work on; does nothing unless a subclass says otherwise.
+
+        Every part of a problem or retraining is asked, before anything is written.
+
+        Args:
+            in_shape: of the images, ``(c, h, w)``.
+            key: what stands before the part's fields where a user types them, such as ``objectives.1.``; may be empty.
+
+        Raises:
+            ValueError: naming the key, what was expected of it and what it is.
+        """
+
     @chz.validate
     def _typed(self) -> None:
         for name, field in chz.chz_fields(self).items():
@@ -113,12 +126,29 @@ def is_ours(part: object) -> bool:
 
 def parts_in(value: object) -> Iterator[Part]:
     """All parts in a part or tuple, however deep, outer ones first."""
+    return (part for _, part in keyed_parts(value))
+
+
+def keyed_parts(value: object, key: str = "") -> Iterator[tuple[str, Part]]:
+    """The same, each with what stands before its fields where a user types them, such as ``objectives.1.attack.``."""
+    inside: Iterable[tuple[object, object]] = ()
     if isinstance(value, Part):
-        yield value
-        value = tuple(getattr(value, name) for name in chz.chz_fields(value))
-    if isinstance(value, tuple):
-        for item in value:
-            yield from parts_in(item)
+        yield key, value
+        inside = ((name, getattr(value, name)) for name in chz.chz_fields(value))
+    elif isinstance(value, tuple):
+        inside = enumerate(value)
+    for name, item in inside:
+        yield from keyed_parts(item, f"{key}{name}.")
+
+
+def check_shapes(whole: Part, in_shape: tuple[int, int, int]) -> None:
+    """Ask ``whole`` and every part in it whether it can work on images ``(c, h, w)``; see :meth:`Part.check_shape`.
+
+    Raises:
+        ValueError: the first that cannot, in its own words.
+    """
+    for key, part in keyed_parts(whole):
+        part.check_shape(in_shape, key)
 
 
 def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import chz
 
 from evo_robust.algorithms.adapter import Ledger, SearchProblem
 from evo_robust.algorithms.base import Algorithm
-from evo_robust.attacks.base import check_balls
 from evo_robust.clusters import choose_staff, hire
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
@@ -18,7 +17,7 @@ from evo_robust.evaluators.base import Evaluator, Session
 from evo_robust.files import cache_folder, check_cache
 from evo_robust.objectives.base import Context, Objective
 from evo_robust.objectives.constraints import Constraint
-from evo_robust.parts.base import WHERE, Part, UserError, dotted, parts_in
+from evo_robust.parts.base import WHERE, Part, UserError, check_shapes, dotted, parts_in
 from evo_robust.parts.facts import Fact
 from evo_robust.parts.plain import is_printable
 from evo_robust.parts.stand_ins import tell
@@ -78,7 +77,7 @@ class Problem(Part):
         """Refuse parts that do not go together."""
         for objective in (*measured, *(c.of for c in self.constraints)):
             objective.check(self.data)
-        check_balls(self, self.data.in_shape)
+        check_shapes(self, self.data.in_shape)
         self.evaluator.check(self.space, self.data)
         self.algorithm.check(self.space, self.objectives)
         self._check_needs()

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor, nn
 
-from evo_robust.attacks.base import Norm, Threat
+from evo_robust.attacks.base import Norm, Threat, check_attack
 from evo_robust.attacks.calls import checked
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.gradient import PGD, GradientAttack
@@ -129,6 +129,10 @@ class PGDTraining(Recipe):
     )
     threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball it moves in")
 
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """See :meth:`Part.check_shape`: the attack and its balls fit the images."""
+        self.attack.check(self.threat, in_shape, f"{key}attack.")
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See :meth:`Recipe.loss`."""
         logits = model(self.attack.perturb(model, x, y, self.threat, generator)).float()
@@ -171,6 +175,10 @@ class TRADES(Recipe):
     def _beta(self) -> None:
         refuse_unless(self, ("beta", 0 <= self.beta < math.inf, ">= 0 and finite"))
 
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """See :meth:`Part.check_shape`: the attack and its balls fit the images."""
+        self.attack.check(self.threat, in_shape, f"{key}attack.")
+
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See :meth:`Recipe.loss`."""
         adversarial = self.attack.perturb(model, x, y, self.threat, generator)
@@ -201,6 +209,10 @@ class MultiStrengthTraining(Recipe):
     @chz.validate
     def _strengths(self) -> None:
         check_strengths(self.eps, self.norm, name="recipe.eps")
+
+    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+        """See :meth:`Part.check_shape`: the attack and its balls fit the images."""
+        check_attack(self.attack, self.eps, self.norm, in_shape, key)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """See :meth:`Recipe.loss`; the logits are means over the strengths."""

@@ -47,11 +47,11 @@ def problem(objective: Any, **recipe: Any) -> Problem:
 
 
 def test_a_step_beyond_the_ball_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"step of RobustError at most 0.2, .*got 2: did you mean 2/255\?"):
+    with pytest.raises(ValueError, match=r"expected objectives.0.attack.step .* 0.2, .*got 2: did you mean 2/255\?"):
         problem(RobustError(attack=PGD(step=2.0), eps=(0.05, 0.1)))
-    with pytest.raises(ValueError, match=r"step of PGDTraining at most 0.2, .*got 0.3$"):
+    with pytest.raises(ValueError, match=r"expected evaluator.recipe.attack.step at most 0.2, .*got 0.3$"):
         problem(RobustError(), attack=PGD(step=0.3), threat=Threat(eps=0.1))
-    with pytest.raises(ValueError, match=r"step of Retraining at most 0.5, .*got 8: did you mean 8/255\?"):
+    with pytest.raises(ValueError, match=r"expected attack.step at most 0.5, .*got 8: did you mean 8/255\?"):
         Retraining(network="lenet", data=Digits(), attack=PGD(step=8.0), recipe=PGDTraining())
     problem(RobustError(attack=PGD(step=0.15), eps=(0.05, 0.1)), attack=PGD(step=0.2), threat=Threat(eps=0.1))
     problem(RobustError(attack=PGD(step=2.0), eps=(1.0,), norm="l2"))  # of a ball of diameter 2

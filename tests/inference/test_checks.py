@@ -30,7 +30,7 @@ from evo_robust import (
 from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.attacks import calls
 from evo_robust.attacks.ball import project, steepest, unit_noise
-from evo_robust.attacks.base import Attack, Threat, check_balls, check_eps, check_norm
+from evo_robust.attacks.base import Attack, Threat, check_eps, check_norm
 from evo_robust.attacks.curve import check_strengths, robust_curve
 from evo_robust.attacks.fast import for_attack
 from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
@@ -48,7 +48,7 @@ from evo_robust.inference.predictions import clean_error, correct_mask, predicti
 from evo_robust.lipschitz.operations import lipschitz_constant
 from evo_robust.objectives.cost import count_flops
 from evo_robust.objectives.fsp import FSPDistance
-from evo_robust.parts.base import Fraction
+from evo_robust.parts.base import Fraction, check_shapes
 from evo_robust.spaces.ops import Normalize, fit_normalization
 from evo_robust.training.loop import train
 from evo_robust.training.recalibration import recalibrate
@@ -119,15 +119,15 @@ def problem(**settings: object) -> Problem:
 @pytest.mark.parametrize(
     ("make", "key"),
     [
-        (lambda: check_balls(WIDE, (1, 8, 8)), ""),
+        (lambda: check_shapes(WIDE, (1, 8, 8)), ""),
         (lambda: problem(objectives=(RobustError(norm="l2", eps=(Fraction(128),)),)), "objectives.0."),
         (lambda: problem(recorded=(FSPDistance(norm="l2", eps=Fraction(128)),)), "recorded.0."),
         (lambda: problem(evaluator=FromScratch(recipe=PGDTraining(threat=WIDE))), "evaluator.recipe.threat."),
         (lambda: problem(evaluator=OneShot(recipe=FastTraining(threat=WIDE))), "evaluator.recipe.threat."),
         (lambda: Retraining(network="lenet", data=Digits(), norm="l2", eps=(Fraction(128),)), ""),
         (lambda: Retraining(network="lenet", data=Digits(), recipe=TRADES(threat=WIDE)), "recipe.threat."),
-        (lambda: check_balls(AdversarialSet(recipe=PGDTraining(threat=WIDE)), (1, 8, 8)), "recipe.threat."),
-        (lambda: check_balls(SupernetLoss(threat=WIDE), (1, 8, 8)), "threat."),
+        (lambda: check_shapes(AdversarialSet(recipe=PGDTraining(threat=WIDE)), (1, 8, 8)), "recipe.threat."),
+        (lambda: check_shapes(SupernetLoss(threat=WIDE), (1, 8, 8)), "threat."),
     ],
 )
 def test_no_radius_exceeds_the_diagonal_of_known_images(make: Callable[[], object], key: str) -> None:
