@@ -24,10 +24,10 @@ _EXPECTED = {
 
 
 def box_of(folder: Path, usable: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Box | None:
-    """The box of a run: the one that its folder keeps, else that of its first generation; None without any figures.
+    """The box of a run: the one in its folder, else that of its first generation; None while there are no figures.
 
     Args:
-        folder: the run folder; early versions kept no box, but drew this one.
+        folder: the run folder. Early versions kept no box; the box of the first generation is the same.
         usable: rows with figures that meet the constraints.
         names: objectives of the run.
 
@@ -41,7 +41,7 @@ def box_of(folder: Path, usable: Sequence[Mapping[str, Any]], names: Sequence[st
 
 
 def kept_box(folder: Path, names: Sequence[str]) -> Box | None:
-    """The box that the run folder keeps; None where it keeps none.
+    """The box in the run folder; None where there is no such file.
 
     Raises:
         UserError: the file is damaged, or of other objectives.
@@ -49,7 +49,7 @@ def kept_box(folder: Path, names: Sequence[str]) -> Box | None:
     path = folder / BOX_FILE
     if not path.is_file():
         return None
-    advice = "Remove the file: it is made again from the ledger"
+    advice = "Remove the file; it is made again from the ledger"
     try:
         content = read_json(path, _WHAT)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What a chosen network may cost: ``small``, ``medium`` or ``large``, or conditions such as ``params<5e6``."""
+"""Limits on the cost of a chosen network: ``small``, ``medium`` or ``large``, or conditions such as ``params<5e6``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Limit:
     """A condition on a recorded figure.
 
     Attributes:
-        name: an objective, or another figure that the ledger holds, such as ``robust_error.0.05``.
+        name: an objective, or another figure in the ledger, such as ``robust_error.0.05``.
         value: its limit, finite, in the figure's unit.
         inclusive: whether the limit itself is allowed (``<=``).
     """
@@ -31,16 +31,16 @@ class Limit:
     inclusive: bool
 
     def holds(self, value: float) -> bool:
-        """Whether a figure meets it."""
+        """Whether a figure meets the condition."""
         return value <= self.value if self.inclusive else value < self.value
 
 
 @dataclasses.dataclass(frozen=True)
 class WithinBudget:
-    """Conditions that a network has to meet, all of them.
+    """Conditions that a network must all meet.
 
     Attributes:
-        text: as it was typed, without spaces.
+        text: what the user typed, without spaces.
         size: class by number of convolutions per cell, or None.
         limits: conditions on figures.
     """
@@ -51,7 +51,7 @@ class WithinBudget:
 
     @property
     def label(self) -> str:
-        """For names of folders: ``small``, ``params-below-5e6``, ``params-up-to-5e6``."""
+        """The budget in names of folders: ``small``, ``params-below-5e6``, ``params-up-to-5e6``."""
         words = self.text.replace("<=", "-up-to-").replace("<", "-below-")
         return re.sub(r"[^\w.+-]+", "-", words)
 
@@ -60,7 +60,11 @@ def parse_budget(text: str) -> WithinBudget:
     """The budget that ``text`` describes: a class, conditions ``NAME<NUMBER`` or ``NAME<=NUMBER``, or both.
 
     Raises:
-        UserError: it cannot be read, with what was expected.
+        UserError: ``text`` is no such budget.
+
+    Example:
+        >>> parse_budget("small, params<5e6").size
+        'small'
     """
     text = re.sub(r"\s", "", text)
     sizes: list[str] = []
@@ -72,7 +76,7 @@ def parse_budget(text: str) -> WithinBudget:
             limits.append(Limit(match[1], _number(match[3], text), inclusive=bool(match[2])))
         else:
             raise UserError(
-                f"budget={text}: {part!r} is no class and no condition such as params<5e6 or flops<=1e9 "
+                f"budget={text}: {part!r} is neither a class nor a condition such as params<5e6 or flops<=1e9 "
                 f"(in quotes, for the shell); {nearest(part, BUDGETS)}"
             )
     if len(sizes) > 1:
@@ -91,16 +95,17 @@ def _number(text: str, whole: str) -> float:
 
 
 def within(run: Run, budget: WithinBudget) -> Run:
-    """The run with the front of all its usable networks that the budget allows, dominated ones of the run included.
+    """The run, with the front of those of its networks that the budget allows.
 
-    As for every front, only rows of the latest fingerprint count.
+    A network that is dominated in the whole run may be on this front. As for every front, only rows of the latest
+    fingerprint count.
 
     Raises:
-        UserError: the run has no figure of such a name, its space tells no classes, or no network meets the budget.
+        UserError: the run has no such figure, its space knows no budget classes, or no network meets the budget.
     """
     rows = comparable(run.evaluations)
     if not rows:
-        return run  # without any front: whoever picks says so
+        return run  # no front at all: the caller reports that
     known = sorted({name for row in rows for name in figures_of(row)})
     for limit in budget.limits:
         if limit.name not in known:
@@ -118,20 +123,20 @@ def _allowed(row: Row, limits: tuple[Limit, ...]) -> bool:
 
 
 def structure_of(run: Run, row: Row) -> Structure:
-    """What a row's network is made of.
+    """The structure of a row's network: its operations, density and budget class.
 
     Raises:
-        UserError: the run's space cannot tell.
+        UserError: the run's space gives no structure.
     """
     space = run.problem.space
     structure = space.structure(space.from_text(row["architecture"]))
     if structure is None:
-        raise UserError(f"{type(space).__name__} tells no classes {', '.join(BUDGETS)}: expected budget=params<5e6 …")
+        raise UserError(f"{type(space).__name__} knows no classes {', '.join(BUDGETS)}: expected budget=params<5e6 …")
     return structure
 
 
 def _reasons(rows: list[dict[str, Any]], sizes: list[Any], budget: WithinBudget) -> str:
-    """How many networks meet each part of the budget, and how near the others come."""
+    """How many networks meet each part of the budget, and how close the others come."""
     said = []
     if budget.size:
         counts = ", ".join(f"{sizes.count(size)} {size}" for size in BUDGETS)

@@ -1,4 +1,4 @@
-"""Measures of a set of points in objective space: front, hypervolume, knee, and the choice of one network."""
+"""Pareto front, hypervolume and knee of points in objective space, and the choice of one network."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 from evo_robust.parts.base import UserError, nearest
 
 BEYOND = 1.1
-"""How far the reference of a hypervolume lies from the ideal, where the worst value is 1: a tenth beyond it."""
+"""Reference point of a hypervolume where the ideal is 0 and the worst value is 1: a tenth beyond the worst."""
 
 _LARGEST = 1e300
-"""Values beyond it are taken for it where boxes are made: a box must have a width that floats hold."""
+"""Boxes clip larger values to this one, so that their width is a finite float."""
 
 
 class HasFront(Protocol):
-    """A run as far as ``pick`` needs it."""
+    """What ``pick`` needs of a run."""
 
     @property
     def front(self) -> Sequence[Mapping[str, Any]]:
@@ -33,7 +33,12 @@ class HasFront(Protocol):
 
 
 def nondominated(F: np.ndarray) -> np.ndarray:
-    """Indices ``(k,)``, ascending, of the non-dominated points of ``F (n, m)``; equal points all stay."""
+    """Indices ``(k,)``, ascending, of the non-dominated points of ``F (n, m)``; of equal points all are kept.
+
+    Example:
+        >>> nondominated(np.array([[1.0, 2.0], [2.0, 1.0], [2.0, 2.0]])).tolist()
+        [0, 1]
+    """
     F = _points(F)
     if len(F) == 0:
         return np.zeros(0, dtype=int)
@@ -51,20 +56,25 @@ def ideal_and_nadir(F: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def normalise(F: np.ndarray, ideal: np.ndarray, nadir: np.ndarray) -> np.ndarray:
     """``F (n, m)`` scaled so that the ideal is 0 and the nadir 1; an objective without range becomes 0."""
     width = np.asarray(nadir, dtype=float) - np.asarray(ideal, dtype=float)
-    with np.errstate(over="ignore"):  # beyond floats is beyond the box
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, which is outside the box
         return (_points(F) - ideal) / np.where(width > 0, width, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """What a hypervolume is a share of: everything better than the reference, as far as the ideal.
+    """The box between ideal and reference; a hypervolume is the share of it that a front covers.
 
     Attributes:
-        ideal: values ``(m,)`` that nothing is better than; a front with all of them at once covers 1.
-        reference: values ``(m,)``, larger in every objective; a point that is not better in all of them covers 0.
+        ideal: best values ``(m,)``. A point with all of them covers the whole box: hypervolume 1.
+        reference: values ``(m,)``, larger than the ideal in every objective. A point that is not better than the
+            reference in every objective covers nothing: hypervolume 0.
 
     Raises:
-        ValueError: a reference that is not larger.
+        ValueError: a reference that is not larger than the ideal.
+
+    Example:
+        >>> hypervolume(np.array([[0.5, 0.5]]), Box(np.zeros(2), np.ones(2)))
+        0.25
     """
 
     ideal: np.ndarray
@@ -79,23 +89,23 @@ class Box:
 
 
 def first_box(F: np.ndarray) -> Box:
-    """The box that a search keeps, by the objectives ``F (n, m)`` of its first generation, n ≥ 1.
+    """The box that a search keeps, from the objectives ``F (n, m)`` of its first generation, n ≥ 1.
 
-    It goes from zero to a tenth beyond the worst values: errors and costs cannot fall below zero. What can, such as a
-    logarithm, gets room of its own width below the best.
+    It goes from zero to a tenth beyond the worst values, since errors and costs cannot be negative. An objective that
+    can, such as a logarithm, gets extra room below its best value, as wide as its range.
     """
     ideal, nadir = ideal_and_nadir(np.clip(_points(F), -_LARGEST, _LARGEST))
     return _box(np.where(ideal >= 0, 0.0, ideal - (nadir - ideal)), nadir)
 
 
 def common_box(F: np.ndarray) -> Box:
-    """The box in which several searches compare, from the best to a tenth beyond the worst of ``F (n, m)``, n ≥ 1."""
+    """The box for comparing several searches: from the best to a tenth beyond the worst of ``F (n, m)``, n ≥ 1."""
     return _box(*ideal_and_nadir(np.clip(_points(F), -_LARGEST, _LARGEST)))
 
 
 def _box(ideal: np.ndarray, nadir: np.ndarray) -> Box:
     width = nadir - ideal
-    # without any range, one unit, or what floats can tell from so large a number
+    # where all values are equal: one unit, or the least width that floats can resolve there
     width = np.where(width > 0, width, np.maximum(1.0, 2 * np.spacing(np.abs(ideal))))
     return Box(ideal, ideal + BEYOND * width)
 
@@ -107,7 +117,7 @@ def hypervolume(F: np.ndarray, box: Box) -> float:
     F = F[F.max(axis=1) < 1.0]
     if len(F) == 0:
         return 0.0
-    # the indicator takes the whole orthant below the reference: points below the ideal would exceed the box
+    # pymoo's indicator has no lower end, so points below the ideal would count for more than the box
     return float(HV(ref_point=np.ones(F.shape[1]))(np.maximum(F, 0.0)))
 
 
@@ -116,7 +126,7 @@ def hypervolume_curve(F: np.ndarray, box: Box) -> np.ndarray:
     F = _points(F)
     archive, volumes, volume = F[:0], np.zeros(len(F)), 0.0
     for i, point in enumerate(F):
-        # a point that the archive weakly dominates adds nothing: most of a search's points, so most steps are free
+        # a point that the archive weakly dominates adds nothing, which is so for most points of a search
         if not (archive <= point).all(axis=1).any():
             archive = np.vstack([archive[~(point <= archive).all(axis=1)], point])
             volume = max(volume, hypervolume(archive, box))
@@ -127,8 +137,12 @@ def hypervolume_curve(F: np.ndarray, box: Box) -> np.ndarray:
 def knee(F: np.ndarray) -> int:
     """Index of the best compromise on a front ``F (n, m)``, n ≥ 1.
 
-    Compromise programming with pymoo's achievement scalarisation and equal weights: the point whose worst objective,
-    normalised over the front, is best. A tie goes to the smaller sum, then to the first.
+    The objectives are normalised over the front. The knee is the point whose worst objective is smallest (pymoo's
+    achievement scalarisation with equal weights). Ties go to the smaller sum, then to the first point.
+
+    Example:
+        >>> knee(np.array([[0.0, 1.0], [0.4, 0.4], [1.0, 0.0]]))
+        1
     """
     scaled = normalise(F, *ideal_and_nadir(F))
     n_objectives = scaled.shape[1]
@@ -150,7 +164,7 @@ def pick(spec: str, run: HasFront) -> int:
     """
     names, size = list(run.objectives), len(run.front)
     if size == 0:
-        raise UserError("the run has no front yet: no candidate has figures and meets the constraints")
+        raise UserError("the run has no front yet: no candidate was evaluated with success and meets the constraints")
     F = objective_matrix(run.front, names)
     kind, colon, name = spec.partition(":")
     if spec == "knee":
@@ -163,7 +177,7 @@ def pick(spec: str, run: HasFront) -> int:
         return int(best[knee(F[best])])
     if spec.isascii() and spec.isdecimal():
         digits = spec.lstrip("0")
-        # Python reads no numbers of thousands of digits
+        # Python refuses to read numbers with thousands of digits
         if len(digits) > len(str(size)) or int(digits or 0) >= size:
             raise UserError(f"pick={spec[:24]}: the front has {size} networks, 0 to {size - 1}")
         return int(digits or 0)

@@ -1,4 +1,4 @@
-"""How a column of numbers is named, scaled and written where people read it: its unit, its digits."""
+"""How a column of numbers is named, scaled and written for readers: unit and digits."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """A column of numbers as people read it.
+    """How to show a column of numbers.
 
     Attributes:
         name: column name in the record, such as ``clean_error``.
         unit: its unit in the record; for FLOPs it names the counting rule.
-        log: drawn on a logarithmic axis.
-        factor: record value × factor = shown value.
-        suffix: what stands after a shown value.
+        log: whether it is drawn on a logarithmic axis.
+        factor: shown value = recorded value × factor.
+        suffix: text after a shown value, such as ``%``.
     """
 
     name: str
@@ -59,14 +59,21 @@ class Quantity:
 
 
 def words(name: str) -> str:
-    """A column's name in words; of a strength, such as ``pgd_error.0.05``, ``PGD error at 0.05``."""
+    """A column's name in words.
+
+    Example:
+        >>> words("clean_error")
+        'clean error'
+        >>> words("pgd_error.0.05")
+        'PGD error at 0.05'
+    """
     known = {"flops": "FLOPs", "params": "parameters", "pgd": "PGD"}
     shown = re.sub(r"\.(\d+\.\d+(e-\d+)?)$", r" at \1", name.replace("_", " "))
     return " ".join(known.get(word, word) for word in shown.split(" "))
 
 
 def is_share(unit: str) -> bool:
-    """Whether a column is a share in [0, 1], shown in percent: its unit says so, never its name."""
+    """Whether a column is a share in [0, 1], shown in percent. Only its unit decides, not its name."""
     return unit in ("fraction", "share")
 
 
@@ -78,7 +85,7 @@ def quantity(name: str, unit: str, values: np.ndarray) -> Quantity:
         return Quantity(name, unit, log=False, factor=100.0, suffix="%")
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
     log = low > 0 and high / low > 10
-    # the prefix suits the middle of the range, so that neither end has a row of zeros
+    # the prefix fits the middle of the range, so that neither end shows many zeros
     middle = float(np.sqrt(low * high)) if low > 0 else high
     steps = ((1e9, 1e-9, "G"), (1e6, 1e-6, "M"), (1e3, 1e-3, "k"))
     factor, suffix = next(((f, s) for least, f, s in steps if middle >= least), (1.0, ""))

@@ -1,4 +1,4 @@
-"""A run folder read from its files, which may come from a stranger: damaged ones are named."""
+"""Reads a run folder. Its files may come from a stranger; a damaged one is named."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ IMAGES = "data.content"
 """Key of ``identity`` in problem.json: digest of the images; absent where the settings say which they are."""
 
 LARGEST = 10_000_000
-"""Evaluations and generations of a search stay below it: nobody could read a ledger of so many lines."""
+"""Upper bound of the numbers of evaluations and generations; a ledger of so many lines could not be read."""
 
 
 def _are_figures(value: object) -> bool:
-    """Whether a value holds figures by name, those that all searches record with a sound value."""
+    """Whether a value holds figures by name; ``params`` and ``flops``, which all searches record, must be valid."""
     if not isinstance(value, dict):
         return False
     return all(is_number(count) and count >= 0 for name, count in value.items() if name in ("params", "flops"))
@@ -67,12 +67,12 @@ _ROW = {
     "error": (is_absent_or_text, "text or null"),
     "fingerprint": (is_text, "text"),
 }
-# what rows may lack, and what stands for it
+# what rows may lack, and its default
 _ROW_DEFAULTS: dict[str, Any] = {"constraints": {}, "recorded": {}, "seconds": 0.0, "seed": 0, "error": None}
 
 
 def _are_objectives(value: object) -> bool:
-    """Whether a value tells of objectives as ``problem_to_dict`` does; early files told nothing of their units."""
+    """Whether a value describes objectives as ``problem_to_dict`` does; early files held no units."""
     if not isinstance(value, list) or not all(map(is_object, value)):
         return False
     return all(is_absent_or_label(told.get(key)) for told in value for key in ("name", "unit"))
@@ -100,14 +100,18 @@ _INFO_DEFAULTS: dict[str, Any] = {
 
 
 def load_run(folder: str | Path, *, trust: bool = False) -> Run:
-    """Read a run folder; a torn last line of the ledger is left out.
+    """Read a run folder. An unfinished last line of the ledger is left out.
 
     Args:
         folder: the run folder.
         trust: run the Python file that the problem came from, wherever it lies; see ``problem_from_dict``.
 
     Raises:
-        UserError: no run folder, or a damaged file in it.
+        UserError: this is no run folder, or a file in it is damaged.
+
+    Example:
+        >>> len(load_run("runs/roco-demo").front)
+        14
     """
     folder = Path(folder)
     path = folder / PROBLEM_FILE
@@ -120,7 +124,7 @@ def load_run(folder: str | Path, *, trust: bool = False) -> Run:
         raise UserError(f"{path} cannot be read: {error}") from error
     missing = missing_of(problem)
     check_identity(info, problem, path)
-    # a stand-in knows nothing of genomes
+    # a stand-in cannot check genomes
     rows, _ = read_ledger(folder / LEDGER_FILE, None if problem.space.stand_in else problem.space)
     names = [o.name for o in problem.objectives]
     _check_rows(rows, problem, folder / LEDGER_FILE)
@@ -131,7 +135,7 @@ def load_run(folder: str | Path, *, trust: bool = False) -> Run:
 
 
 def _check_rows(rows: Sequence[Mapping[str, Any]], problem: Problem, path: Path) -> None:
-    """Refuse rows with figures that lack one of the problem's."""
+    """Refuse rows with status ``ok`` that lack an objective or constraint of the problem."""
     names = {"objectives": [o.name for o in problem.objectives], "constraints": [c.name for c in problem.constraints]}
     for row in rows:
         if row["status"] != "ok":
@@ -154,7 +158,7 @@ def read_problem(path: Path) -> dict[str, Any]:
 
 
 def check_identity(info: Mapping[str, Any], problem: Problem, path: Path) -> None:
-    """Refuse a ``problem.json`` whose two accounts of the search differ: its figures would get another's name.
+    """Refuse a ``problem.json`` whose ``identity`` and ``values`` differ: its figures belong to another search.
 
     Args:
         info: what the file holds.
@@ -162,16 +166,16 @@ def check_identity(info: Mapping[str, Any], problem: Problem, path: Path) -> Non
         path: the file, for the message.
 
     Raises:
-        UserError: naming the first values that differ.
+        UserError: they differ; the message names the first such values.
     """
     known, values = {key: value for key, value in info["identity"].items() if key != "device"}, info["values"]
     if missing_of(problem) is None:
         present = dotted(problem, identity=True)
-        # fields that came after the file was written stand in neither account
+        # fields added after the file was written are in neither of them
         written = {key: value for key, value in present.items() if key in known or key in values}
         if problem.data.content:
             written[IMAGES] = problem.data.content
-    else:  # a stand-in does not know what decides figures: what stands in both accounts has to agree
+    else:  # a stand-in does not know its identity, so only keys that both have are compared
         known = {key: value for key, value in known.items() if key in values}
         written = {key: values[key] for key in known}
     if differences := changed(known, written):
@@ -182,11 +186,11 @@ def check_identity(info: Mapping[str, Any], problem: Problem, path: Path) -> Non
 
 
 def read_ledger(path: Path, space: SearchSpace | None = None) -> tuple[list[dict[str, Any]], int]:
-    """Rows sorted by id, and the number of good bytes (a torn last line is not counted).
+    """Rows sorted by id, and the number of bytes in whole lines (an unfinished last line is left out).
 
     Args:
-        path: the ledger; none is one without rows.
-        space: where its genomes come from; they are not held against the architectures when it is not given.
+        path: the ledger; a missing file counts as one without rows.
+        space: the search space. Without it, genomes are not checked against the architectures.
 
     Raises:
         UserError: a damaged line that is not the last one, or two different rows with one id.
@@ -200,17 +204,17 @@ def read_ledger(path: Path, space: SearchSpace | None = None) -> tuple[list[dict
     rows: dict[int, dict[str, Any]] = {}
     good = 0
     lines = data.split(b"\n")
-    # after the last newline stands either nothing or what a killed process could not finish
+    # after the last newline there is either nothing or the unfinished line of a killed process
     for number, line in enumerate(lines[:-1], 1):
         try:
             row = _parse_row(line, space)
         except ValueError as error:
             raise UserError(
-                f"{path}, line {number} is damaged: {error}. Nothing was changed; restore the line or remove it to "
-                "evaluate it again"
+                f"{path}, line {number} is damaged: {error}. Nothing was changed; restore the line, or remove it and "
+                "its network is evaluated again"
             ) from None
         if row["id"] in rows:
-            raise UserError(f"{path}, line {number} is damaged: id {row['id']} stands there a second time")
+            raise UserError(f"{path}, line {number} is damaged: it repeats id {row['id']}")
         rows[row["id"]] = row
         good += len(line) + 1
     return [rows[i] for i in sorted(rows)], good
@@ -220,7 +224,7 @@ def _parse_row(line: bytes, space: SearchSpace | None) -> dict[str, Any]:
     """A row as ``Record.add`` writes it.
 
     Raises:
-        ValueError: what is wrong with it.
+        ValueError: the line is no such row; the message says what is wrong.
     """
     row = parse_json(line)
     if not isinstance(row, dict):
@@ -228,7 +232,7 @@ def _parse_row(line: bytes, space: SearchSpace | None) -> dict[str, Any]:
     if wrong := fault(row, _ROW, _ROW_DEFAULTS):
         raise ValueError(wrong)
     if row["status"] == "ok" and not row["objectives"]:
-        raise ValueError("it is ok and has no objectives")
+        raise ValueError("its status is ok, but it has no objectives")
     if space is not None:
         _check_genome(row, space)
     return row

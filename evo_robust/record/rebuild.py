@@ -1,4 +1,4 @@
-"""Weights of a run's networks, made again as in the search: no candidate's are kept."""
+"""Weights of a run's networks, made again as in the search, which keeps none."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from evo_robust.progress import Say, silent
 
 
 class Searched(Protocol):
-    """A run as far as weights need it."""
+    """What rebuilding weights needs of a run."""
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """The run folder."""
 
     @property
     def info(self) -> Mapping[str, Any]:
@@ -31,27 +31,27 @@ class Searched(Protocol):
 
     @property
     def problem(self) -> Problem:
-        """What was searched."""
+        """The problem that was searched."""
 
 
 def rebuild(run: Searched, row: Mapping[str, Any], device: str = "auto", say: Say = silent) -> tuple[nn.Module, str]:
-    """The network of a ledger row with the weights it had in the search, in eval mode, and what it shares with others.
+    """The network of a ledger row with the weights it had in the search, in eval mode.
 
-    A candidate's weights come from the seeds of problem and evaluator, its architecture and the supernet where it
-    inherits from one, so they are made again rather than kept for every candidate. The supernet is that of the
-    search's kind of device, whatever device computes now.
+    A candidate's weights follow from the seeds of problem and evaluator, from its architecture, and from the supernet
+    where it inherits from one. So they are not kept, but made again. The supernet is the one of the kind of device
+    that the search ran on, whatever device computes now.
 
     Args:
         run: the run.
         row: one of its evaluations.
-        device: where to compute: ``auto`` (as the search, where that is at hand), ``cpu``, ``cuda`` or ``cuda:INDEX``.
-        say: takes one line of progress text.
+        device: where to compute: ``auto`` (as the search did, if possible), ``cpu``, ``cuda`` or ``cuda:INDEX``.
+        say: called with each line of progress text.
 
     Returns:
         The network, and the digest of the weights that candidates share; empty where they share none.
 
     Raises:
-        UserError: the evaluator cannot give weights, the device is absent, or the supernet is gone and cannot be
+        UserError: the evaluator cannot give weights, the device is absent, or the supernet is lost and cannot be
             trained again here.
     """
     problem, searched_on = run.problem, run.info.get("device")
@@ -70,19 +70,19 @@ def rebuild(run: Searched, row: Mapping[str, Any], device: str = "auto", say: Sa
 
 
 def _images(run: Searched, say: Say) -> DataSet:
-    """The run's data set with the images it was searched on, and no others, where its record tells which they are."""
+    """The run's data set, tied to the images of the search where its record says which they are."""
     data = run.problem.data
     if data.content == "" or (data.content is None and data.digest()):
         say(
-            f"warning: {run.folder} was begun before images were checked: whether those of data={data.name} are the "
-            "ones it was searched on cannot be verified"
+            f"warning: {run.folder} was begun before images were checked. That data={data.name} still has the images "
+            "of that search cannot be verified"
         )
-    # without a digest caches are found under the names of that time
+    # runs of that time used cache names without a digest of images
     return chz.replace(data, content=data.content or "")
 
 
 def _device(searched_on: str, device: str) -> str:
-    """The device asked for; ``auto`` is that of the search, where it is at hand."""
+    """The device asked for; ``auto`` is that of the search, if this machine has it."""
     if device != "auto":
         return choose_device(device)
     try:

@@ -1,4 +1,4 @@
-"""What was measured on the networks of a run's front alone, when the search was over: a file beside the ledger."""
+"""Reported figures: measured after the search, on the networks of its front only, and kept beside the ledger."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ _LINE = {
 class Reports:
     """The reported figures of a run folder, one line for each network and objective.
 
-    A line belongs to the ledger's row of the same architecture and fingerprint. It counts while the problem reports
-    the same objective with the same settings: other settings are measured anew, and the old lines stay.
+    A line belongs to the ledger's row of the same architecture and fingerprint. It counts as long as the problem
+    reports the same objective with the same settings. With other settings the objective is measured again, and the
+    old lines stay.
 
     Args:
         folder: the run folder.
-        objectives: what the problem reports.
+        objectives: the objectives that the problem reports.
 
     Raises:
         UserError: a damaged line that is not the last one.
@@ -46,12 +47,12 @@ class Reports:
         self._lines, self._good = _read(self.path)
 
     def missing(self, row: Mapping[str, Any]) -> list[Objective]:
-        """What has not been measured of a ledger's row; what failed once is not tried again."""
+        """Objectives not measured yet for a row of the ledger; one that failed is not tried again."""
         known = self._of(row)
         return [objective for objective in self.objectives if objective.name not in known]
 
     def attached(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with its reported values under ``reported``, and what they say beside among its figures."""
+        """The row with its reported values under ``reported``, and their details among its figures."""
         known = self._of(row)
         values = {name: line["value"] for name, line in known.items() if line["value"] is not None}
         if not values:
@@ -60,7 +61,7 @@ class Reports:
         return {**row, "reported": values, "figures": {**row["figures"], **figures}}
 
     def add(self, row: Mapping[str, Any], objective: Objective, found: Evaluation) -> None:
-        """Append a line; it is in the operating system's hands when this returns."""
+        """Append a line. When this returns, the operating system has it."""
         name = objective.name
         ok = found.status == "ok"
         line = {
@@ -75,7 +76,7 @@ class Reports:
             "error": found.error,
         }
         with naming(self.path), self.path.open("ab") as file:
-            file.truncate(self._good)  # what a killed process could not finish
+            file.truncate(self._good)  # drop the unfinished line of a killed process
             file.seek(0, 2)
             text = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
             file.write(text)
@@ -83,7 +84,7 @@ class Reports:
         self._lines.append(line)
 
     def _of(self, row: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Lines of a row by objective, those of the problem's present settings."""
+        """Lines of a row by objective, for the problem's present settings only."""
         key = (row["architecture"], row["fingerprint"])
         return {
             line["objective"]: line
@@ -93,15 +94,15 @@ class Reports:
 
     def _counts(self, line: Mapping[str, Any]) -> bool:
         name = line["objective"]
-        # a stand-in does not know its settings; its name has to do
+        # a stand-in does not know its settings, so only its name is compared
         return name in self._settings and self._settings[name] in (None, line["settings"])
 
 
 def reported_columns(objectives: Sequence[Objective], rows: Sequence[Mapping[str, float]]) -> list[str]:
-    """Names of reported numbers: of each objective its parts (strengths), or its value where it has none.
+    """Names of reported numbers: the parts of each objective (one per strength), or its value where it has no parts.
 
     Args:
-        objectives: what the problem reports.
+        objectives: the objectives that the problem reports.
         rows: every number of each row by name.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -110,7 +111,7 @@ def reported_columns(objectives: Sequence[Objective], rows: Sequence[Mapping[str
 
 
 def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Lines of the file, and the number of its good bytes (a torn last line is not counted)."""
+    """Lines of the file, and the number of bytes in whole lines (an unfinished last line is left out)."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:

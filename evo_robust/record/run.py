@@ -27,7 +27,7 @@ PROGRESS_FILE = "progress.csv"
 DERIVED_FILE = "distribution.csv"
 
 Which = Literal["front", "all"]
-"""Which evaluations of a run: those of its front, or all that were asked for."""
+"""Which evaluations of a run: those of its front, or all of them."""
 
 _ABOUT = ("id", "generation", "architecture", "status", "seconds", "seed", "error", "fingerprint")
 
@@ -45,15 +45,15 @@ class Run:
         >>> model = run.network("knee")
 
     Attributes:
-        folder: where it is.
-        info: ``problem.json``.
+        folder: the run folder.
+        info: content of ``problem.json``.
         problem: the problem that was searched.
         evaluations: the ledger's rows, by id.
         front: the non-dominated feasible rows among those with status ``ok``, in order of the first objective.
-        objectives: their names, in declared order.
-        missing: what of the problem could not be read, in words: parts of the user's own whose file was not run. Such
-            a run can be listed and drawn, and not exported. None where it is whole.
-        box: what its hypervolume is a share of; None while nothing has figures.
+        objectives: names of the objectives, in declared order.
+        missing: which parts of the problem could not be read, in words, because the Python file that defines them was
+            not run. Such a run can be listed and drawn, but not exported. None where nothing is missing.
+        box: the box of its hypervolume; None while no evaluation has figures.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Run:
     box: Box | None = None
 
     def ok(self) -> list[dict[str, Any]]:
-        """Rows with figures that meet the constraints."""
+        """Rows with status ``ok`` that meet the constraints."""
         return [row for row in self.evaluations if usable(row)]
 
     def __repr__(self) -> str:
@@ -77,19 +77,23 @@ class Run:
         return visible(f"Run({what}: {size}, {self.folder})").replace("\n", "\\n")
 
     def table(self, which: Which = "front") -> list[dict[str, Any]]:
-        """The networks as plain records, every one with the same keys, of JSON values alone.
+        """The networks as plain records. All have the same keys, and all values are JSON values.
 
-        Each record holds ``index`` (the place on the front, as ``network`` takes it; None beside the front), ``id``,
-        ``generation``, ``architecture``, ``status``, ``seconds``, ``seed``, ``error`` and ``fingerprint``. Then every
-        number by its name: objectives, what was recorded beside them, other figures (parts of a figure with a dot, such
-        as ``robust_error.0.05``), and constraints as ``constraints.NAME`` (met where <= 0). Values are as recorded:
+        Each record holds ``index`` (the position on the front, as ``network`` takes it; None off the front), ``id``,
+        ``generation``, ``architecture``, ``status``, ``seconds``, ``seed``, ``error`` and ``fingerprint``. Then comes
+        every number by name: objectives, recorded objectives, other figures (parts of a figure after a dot, such as
+        ``robust_error.0.05``), and constraints as ``constraints.NAME`` (met where <= 0). Values are as recorded, so
         errors are shares in [0, 1]. A number that an evaluation lacks is None.
 
         Args:
-            which: ``front`` in its order, or ``all`` evaluations by id, failed ones too.
+            which: ``front``, in its order; or ``all`` evaluations by id, including failed ones.
 
         Raises:
-            UserError: another word.
+            UserError: ``which`` is neither.
+
+        Example:
+            >>> [(row["index"], row["params"]) for row in run.table()[:2]]
+            [(0, 48210.0), (1, 31434.0)]
         """
         if which not in ("front", "all"):
             raise UserError(f"expected which='front' or which='all', got {which!r}")
@@ -104,7 +108,7 @@ class Run:
         ]
 
     def to_pandas(self, which: Which = "front") -> DataFrame:
-        """``table`` as a pandas frame, one line per network.
+        """The same as ``table``, as a pandas frame with one row per network.
 
         Raises:
             UserError: pandas is not installed.
@@ -116,7 +120,7 @@ class Run:
         return pandas.DataFrame.from_records(self.table(which))
 
     def chosen(self, spec: str | int = "knee") -> dict[str, Any]:
-        """The evaluation that a pick stands for, with all that the ledger holds of it; see ``network``.
+        """The evaluation that a pick names, with all that the ledger holds of it; see ``network``.
 
         Raises:
             UserError: the front is empty, or there is no such network.
@@ -128,16 +132,16 @@ class Run:
     def network(self, pick: str | int = "knee", device: str = "auto", say: Say = silent) -> nn.Module:
         """A network of the front with the weights it had in the search, in eval mode on the CPU.
 
-        The search keeps no candidate's weights. They are made again, from the same random numbers. That takes as long
-        as the candidate's training took in the search (most of ``seconds`` in its record). Weights that are inherited
-        take moments. On another machine, or with other versions of torch, weights come out alike but not the same.
+        The search does not keep the weights of candidates. They are made again, from the same random numbers. That
+        takes as long as the candidate's training took in the search (most of ``seconds`` in its record); inherited
+        weights take moments. Another machine or another version of torch gives similar, but not identical weights.
 
         Args:
             pick: ``knee`` (the best compromise), an index on the front such as ``3``, ``best:OBJECTIVE``, or
-                ``derived`` (what the distribution of a GradientHybrid stands for), as ``evo_robust.export`` takes it.
-            device: where to compute: ``auto`` (as the search, where that is at hand), ``cpu``, ``cuda``
-                or ``cuda:INDEX``.
-            say: takes one line of progress text.
+                ``derived`` (the most likely architecture of a GradientHybrid's distribution), as in
+                ``evo_robust.export``.
+            device: where to compute: ``auto`` (as the search did, if possible), ``cpu``, ``cuda`` or ``cuda:INDEX``.
+            say: called with each line of progress text.
 
         Raises:
             UserError: there is no such network, parts of the problem are missing, or the weights cannot be made again.
@@ -149,7 +153,7 @@ class Run:
 
 
 def _column(name: str) -> str:
-    """The column of a number, whose name may be that of another column."""
+    """The column for a number. A name that another column already has gets a prefix."""
     return f"figures.{name}" if name in ("index", *_ABOUT) else name
 
 
@@ -160,13 +164,13 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def unfinished(run: Run) -> str | None:
-    """A sentence where a search has generations left; None where it has none, or its folder does not tell."""
+    """A sentence that says that a search is not over; None where it is, or where its folder does not show it."""
     done, total = max(past_seconds(run.folder / PROGRESS_FILE), default=None), run.problem.algorithm.n_gen
     if done is None or done >= total:
         return None
     return (
-        f"{run.folder} has {done} of {total} generations: these are its figures so far. The command that began it goes "
-        "on, unless nothing new is left to propose"
+        f"{run.folder} has {done} of {total} generations: these are its figures so far. The command that began it "
+        "resumes it, unless no new networks are left to propose"
     )
 
 
@@ -178,17 +182,17 @@ def past_seconds(path: Path) -> dict[int, float]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             found = {int(row["generation"]): float(row["seconds"]) for row in csv.DictReader(file)}
     except (KeyError, TypeError, ValueError, csv.Error):
-        return {}  # the ledger is the truth; this file is written anew
+        return {}  # the ledger decides; this file is written again
     return {generation: seconds for generation, seconds in found.items() if math.isfinite(seconds)}
 
 
 def usable(row: Mapping[str, Any]) -> bool:
-    """Whether a row has figures and meets the constraints."""
+    """Whether a row has status ``ok`` and meets the constraints."""
     return row["status"] == "ok" and all(g <= 0 for g in row.get("constraints", {}).values())
 
 
 def comparable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Feasible rows of one fingerprint, the latest: figures of two budgets or supernet versions are not comparable."""
+    """Feasible rows of the latest fingerprint. Figures from other budgets or other shared weights do not compare."""
     rows = [row for row in rows if usable(row)]
     if not rows:
         return []
@@ -204,16 +208,16 @@ def front_of(rows: Sequence[dict[str, Any]], objectives: Sequence[str]) -> list[
 
 
 def derived_of(run: Run) -> dict[str, Any]:
-    """The row of the architecture that the search's distribution stands for in the end.
+    """The row of the most likely architecture of the search's distribution, after its last generation.
 
     Raises:
-        UserError: the search has no distribution, or the architecture has no figures beside those of the front.
+        UserError: the search has no distribution, or the architecture has no figures that compare with the front's.
     """
     path = run.folder / DERIVED_FILE
     if not path.is_file() and DISTRIBUTION in run.problem.algorithm.provides:
         raise UserError(
-            f"pick=derived: {run.folder} has no {DERIVED_FILE} yet, which comes with its first generation: the command "
-            "that began this run goes on with it"
+            f"pick=derived: {run.folder} has no {DERIVED_FILE} yet. Its first generation writes it; the command that "
+            "began this run resumes it"
         )
     if not path.is_file():
         raise UserError(
@@ -225,8 +229,8 @@ def derived_of(run: Run) -> dict[str, Any]:
         if row["architecture"] == architecture:
             return row
     raise UserError(
-        f"pick=derived: {architecture} was not measured with success in the last generation (algorithm.share=0 draws "
-        "nothing from the distribution; a constraint may reject it)"
+        f"pick=derived: {architecture} has no figures from the last generation (with algorithm.share=0 nothing is "
+        "drawn from the distribution; or a constraint rejected it)"
     )
 
 
@@ -236,5 +240,5 @@ def _last_derived(path: Path) -> str:
             return str(list(csv.DictReader(file))[-1]["architecture"])
     except (UnicodeDecodeError, csv.Error, LookupError):
         raise UserError(
-            f"{path} is damaged: expected lines with an 'architecture'; the command that began this run writes it anew"
+            f"{path} is damaged: expected lines with an 'architecture'; the command that began this run writes it again"
         ) from None

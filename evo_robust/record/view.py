@@ -1,4 +1,4 @@
-"""A run as pictures see it: columns of figures, the front's place in them, and what they are called."""
+"""A run prepared for pictures: columns of figures, the positions of the front in them, and their names."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class View:
     """The usable evaluations of one run that compare with its front, in order of evaluation.
 
     Attributes:
-        name: what the run is called in legends.
+        name: the run's name in legends.
         run: the run.
-        rows: evaluations with figures, n of them, all of the front's fingerprint.
+        rows: the n evaluations with figures and the front's fingerprint.
         F: objectives ``(n, m)``.
-        asked: evaluations asked for ``(n,)`` when each row came, failures counted.
+        asked: number of evaluations ``(n,)`` up to each row, failures included.
         front: position in ``rows`` of each network of the run's front, in its order.
         knee: index of the best compromise on the front.
     """
@@ -46,33 +46,33 @@ class View:
 
     @property
     def n_asked(self) -> int:
-        """Evaluations asked for, failures counted: the budget."""
+        """Number of evaluations, failures included: the budget."""
         return len(self.run.evaluations)
 
     @property
     def n_failed(self) -> int:
-        """Evaluations that failed, were rejected or are outside the constraints."""
+        """Number of evaluations that failed, were rejected or break a constraint."""
         return self.n_asked - len(self.run.ok())
 
     @property
     def n_earlier(self) -> int:
-        """Usable evaluations that do not compare with the front: measured with earlier weights or settings."""
+        """Number of usable evaluations that do not compare with the front: earlier weights or settings."""
         return self.n_asked - self.n_failed - len(self.rows)
 
     @property
     def box(self) -> Box:
-        """What the run's hypervolume is a share of."""
+        """The box of the run's hypervolume."""
         assert self.run.box is not None, "a run with a front has figures"
         return self.run.box
 
     @property
     def hypervolume(self) -> float:
-        """Of the front, in the run's own box: as the search's last line and ``progress.csv`` tell it."""
+        """Hypervolume of the front in the run's own box, as in the search's last line and in ``progress.csv``."""
         return hypervolume(self.F[self.front], self.box)
 
     @property
     def changing(self) -> str:
-        """What the front's evaluations do not share with earlier ones: weights where they are trained meanwhile."""
+        """What changed since the earlier evaluations: ``weights`` where they are trained meanwhile, else settings."""
         return "weights" if CO_TRAINED_WEIGHTS in self.run.problem.evaluator.provides else "settings"
 
     @property
@@ -82,7 +82,7 @@ class View:
 
     @property
     def evaluated(self) -> str:
-        """What ``others`` are in a legend."""
+        """The name of ``others`` in a legend."""
         return f"others, with the last {self.changing}" if self.n_earlier else "other networks"
 
     def column(self, name: str) -> np.ndarray:
@@ -91,23 +91,23 @@ class View:
 
     @functools.cached_property
     def figures(self) -> list[dict[str, float]]:
-        """Every number of each row by name, as ``figures_of`` has them: collected once, read by every picture."""
+        """Every number of each row by name, from ``figures_of``; collected once for all pictures."""
         return [figures_of(row) for row in self.rows]
 
     @property
     def reported(self) -> list[str]:
-        """Names of what was measured on the front alone: at every strength, where there are several."""
+        """Names of the figures measured on the front only, one per strength where there are several."""
         return reported_columns(self.run.problem.reported, [self.figures[position] for position in self.front])
 
     def attacked(self) -> str:
-        """One sentence that says which figures are under attack, of what and how."""
+        """One sentence that says which figures are measured under attack, and under which attack."""
         problem = self.run.problem
         told = [(o, "") for o in (*problem.objectives, *problem.recorded)]
         known = [name for row in self.figures for name in row]
-        told += [(o, ", measured on the front alone") for o in problem.reported if o.name in known]
+        told += [(o, ", measured on the front only") for o in problem.reported if o.name in known]
         found = [f"{words(o.name)} is {o.attacked}{more}" for o, more in told if not o.stand_in and o.attacked]
         if not found:
-            return "What was attacked: nothing; these figures say nothing of robustness."
+            return "What was attacked: nothing; these figures say nothing about robustness."
         return f"What was attacked: {'; '.join(found)}."
 
     def quantities(self) -> list[Quantity]:
@@ -115,17 +115,17 @@ class View:
         return [quantity(n, self.unit(n), self.F[:, j]) for j, n in enumerate(self.run.objectives)]
 
     def unit(self, name: str) -> str:
-        """Unit of an objective or figure: the counting rule where there is one, empty where none is known."""
+        """Unit of an objective or figure; for FLOPs the counting rule; empty where no unit is known."""
         problem = self.run.problem
         measured = (*problem.objectives, *problem.recorded, *problem.reported)
         objective = next((o for o in measured if o.name == name), None)
-        if objective is None:  # a part of what is reported has the unit of the whole
+        if objective is None:  # a part of a reported objective has the objective's unit
             objective = next((o for o in problem.reported if name.startswith(f"{o.name}.")), None)
         if objective is None:
             # evaluators record the FLOPs of every network under the default rule
             return Flops().rule if name == "flops" else ""
         if objective.stand_in and is_share(objective.unit) and not _in_share(self.column(name)):
-            return ""  # the record calls it a fraction, which once was the default of every objective
+            return ""  # the record says fraction, but that once was the default of every objective
         return objective.short_unit
 
     def best(self) -> list[int]:
@@ -135,7 +135,7 @@ class View:
         return [int(tie[knee(F[tie])]) for tie in ties]
 
     def roles(self) -> dict[int, str]:
-        """What stands out on the front, by index: the knee first, then the best of each objective."""
+        """Labels of special networks by their index on the front: the knee first, then the best of each objective."""
         roles = {self.knee: ["best compromise"]} if self.F.shape[1] > 1 else {}
         for shown, index in zip(self.quantities(), self.best(), strict=True):
             roles.setdefault(index, []).append(f"lowest {shown.words}")
@@ -146,7 +146,7 @@ class View:
 
         Where weights changed: ``58 networks evaluated 110 times, 90 times with earlier weights, 5 on the front``.
         """
-        # survivors are measured again with new weights: only then are evaluations more than networks
+        # only where survivors are measured again with new weights are there more evaluations than networks
         networks = len({row["architecture"] for row in self.run.evaluations}) if self.n_earlier else self.n_asked
         parts = [f"{networks} network{'s' * (networks != 1)} evaluated"]
         if self.n_earlier:
@@ -161,7 +161,7 @@ def _in_share(values: np.ndarray) -> bool:
 
 
 def columns(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> np.ndarray:
-    """Values ``(n, m)`` of objectives or recorded figures of rows, NaN where one has none."""
+    """Values ``(n, m)`` of objectives or recorded figures, NaN where a row lacks one."""
     found = [figures_of(row) for row in rows]
     return np.array([[figures.get(name, np.nan) for name in names] for figures in found]).reshape(-1, len(names))
 
@@ -174,7 +174,7 @@ def view_of(run: Run, name: str | None = None) -> View:
     """
     if not run.front:
         raise UserError(f"{run.folder}: nothing to draw, {_why_empty(run)}")
-    # one fingerprint only: figures of another budget or supernet version are not comparable with the front's
+    # one fingerprint only: figures from another budget or other shared weights do not compare with the front's
     fingerprint = run.front[0]["fingerprint"]
     rows = [row for row in run.ok() if row["fingerprint"] == fingerprint]
     place = {row["id"]: i for i, row in enumerate(rows)}
@@ -187,7 +187,7 @@ def view_of(run: Run, name: str | None = None) -> View:
 
 def _why_empty(run: Run) -> str:
     if not run.evaluations:
-        return "no candidate has been evaluated yet; the command that began this run goes on with it"
+        return "no candidate has been evaluated yet; the command that began this run resumes it"
     beyond = [row["constraints"] for row in run.evaluations if row["status"] == "ok"]
     if beyond:
         closest = min(beyond, key=lambda violations: max(violations.values()))
@@ -198,12 +198,12 @@ def _why_empty(run: Run) -> str:
 
 
 def folder_name(folder: Path) -> str:
-    """Last part of a folder's path, also of ``.``."""
+    """Last part of a folder's path; for ``.`` too, the real name."""
     return folder.resolve().name or str(folder)
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """A short, different name for each run: its folder's name, with the parents' where two are equal."""
+    """A short, distinct name for each run: its folder's name, with parent folders where two are equal."""
     paths = [folder.resolve().parts for folder in folders]
     if len(set(paths)) < len(paths):
         raise UserError("expected different runs, got the same folder twice")

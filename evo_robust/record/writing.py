@@ -41,12 +41,12 @@ from evo_robust.spaces.base import Architecture
 
 
 class Record:
-    """The run folder of a search at work; a context manager that holds the folder's lock.
+    """The run folder of a running search; a context manager that holds the folder's lock.
 
     Attributes:
         rows: evaluations that this search asked for, replayed or measured.
-        n_measured: how many of them were measured by this process.
-        on_row: is told each row and whether it was replayed.
+        n_measured: how many of them this process measured.
+        on_row: called with each row and whether it was replayed.
     """
 
     def __init__(self, folder: Path, problem: Problem, info: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ class Record:
         self.on_row: Callable[[dict[str, Any], bool], None] | None = None
 
     def __enter__(self) -> Record:
-        """Check the folder, take its lock, read what is known.
+        """Check the folder, take its lock and read the evaluations in it.
 
         Raises:
             UserError: the folder belongs to another problem, is in use, or is damaged.
@@ -103,7 +103,7 @@ class Record:
             old = read_problem(path)
             self._check_same(old, path)
             self._check_draws(old)
-            # what the first rows were measured with stays; what later ones were, stands beside it
+            # the versions and device of the first process stay; those of later processes are listed as sessions
             sessions = old.get("sessions", [])
             present = {key: self._info.get(key) for key in ("command", "versions")}
             if present != {key: old.get(key) for key in present} and present not in sessions:
@@ -118,15 +118,15 @@ class Record:
         self._ids = {row["id"]: row["architecture"] for row in rows}
         self._past = past_seconds(self.folder / PROGRESS_FILE)
         self._box = kept_box(self.folder, self.names)
-        if not path.exists():  # first, so that the folder is known as this search's whatever fails next
+        if not path.exists():  # first, so that the folder belongs to this search whatever fails next
             write_json(path, self._info)
             self._begun = True
-        # nothing waits in a buffer: what cannot be written is told at once, and closing has nothing left to fail on
+        # unbuffered: a failed write is reported at once, and closing cannot fail
         self._ledger = open(ledger, "ab", buffering=0)  # noqa: SIM115 (closed in __exit__)
         self._good = good
 
     def begin(self) -> None:
-        """Write what this session is, once; a search that is refused before its first evaluation changes nothing."""
+        """Write ``problem.json``, once. A search refused before its first evaluation changes nothing."""
         if self._begun:
             return
         self._begun = True
@@ -141,12 +141,12 @@ class Record:
             as_written, reason = None, error
         whole = as_written is not None and missing_of(as_written) is None
         later = dotted(as_written, identity=True) if whole else {}
-        # fields that came after the file was written have their defaults
+        # fields added after the file was written have their defaults
         before, now = {**later, **old["identity"]}, self._info["identity"]
         if before.get(IMAGES) != now.get(IMAGES) and before.get("data") == now.get("data"):
             raise UserError(
-                f"{self.folder} was searched on other images than those that are there now ({path.name}: digest "
-                f"{before.get(IMAGES)}, now {now.get(IMAGES)}). Put the former ones back, or choose another out="
+                f"{self.folder} was searched on images other than the present ones ({path.name}: digest "
+                f"{before.get(IMAGES)}, now {now.get(IMAGES)}). Put the former images back, or choose another out="
             )
         differences = changed(before, now)
         if differences:
@@ -156,23 +156,23 @@ class Record:
             )
         if as_written is not None:
             check_identity(old, as_written, path)
-        elif not isinstance(reason, UserError):  # a problem file that was moved or is broken does not stop the search
+        elif not isinstance(reason, UserError):  # a moved or broken problem file does not stop the search
             raise UserError(f"{path} cannot be read: {reason}") from reason
 
     def _check_draws(self, old: dict[str, Any]) -> None:
-        """Refuse a search whose candidates were drawn otherwise: replayed, it would ask for other ones."""
+        """Refuse a search that drew its candidates by another method: its replay would ask for different ones."""
         before = old.get("draws")
         for name, version in self._info.get("draws", {}).items():
             was = before.get(name, 1) if isinstance(before, dict) else 1  # runs older than the entry
             if was != version:
                 raise UserError(
-                    f"{self.folder} drew its candidates by version {was} of {name}, and this is version {version}, "
-                    "which draws others: the search cannot go on. It can be plotted, exported and analysed as it is; "
-                    "choose another out="
+                    f"{self.folder} drew its candidates with version {was} of {name}. This is version {version}, "
+                    "which draws different ones, so the search cannot go on. It can still be plotted, exported and "
+                    "analysed; for a new search choose another out="
                 )
 
     def __exit__(self, *_: object) -> None:
-        """Close the ledger and give the folder back."""
+        """Close the ledger and release the folder's lock."""
         try:
             if self._ledger is not None:
                 self._ledger.close()
@@ -181,23 +181,23 @@ class Record:
 
     @property
     def n_known(self) -> int:
-        """Evaluations that an earlier run left."""
+        """Number of evaluations in the ledger from earlier processes."""
         return len(self._known)
 
     @property
     def fingerprints(self) -> frozenset[str]:
-        """What an earlier run's rows were measured under."""
+        """Fingerprints of the evaluations from earlier processes."""
         return frozenset(fingerprint for _, fingerprint in self._known)
 
     def check_goes_on(self, session: Session) -> None:
-        """Refuse to go on where a search of one fingerprint has another than an earlier run's rows.
+        """Refuse to go on where no row of the ledger has the session's fingerprint.
 
         Raises:
-            UserError: it has.
+            UserError: the ledger has rows, and all of them have other fingerprints.
         """
         if not self._known or session.fingerprint in self.fingerprints:
             return
-        built = f"what was built in the cache ({', '.join(session.built)}) is not what it was, or "
+        built = f"what was built in the cache ({', '.join(session.built)}) has changed, or "
         raise UserError(
             f"{self.folder / LEDGER_FILE}: new evaluations would not compare with the {self.n_known} that are there: "
             f"{built if session.built else ''}another version of evo_robust made them "
@@ -215,7 +215,7 @@ class Record:
         return Evaluation(**{k: v for k, v in row.items() if k in fields})
 
     def add(self, evaluation: Evaluation, *, id: int, generation: int, genome: np.ndarray, fingerprint: str) -> None:
-        """Append one line to the ledger; it is in the operating system's hands when this returns."""
+        """Append one line to the ledger. When this returns, the operating system has it."""
         if id in self._ids:
             raise UserError(
                 f"{self.folder / LEDGER_FILE} does not follow from these settings and library versions: "
@@ -234,7 +234,7 @@ class Record:
         self._take(row, replayed=False)
 
     def _append(self, line: bytes) -> None:
-        """Write a whole line, or say why not; what a full disk took of it is taken back."""
+        """Write a whole line, or raise an error with the reason. A line that was half written is removed again."""
         self.begin()
         with naming(self.folder / LEDGER_FILE):
             end = self._ledger.seek(0, os.SEEK_END)
@@ -263,10 +263,10 @@ class Record:
 
         Args:
             generation: its number.
-            seconds: the search's time in all processes that worked on it. Replayed evaluations keep their original
-                seconds.
-            derived: the architecture that the search's distribution stands for, where it has one.
-            settled: figures of that distribution, always the same names.
+            seconds: time of the search, over all processes that worked on it. Replayed evaluations count with their
+                original seconds.
+            derived: the most likely architecture of the search's distribution, where there is one.
+            settled: figures of that distribution; the names are always the same.
         """
         with naming(self.folder / LEDGER_FILE):
             os.fsync(self._ledger.fileno())
@@ -294,13 +294,13 @@ class Record:
         return self._space.from_text(row["architecture"])
 
     def unreported(self) -> list[tuple[dict[str, Any], list[Objective]]]:
-        """Rows of the present front for which something is left to be measured, with what is left."""
+        """Rows of the present front with reported objectives not measured yet, and these objectives."""
         assert self._reports is not None, "the folder is open"
         left = ((row, self._reports.missing(row)) for row in self.front())
         return [(row, objectives) for row, objectives in left if objectives]
 
     def report(self, row: dict[str, Any], objectives: Sequence[Objective], found: Evaluation) -> None:
-        """Keep what was measured on a network of the front, and write the front's files again."""
+        """Keep the figures measured on a network of the front, and write the front's files again."""
         assert self._reports is not None, "the folder is open"
         for objective in objectives:
             self._reports.add(row, objective, found)
@@ -315,7 +315,7 @@ class Record:
         return [row["objectives"].get(name, "") if row else "" for name in self.names]
 
     def _hypervolume(self, front: Sequence[dict[str, Any]]) -> float:
-        """In the box that the first generation with figures sets, so that a generation's value never changes."""
+        """The front's hypervolume. The first generation with figures fixes its box, so earlier values never change."""
         if not front:
             return 0.0
         if self._box is None:
@@ -357,10 +357,10 @@ class Record:
 
 
 def with_images(problem: Problem, folder: Path) -> tuple[Problem, list[str]]:
-    """The problem with the images that its data set reads now, and no others; and what a user must know of them.
+    """The problem, tied to the images that its data set reads now, and warnings about them.
 
-    A run folder of before images were checked goes on as it began: its rows, adversarial sets and supernets have
-    names that say nothing of images, so that nobody can tell whether the images are the same.
+    A run folder from before images were checked goes on as it began. The names of its rows, adversarial sets and
+    supernets do not depend on images, so nobody can tell whether the images are still the same.
 
     Raises:
         UserError: the data is missing or damaged, or ``problem.json`` is.
@@ -370,19 +370,19 @@ def with_images(problem: Problem, folder: Path) -> tuple[Problem, list[str]]:
     if data.content and path.is_file() and IMAGES not in read_problem(path).get("identity", {}):
         data = chz.replace(data, content="")
         lines = [
-            f"warning: {folder} was begun before images were checked: whether those of data={data.name} are the ones "
-            "it was searched on cannot be verified; it goes on as if they were"
+            f"warning: {folder} was begun before images were checked. That data={data.name} still has the images of "
+            "this search cannot be verified; the search goes on as if it had"
         ]
     return chz.replace(problem, data=data), lines
 
 
 def _visible(folder: Path) -> Iterable[Path]:
-    # a process killed before its first write leaves nothing but its locks
+    # a process killed before its first write leaves only its locks
     return (p for p in folder.iterdir() if not p.name.startswith(".") and p.name != "lock")
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of what decides the figures."""
+    """Versions of the libraries that the figures depend on."""
     names = ("evo_robust", "torch", "torchvision", "numpy", "pymoo", "chz", "joblib", "thop", "cma", "scikit-learn")
     versions = {"python": platform.python_version()}
     for name in names:

@@ -181,7 +181,7 @@ def test_a_search_that_drew_otherwise_is_read_and_not_continued(tmp_path: Path) 
     longer = problem(GumbelSoftmax(), algorithm=chz.replace(problem(GumbelSoftmax()).algorithm, n_gen=2))
     aged(folder)
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    with pytest.raises(UserError, match="version 1 of GumbelSoftmax, and this is version 2"):
+    with pytest.raises(UserError, match="with version 1 of GumbelSoftmax. This is version 2"):
         search(longer, folder, workers=1)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     assert draw_run(folder)

@@ -269,4 +269,4 @@ def test_wsr_shared_searches_with_one_set_of_weights(tmp_path: Path, capsys: pyt
         told[name] = " ".join(capsys.readouterr().err.split())
     assert kept["random"] == kept["genetic"] == kept["gradient"], "their figures compare"
     assert "moves a distribution (GradientHybrid), got RandomSearch" in told["random"]
-    assert "algorithm.share=0 draws nothing from the distribution" in told["genetic"]
+    assert "with algorithm.share=0 nothing is drawn from the distribution" in told["genetic"]

@@ -70,12 +70,12 @@ def test_a_budget_is_read(text: str, size: str | None, limits: tuple[Limit, ...]
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("smal", "'smal' is no class and no condition such as params<5e6 or flops<=1e9.*did you mean 'small'"),
-        ("params", "'params' is no class.*expected one of: large, medium, small"),
-        ("params>5e6", "'params>5e6' is no class and no condition"),
-        ("1<params<5", "'1<params<5' is no class and no condition"),
-        ("small,", "'' is no class and no condition"),
-        ("<5", "'<5' is no class and no condition"),
+        ("smal", "'smal' is neither a class nor a condition such as params<5e6 or flops<=1e9.*did you mean 'small'"),
+        ("params", "'params' is neither a class.*expected one of: large, medium, small"),
+        ("params>5e6", "'params>5e6' is neither a class nor a condition"),
+        ("1<params<5", "'1<params<5' is neither a class nor a condition"),
+        ("small,", "'' is neither a class nor a condition"),
+        ("<5", "'<5' is neither a class nor a condition"),
         ("params<5 mio", "expected a number such as 0.03 or 8/255, got '5mio'"),
         ("params<inf", "expected a finite number, got inf"),
         ("params<nan", "expected a finite number, got nan"),
@@ -154,7 +154,7 @@ class TestErrors:
             algorithm=RandomSearch(pop_size=4, n_gen=1),
         )
         found = search(toy, tmp_path / "run", device="cpu", workers=1)
-        with pytest.raises(UserError, match=r"Integers tells no classes small, medium, large: expected budget=params<"):
+        with pytest.raises(UserError, match=r"Integers knows no classes small, medium, large: expected budget=params<"):
             within(found, parse_budget("small"))
         largest = max(row["objectives"]["total"] for row in found.evaluations)
         assert len(within(found, parse_budget(f"total<{largest}")).evaluations) < 4
@@ -199,7 +199,7 @@ class TestExport:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["budget=tiny"], "'tiny' is no class"),
+            (["budget=tiny"], "'tiny' is neither a class"),
             (["budget=param<5"], "did you mean 'params'"),
             (["budget=params<5"], "is within budget=params<5: 0 of 12"),
             (["budget=small", "pick=4"], "pick=4: the front has"),

@@ -86,7 +86,7 @@ ROWS: list[tuple[dict[str, Any], str]] = [
     ({"architecture": 5}, "'architecture', got 5"),
     ({"status": "fine"}, "'status', got \"fine\""),
     ({"status": ["ok"]}, "'status', got [\"ok\"]"),
-    ({"objectives": {}}, "it is ok and has no objectives"),
+    ({"objectives": {}}, "its status is ok, but it has no objectives"),
     ({"objectives": {"total": "3", "distance": 1}}, "'objectives', got"),
     ({"objectives": {"total": None, "distance": 1}}, "'objectives', got"),
     ({"objectives": {"total": True, "distance": 1}}, "'objectives', got"),
