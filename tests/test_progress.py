@@ -50,7 +50,7 @@ def test_earlier_weights_are_no_failures(co_trained: tuple[Run, str]) -> None:
     assert len(run.evaluations) == 16 and networks < 16, "survivors were measured twice"
     algorithm = CO_TRAINED.algorithm
     assert algorithm.budget(CO_TRAINED.evaluator) == 16, "the third generation's survivors keep their weights"
-    assert co_trained[1].count("evaluator.supernet.epochs=3 is over: from generation 3 on") == 1
+    assert co_trained[1].count("(evaluator.supernet.epochs=3) is over: from generation 3 on") == 1
     # estimators of a loss may change what is measured after the schedule too
     assert chz.replace(algorithm, gradient=EstimatedLoss()).budget(CO_TRAINED.evaluator) == 20
     assert algorithm.budget(OneShot()) == 12

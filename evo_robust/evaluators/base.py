@@ -28,7 +28,7 @@ class Evaluation:
 
     Attributes:
         architecture: notation of the architecture.
-        status: ``ok``; ``failed`` (exception, NaN, memory, time); ``rejected`` (a cheap constraint or gate said no).
+        status: ``ok``; ``failed`` (exception, NaN, memory, time); ``rejected`` (it broke a cheap constraint or a gate).
         objectives: value by name, in declared order; costly ones are missing unless it is ``ok``.
         constraints: G by name (feasible where ≤ 0).
         recorded: values of objectives that are measured but not searched for, by name.
@@ -49,7 +49,7 @@ class Evaluation:
     error: str | None = None
 
     def sound(self) -> Evaluation:
-        """The evaluation as a record can keep it: floats, and figures that are JSON values; else it failed."""
+        """The evaluation with floats and JSON values only, as the record needs it; ``failed`` where that cannot be."""
         try:
             sound = dataclasses.replace(
                 self,
@@ -58,7 +58,7 @@ class Evaluation:
                 recorded=_numbers(self.recorded),
                 figures={printable(name): as_json(name, value) for name, value in self.figures.items()},
             )
-        except (TypeError, ValueError, AttributeError) as error:  # no numbers, or no dictionaries of them
+        except (TypeError, ValueError, AttributeError) as error:  # not numbers, or not dictionaries of numbers
             reason = printable(f"{type(error).__name__}: {error}")
             return Evaluation(
                 architecture=self.architecture, status="failed", seconds=self.seconds, seed=self.seed, error=reason
@@ -71,28 +71,28 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 class Session(abc.ABC):
-    """An evaluator at work in one search: owns pools, supernets, estimators and their versions."""
+    """An evaluator during one search; it owns pools, supernets, estimators and their versions."""
 
     fingerprint: str
-    """What the figures depend on: settings, data, budget, version of the shared weights."""
+    """Digest of all that the figures depend on: settings, data, budget, version of the shared weights."""
 
     reports: ClassVar[bool] = False
-    """Whether it can measure the networks of a finished front once more, which ``Problem.reported`` asks for."""
+    """Whether it can measure the networks of a finished front once more, as ``Problem.reported`` needs."""
 
     built: Sequence[str] = ()
-    """Names of the parts whose figures depend on files that were built beforehand and lie in the cache."""
+    """Names of the parts whose figures depend on files built beforehand in the cache."""
 
     in_shape: tuple[int, int, int] = (0, 0, 0)
     """Shape ``(c, h, w)`` of the images, where there are any."""
 
     device: str = "cpu"
-    """Torch device of what algorithms compute beside."""
+    """Torch device on which an algorithm does its own computations."""
 
     trains: bool = False
-    """Whether weights are trained between generations, which ``advance`` does."""
+    """Whether ``advance`` trains weights between generations."""
 
     def advance(self, generation: int, learner: Learner) -> None:
-        """Train shared weights for a generation, counted from 1; ``learner`` learns beside. Only where it ``trains``.
+        """Train shared weights for a generation, counted from 1, and ``learner`` with them. Only where it ``trains``.
 
         Raises:
             UserError: no weights are trained in this search.
@@ -101,10 +101,10 @@ class Session(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
-        """Evaluations with their index in ``architectures``, each as soon as it is there."""
+        """Evaluations with their index in ``architectures``, each as soon as it is done."""
 
     def network(self, architecture: Architecture) -> nn.Module:
-        """The network with the weights that the architecture is judged by, in eval mode; made again each time.
+        """The network with the weights that it is evaluated with, in eval mode; made again on each call.
 
         Raises:
             UserError: the evaluator has no networks with weights.
@@ -114,10 +114,10 @@ class Session(abc.ABC):
     def report(
         self, architectures: Sequence[Architecture], objectives: Sequence[Objective]
     ) -> Iterator[tuple[int, Evaluation]]:
-        """Values of other objectives on networks that were evaluated, with the weights that they were judged by.
+        """Values of other objectives on networks that were evaluated, with the same weights as then.
 
-        They stand under ``recorded``. As ``evaluate``: with the index in ``architectures``, each when it is there. Only
-        where it ``reports``.
+        Each evaluation holds them under ``recorded``. As in ``evaluate``, it comes with its index in ``architectures``
+        as soon as it is done. Only where the session ``reports``.
 
         Raises:
             UserError: the evaluator cannot measure a finished front.
@@ -125,7 +125,7 @@ class Session(abc.ABC):
         raise UserError(f"{type(self).__name__} cannot measure a finished front")
 
     def forget_others(self, texts: Collection[str]) -> None:  # noqa: B027 (most sessions keep no weights)
-        """Drop weights that are kept for ``report``, but for those of the architectures with these notations."""
+        """Drop the weights kept for ``report``, except those of the architectures with these notations."""
 
     def close(self) -> None:  # noqa: B027 (most sessions hold nothing)
         """Release processes and memory."""
@@ -133,56 +133,56 @@ class Session(abc.ABC):
 
 @chz.chz
 class Evaluator(Part, abc.ABC):
-    """A way to obtain the figures of architectures."""
+    """A way to evaluate architectures."""
 
     told: ClassVar[tuple[str, ...]] = ()
-    """Dotted names of the fields that tell how its candidates got their weights, such as ``supernet.epochs``."""
+    """Dotted names of the fields that describe how candidates get their weights, such as ``supernet.epochs``."""
 
     @property
     def words(self) -> str:
-        """How candidates got their weights, such as ``FromScratch(epochs=25, seed=0, recipe=Standard)``."""
+        """How candidates get their weights, in words: ``FromScratch(epochs=25, seed=0, recipe=Standard)``."""
         values = dotted(self)
         return f"{type(self).__name__}({', '.join(f'{name}={values[name]}' for name in self.told)})"
 
     def trains_in(self, generation: int) -> bool:
-        """Whether a generation, counted from 1, begins with training of weights that candidates share."""
+        """Whether a generation, counted from 1, begins with training the weights that candidates share."""
         return False
 
     def network_again(
         self, context: Context, architecture: Architecture, generation: int, folder: Path
     ) -> tuple[nn.Module, str]:
-        """The network of an evaluated architecture with the weights that it was judged by, in eval mode, made again.
+        """Make the network of an evaluated architecture again, with the same weights as then, in eval mode.
 
         Args:
-            context: of the search, without its run folder.
-            architecture: what was evaluated.
-            generation: in which it was.
-            folder: the run folder, where weights may lie.
+            context: context of the search, without its run folder.
+            architecture: the architecture that was evaluated.
+            generation: the generation in which it was evaluated.
+            folder: the run folder, which may hold weights.
 
         Returns:
             The network, and the digest of the weights that candidates share; empty where they share none.
 
         Raises:
-            UserError: the evaluator gives no weights, or they are gone and cannot be made again.
+            UserError: the evaluator gives no weights, or they are lost and cannot be made again.
         """
         raise UserError(f"{type(self).__name__} gives no weights: expected weights=false")
 
     @property
     def cluster(self) -> str | None:
-        """``loky`` where candidates go to processes of this machine unless a cluster is asked for.
+        """Where candidates are evaluated.
 
-        ``dask`` or ``ray`` where they go to the cluster that this process is connected to; None where they are
-        evaluated in this process.
+        ``loky``: in processes of this machine, unless a cluster is asked for. ``dask`` or ``ray``: on the cluster that
+        this process is connected to. None: in this process.
         """
         return None
 
     def check(self, space: SearchSpace, data: DataSet) -> None:  # noqa: B027 (most evaluators take any)
-        """Raise ``ValueError`` where the evaluator cannot work on ``space`` or ``data``; before anything is written."""
+        """Raise ``ValueError`` where the evaluator cannot work with ``space`` or ``data``; called before a search."""
 
     def builds(self, context: Context) -> Sequence[Path]:
-        """Files of the cache that ``start`` makes where they are not there yet."""
+        """Files of the cache that ``start`` makes where they are missing."""
         return ()
 
     @abc.abstractmethod
     def start(self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Session:
-        """Begin work for one search."""
+        """Begin to work for one search."""

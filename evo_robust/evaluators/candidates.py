@@ -1,4 +1,4 @@
-"""One candidate at a time: its seed, device, images and first weights, and what is measured on it."""
+"""One candidate: its seed, device, images and initial weights, and the measuring of its objectives."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from evo_robust.workers import position
 
 
 def worker_device(device: str) -> str:
-    """``cuda`` becomes one of the devices, by the worker's position among those that share them; other names stay."""
+    """``cuda`` becomes one of the machine's GPUs, by the worker's number; other names stay as they are."""
     if device != "cuda" or torch.cuda.device_count() < 2:
         return device
     return f"cuda:{position() % torch.cuda.device_count()}"
 
 
 def candidate_seed(context: Context, text: str) -> int:
-    """The candidate's seed: the context's and the architecture, never order, worker or clock."""
+    """The candidate's seed, from the context's seed and the architecture; never from order, worker or clock."""
     return seed_from(context.seed, text)
 
 
@@ -38,10 +38,10 @@ def build_candidate(context: Context, architecture: Architecture, seed: int) -> 
 
 
 class Meter:
-    """Measures objectives on a candidate's present network, each once, until its time is up.
+    """Measures each objective once on a candidate's present network, within its time limit.
 
     Attributes:
-        candidate: what is measured.
+        candidate: the candidate, with its present network.
         deadline: ``time.monotonic`` seconds; None without a limit.
     """
 
@@ -60,11 +60,11 @@ class Meter:
         """The objective's value.
 
         Raises:
-            TypeError: it is no number.
-            ValueError: it is NaN or infinite, or a part of one's own changed what others measure.
-            TimeLimit: the candidate's time was up meanwhile.
+            TypeError: it is not a number.
+            ValueError: it is NaN or infinite, or a user's own part changed the network or the images.
+            TimeLimit: the candidate's time ran out.
         """
-        # one objective may be searched for, recorded and limited: equal settings give equal values
+        # the same objective may be searched for, recorded and limited; it is measured once
         for known, value in self._known:
             if known == objective:
                 return value

@@ -1,8 +1,8 @@
-"""Candidates that inherit weights which are trained while the search goes on, together with what proposes candidates.
+"""Co-training: a supernet trains during the search, together with a distribution over architectures.
 
-RACL (Dong et al., 2020) and Wsr-NAS (Cheng et al., AAAI 2023) train a supernet's weights on one half of the training
-images and a distribution over architectures on the other, in turns. Here a generation of the search is some epochs of
-that, after which its architectures are measured, the survivors of the last generation anew.
+RACL (Dong et al., 2020) and Wsr-NAS (Cheng et al., AAAI 2023) take turns: they train a supernet's weights on one half
+of the training images, and a distribution over architectures on the other. Here a generation of the search begins
+with some epochs of that. Then its architectures are measured, and the survivors of the last generation once more.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ FOLDER = "co_training"
 
 
 DRAWS = "distribution."
-"""Names of the tensors of a learner's state begin with this where draws depend on them."""
+"""Prefix of those tensors in a learner's state that draws depend on."""
 
 
 @chz.chz
 class CoTrained(OneShot):
     """Each candidate inherits the weights of a supernet that is trained generation after generation.
 
-    The supernet's recipe, epochs (of the whole schedule: the learning rate falls over them), threads and seed are
-    those of ``supernet``. The algorithm chooses the paths, so ``supernet.sampling`` is not used. All
-    figures of a generation are measured with that generation's weights. Of these only the last are kept.
+    ``supernet`` gives recipe, threads, seed, and the epochs of the whole schedule, over which the learning rate falls.
+    The algorithm chooses the paths, so ``supernet.sampling`` is not used. All figures of a generation are measured with
+    that generation's weights. Only the weights of the last generation are kept.
     """
 
     version: ClassVar[int] = 4
     told: ClassVar[tuple[str, ...]] = ("epochs", *OneShot.told)
 
-    warmup: int = chz.field(default=0, doc="epochs before the first generation's own, on random paths, >= 0")
+    warmup: int = chz.field(default=0, doc="epochs on random paths before the first generation, >= 0")
     epochs: int = chz.field(default=1, doc="epochs of training per generation, >= 0")
     share: float | None = chz.field(
         default=0.5,
-        doc="part of the training images that weights are trained on, in (0,1); the rest is for the search. None: all "
-        "that the search has no use for (it wants half for the loss of a supernet, a twentieth for learned noise "
+        doc="share of the training images that weights are trained on, in (0,1); the rest is for the search. None: all "
+        "that the search does not need (it needs half for a supernet's loss, a twentieth for learned noise "
         "estimators, else nothing)",
     )
 
@@ -91,22 +91,22 @@ class CoTrained(OneShot):
             )
 
     def trains_in(self, generation: int) -> bool:
-        """See :meth:`Evaluator.trains_in`: as long as the schedule lasts."""
+        """See :meth:`Evaluator.trains_in`: True until the schedule is over."""
         return self.epochs_at(generation) > self.epochs_at(generation - 1)
 
     def epochs_at(self, generation: int) -> int:
-        """Epochs that are over when a generation, counted from 1, is measured."""
+        """Number of epochs trained before a generation, counted from 1, is measured."""
         return min(self.supernet.epochs, self.warmup + generation * self.epochs)
 
     def cut(self, n: int, reserve: float) -> int:
-        """How many of ``n`` training images train weights, given the part that the search learns from."""
+        """How many of ``n`` training images train weights, given the share that the search learns from."""
         if self.share is None and reserve == 0:
             return n
         share = 1 - reserve if self.share is None else self.share
         return min(max(2, round(share * n)), n - 2)
 
     def builds(self, context: Context) -> Sequence[Path]:
-        """See :meth:`Evaluator.builds`: all is in the run folder."""
+        """See :meth:`Evaluator.builds`: none, since all is in the run folder."""
         return ()
 
     def network_again(
@@ -117,16 +117,16 @@ class CoTrained(OneShot):
         return super().network_again(context, architecture, generation, folder)
 
     def prepare(self, context: Context) -> None:
-        """Nothing: weights are trained when a generation asks for them."""
+        """Do nothing: weights are trained when a generation begins."""
 
     def weights_file(self, context: Context) -> Path:
         """See :meth:`OneShot.weights_file`."""
         if context.weights is None:
-            raise UserError("the weights of this search are trained with it: expected a search under way")
+            raise UserError("this evaluator's weights are trained during a search: expected a search under way")
         return context.weights
 
     def state(self, context: Context) -> str:
-        """The weights at present; nothing before there are any."""
+        """Digest of the present weights; empty before there are any."""
         return "" if context.weights is None else stored_checksum(context.weights)
 
     def start(
@@ -139,8 +139,8 @@ class CoTrained(OneShot):
 class CoTrainedSession(PoolSession):
     """Candidates of one search, measured with weights that ``advance`` trains.
 
-    The folder ``co_training`` holds ``checkpoint.safetensors`` (training under way), the last generation's weights,
-    and of every generation what was learned beside, so that a resumed search takes the past from there.
+    The folder ``co_training`` holds ``checkpoint.safetensors`` (the present training), the last generation's weights,
+    and what the learner had learned by each generation. A resumed search takes past generations from there.
     """
 
     trains = True
@@ -180,7 +180,7 @@ class CoTrainedSession(PoolSession):
             self._temporary.cleanup()
 
     def advance(self, generation: int, learner: Learner) -> None:
-        """Train for a generation, counted from 1, or take what an earlier process trained; candidates inherit that.
+        """Train the weights of a generation, counted from 1, or load those that an earlier process trained.
 
         Raises:
             UserError: training diverged, or a file of the folder is damaged or belongs to another search.
@@ -209,7 +209,7 @@ class CoTrainedSession(PoolSession):
         self._tell(generation, info["figures"])
         self.fingerprint = digest(self._settings, info["weights"])
         context = dataclasses.replace(self.job.context, weights=weights)
-        # gates have the limits of other weights no longer
+        # constraints without limits: those of the gates came from other weights
         self.job = dataclasses.replace(self.job, context=context, constraints=self._constraints)
         self._warn(learner)
         for old in self.folder.glob("weights-*.safetensors"):
@@ -217,7 +217,7 @@ class CoTrainedSession(PoolSession):
                 old.unlink()
 
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
-        """See :meth:`Session.evaluate`; gates find their limits with the present weights first."""
+        """See :meth:`Session.evaluate`; first measures the limits of gates with the present weights."""
         weights = self.job.context.weights
         if architectures and weights is not None and not weights.is_file():
             raise UserError(f"{weights} is missing; {_again(self.folder)}")
@@ -231,7 +231,7 @@ class CoTrainedSession(PoolSession):
             super()._find_limits(context)
 
     def _warn(self, learner: Learner) -> None:
-        """Say, once each, what a reader of a generation's figures must know."""
+        """Print the warnings about a generation's figures, each only once."""
         shared = learner.shared()
         measured = (*self.job.objectives, *(c.of for c in self.job.constraints), *self.job.context.recorded)
         for line in (learner.caution(), *(objective.caution(shared) for objective in measured)):
@@ -240,18 +240,18 @@ class CoTrainedSession(PoolSession):
                 self.say(line)
 
     def _shrink(self, file: Path) -> None:
-        """Leave of a past generation what its replay needs: optimisers and memories go on in the next one's file."""
+        """Reduce a past generation's file to what a replay needs; optimisers and memories are in the next file."""
         if file.is_file():
             state, info = read_tensors(file)
             kept = {name: tensor for name, tensor in state.items() if name.startswith(DRAWS)}
             write_tensors(file, kept, info | {"whole": False})
 
     def _tell(self, generation: int, figures: Mapping[str, float | None]) -> None:
-        """A line of ``co_training.csv`` in the run folder."""
+        """Add a line to ``co_training.csv`` in the run folder."""
         folder = self.job.context.folder
         self._told[generation] = figures
         if folder is not None:
-            # by name: generations that an earlier version of this package trained may know fewer figures
+            # by name, since generations trained by an earlier version of this package may have fewer figures
             told = {number: [known.get(name) for name in figures] for number, known in self._told.items()}
             cells = {number: ["" if v is None else f"{v:.6g}" for v in values] for number, values in told.items()}
             rows = [[number, self.evaluator.epochs_at(number), *values] for number, values in cells.items()]
@@ -262,7 +262,7 @@ class CoTrainedSession(PoolSession):
         first, last = (evaluator.epochs_at(g) if g else 0 for g in (generation - 1, generation))
         if generation > 1 and evaluator.epochs_at(generation - 2) < first == last == evaluator.supernet.epochs:
             self.say(
-                f"the schedule of evaluator.supernet.epochs={last} is over: from generation {generation} on "
+                f"the schedule (evaluator.supernet.epochs={last}) is over: from generation {generation} on "
                 "the weights stay as they are"
             )
         images = context.data.on(context.device).train
@@ -277,7 +277,7 @@ class CoTrainedSession(PoolSession):
         if not first <= len(curve.logs) <= last:
             raise UserError(
                 f"{checkpoint}: expected training after {first} to {last} epochs for generation {generation}, got "
-                f"{len(curve.logs)}: a file of that folder is missing or from another time; {_again(self.folder)}"
+                f"{len(curve.logs)}: a file of that folder is missing or older; {_again(self.folder)}"
             )
         try:
             with fixed_threads(evaluator.supernet.threads):
@@ -302,7 +302,7 @@ class CoTrainedSession(PoolSession):
         measured = [*self.job.objectives, *(c.of for c in self.job.constraints), *context.recorded]
         shared = learner.shared()
         if not any(DISTRIBUTION in objective.reads for objective in measured):
-            # weights that stay the same are the same to candidates, wherever the distribution is
+            # where weights did not change, candidates keep their figures even if the distribution moved
             shared = {name: tensor for name, tensor in shared.items() if not name.startswith(DRAWS)}
         write_tensors(file, {**training.supernet.state_dict(), **shared}, {"generation": generation})
 
@@ -314,7 +314,7 @@ class CoTrainedSession(PoolSession):
 
 
 def _again(folder: Path) -> str:
-    """What to do where the past of a co-training is lost: all its files stand or fall together."""
+    """Advice where files of a co-training are lost. They are useful only together, so all are made again."""
     return (
         f"delete the folder {folder} and run the search again: the weights are trained again, and what was measured "
         "with them stays in the record"
@@ -322,31 +322,31 @@ def _again(folder: Path) -> str:
 
 
 def _verify(weights: Path, wanted: str) -> None:
-    """Raise ``DamagedFile`` where a file of weights is not the one that candidates were measured with."""
+    """Raise ``DamagedFile`` where a file does not hold the weights that candidates were measured with."""
     read_tensors(weights)
     if stored_checksum(weights) != wanted:
         raise DamagedFile(weights, "other weights than those of its generation")
 
 
 def _restore(learner: Learner, file: Path, state: dict[str, Tensor], *, whole: bool) -> None:
-    """Give a learner what a file holds of it: all, or of a past generation what its replay needs."""
+    """Restore a learner from a file: all of its state, or for a past generation what its replay needs."""
     try:
         # a new search reads its state back from the file too, so a resumed one starts from exactly the same state
         (learner.restore if whole else learner.replay)(state)
     except (KeyError, RuntimeError, ValueError) as error:
-        raise DamagedFile(file, f"it is no whole state of what was learned: {error}") from error
+        raise DamagedFile(file, f"its state of the distribution or estimators is incomplete: {error}") from error
 
 
 def kept_weights(folder: Path, generation: int) -> Path:
     """The file of the weights that a generation of the run in ``folder`` was measured with.
 
     Raises:
-        UserError: they are gone (only the last generation's are kept), or a file is damaged.
+        UserError: these weights are not kept (only the last generation's are), or a file is damaged.
     """
     own = folder / FOLDER
     learned = own / f"generation-{generation:04d}.safetensors"
     if not learned.is_file():
-        raise UserError(f"{own} holds nothing of generation {generation}: its weights cannot be made again")
+        raise UserError(f"{own} has no file of generation {generation}: its weights cannot be made again")
     try:
         wanted = read_tensors(learned)[1].get("weights")
         kept = sorted(own.glob("weights-*.safetensors"))
@@ -358,13 +358,13 @@ def kept_weights(folder: Path, generation: int) -> Path:
         raise damaged.advising(_again(own)) from None
     raise UserError(
         f"the weights of generation {generation} are gone: only those of the last generation are kept "
-        f"({', '.join(file.name for file in kept) or 'none'}). Pick from the front, or say weights=false"
+        f"({', '.join(file.name for file in kept) or 'none'}). Pick from the front, or give weights=false"
     )
 
 
 @dataclasses.dataclass
 class _Since:
-    """A learner's state in the checkpoint of a generation that began after ``first`` epochs."""
+    """Keeps a learner's state in the checkpoint of a generation that began after ``first`` epochs."""
 
     learner: Learner
     first: int
@@ -374,6 +374,6 @@ class _Since:
         return self.learner.state()
 
     def restore(self, state: dict[str, Tensor], epochs: int) -> None:
-        """See :class:`Companion`; what the learner knew when the generation began, it has already."""
+        """See :class:`Companion`; a state from the generation's begin is skipped, since the learner has it already."""
         if epochs > self.first:
             self.learner.restore(state)

@@ -1,6 +1,6 @@
-"""Limits of gates: what random architectures reach with inherited weights.
+"""Limits of gates: quantiles over random architectures with inherited weights.
 
-They are measured when a search starts, or where weights are trained with it, whenever these are others.
+They are measured when a search starts, and again whenever weights that are trained during the search have changed.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpac
 GATES_FILE = "gates.json"
 
 Measure = Callable[[Objective, Sequence[Architecture]], Iterator[tuple[int, "float | str"]]]
-"""Values of an objective on inherited networks, by index as they arrive; the reason where there is none."""
+"""Measures an objective on inherited networks; gives index and value as they arrive, or the reason of a failure."""
 
-# random genomes drawn for each architecture wanted, before fewer have to do
+# random genomes drawn per wanted architecture, before we take fewer
 _PATIENCE = 20
 
 
 def with_limits(
     constraints: Sequence[Constraint], context: Context, fingerprint: str, measure: Measure
 ) -> tuple[Constraint, ...]:
-    """The constraints, every gate with a limit.
+    """The constraints, with a limit in every gate.
 
-    What was measured is kept in the run folder, architecture by architecture, and is not paid for again on a resume.
+    Each measured value is kept in the run folder, so that a resumed search does not measure it again.
 
     Args:
         constraints: constraints and gates.
-        context: where the search runs; told what comes out.
-        fingerprint: of the search: values kept under another one do not count.
+        context: context of the search; its ``say`` gets the limits in words.
+        fingerprint: the search's fingerprint; values kept under another one do not count.
         measure: measures an objective.
 
     Raises:
@@ -73,8 +73,8 @@ def _limit(gate: Gate, context: Context, fingerprint: str, measure: Measure) -> 
     limit = float(np.quantile(values, gate.quantile))
     if not gate.allows(limit):
         raise UserError(
-            f"{gate.name}: expected a quantile > 0 as limit, got {limit:g}; another quantile or at_most gives one, and "
-            "of a logarithm LogGate takes any"
+            f"{gate.name}: expected a quantile > 0 as limit, got {limit:g}; choose another quantile or at_most, or "
+            "LogGate, which takes any limit of a logarithm"
         )
     kept.write(limit)
     context.say(
@@ -85,7 +85,7 @@ def _limit(gate: Gate, context: Context, fingerprint: str, measure: Measure) -> 
 
 
 def _draw(space: SearchSpace, seed: int, count: int) -> dict[str, Architecture]:
-    """Distinct random architectures by notation, always the same ones; fewer where the space has no more."""
+    """``count`` different random architectures by notation, the same for equal seeds; fewer in a very small space."""
     rng = np.random.default_rng(seed_from(seed, "gate"))
     drawn: dict[str, Architecture] = {}
     for _ in range(_PATIENCE * count):
@@ -100,11 +100,11 @@ def _draw(space: SearchSpace, seed: int, count: int) -> dict[str, Architecture]:
 
 
 class _Kept:
-    """What a run folder holds of a gate.
+    """A gate's values and limits in the run folder.
 
     Attributes:
-        found: value, or the reason why there is none, by architecture.
-        earlier: limits under earlier fingerprints, as weights that are trained with the search have them, in order.
+        found: value by architecture, or the reason why there is none.
+        earlier: limits under earlier fingerprints, in order; there are some where weights train during the search.
     """
 
     def __init__(self, folder: Path | None, gate: Gate, fingerprint: str) -> None:
@@ -117,7 +117,7 @@ class _Kept:
         self.earlier = _earlier(entry, fingerprint)
 
     def _read(self) -> dict[str, Any]:
-        """The file's gates; none where it is absent or damaged: all of it can be measured again."""
+        """The gates in the file; none where it is missing or damaged, since all of it can be measured again."""
         try:
             gates = parse_json(self.path.read_bytes()) if self.path else {}
         except (OSError, ValueError):
@@ -125,7 +125,7 @@ class _Kept:
         return gates if isinstance(gates, dict) else {}
 
     def write(self, limit: float | None = None) -> None:
-        """Keep what is known so far."""
+        """Write what is known so far."""
         if self.path is None:
             return
         entry = {
@@ -144,7 +144,7 @@ def _sound(value: object) -> bool:
 
 
 def _earlier(entry: object, fingerprint: str) -> list[dict[str, Any]]:
-    """Limits of a gate's entry that are not those of a fingerprint; none of a damaged one."""
+    """Limits in a gate's entry under other fingerprints than this one; none where the entry is damaged."""
     if not isinstance(entry, dict):
         return []
     told = entry.get("earlier")

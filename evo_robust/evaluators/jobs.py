@@ -1,4 +1,4 @@
-"""What a worker does: one candidate from its architecture to its evaluation."""
+"""What a worker does: evaluate one candidate, from its architecture to its figures."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from evo_robust.training.loop import TimeLimit, TrainingDiverged
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A candidate's network on its way to the weights that it is judged by.
+    """A candidate's network at one stage of obtaining its weights.
 
     Attributes:
         model: the network, in eval mode on the context's device; a later stage may change it in place.
         figures: figures to be recorded.
-        final: whether the objectives are measured with these weights; true of the last stage alone.
-        record_as: name among the figures under which the objectives' values at an earlier stage are recorded, and
-            what they record beside (strengths) by dotted name; None where they are not measured.
+        final: whether the objectives are measured with these weights; True for the last stage only.
+        record_as: name among the figures for the objectives' values at an earlier stage, with their parts (strengths)
+            by dotted name; None where objectives are not measured at this stage.
     """
 
     model: nn.Module
@@ -45,13 +45,13 @@ class Stage:
 
 
 class Staged(Protocol):
-    """What a job asks of an evaluator; see :class:`evo_robust.evaluators.pool.PooledEvaluator`."""
+    """What a job needs of an evaluator; see :class:`evo_robust.evaluators.pool.PooledEvaluator`."""
 
     version: ClassVar[int]
 
     @property
     def threads(self) -> int:
-        """CPU threads of a candidate."""
+        """CPU threads per candidate."""
 
     @property
     def time_limit(self) -> float | None:
@@ -66,12 +66,12 @@ class Staged(Protocol):
         """The network of the final stage, and the figures of all stages."""
 
     def state(self, context: Context) -> str:
-        """Digest of what weights depend on beside settings and data."""
+        """Digest of the built files that weights depend on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What a worker needs to evaluate a candidate: small, and the same for all candidates."""
+    """What a worker needs to evaluate candidates; it is small, and the same for all of them."""
 
     evaluator: Staged
     context: Context
@@ -85,7 +85,7 @@ class Job:
 
 
 def inherited_value(job: Job, objective: Objective, architecture: Architecture) -> float | str:
-    """The objective on an architecture's first stage (inherited weights), or the reason why there is none."""
+    """The objective with an architecture's inherited weights (first stage), or the reason why it has no value."""
     started = time.monotonic()
 
     def measure() -> float:
@@ -103,7 +103,7 @@ def inherited_value(job: Job, objective: Objective, architecture: Architecture) 
 
 @contextlib.contextmanager
 def at_work(job: Job, architecture: Architecture) -> Iterator[Candidate]:
-    """A candidate on this worker's device, without weights, under a fixed number of threads."""
+    """A candidate on this worker's device, without weights, with the evaluator's number of threads."""
     context = dataclasses.replace(job.context, device=worker_device(job.context.device))
     text = context.space.to_text(architecture)
     try:
@@ -112,15 +112,15 @@ def at_work(job: Job, architecture: Architecture) -> Iterator[Candidate]:
             yield Candidate(context, architecture, text, candidate_seed(context, text), splits)
     finally:
         if context.device.startswith("cuda"):
-            torch.cuda.empty_cache()  # several workers share a device: what is not used must not be held
+            torch.cuda.empty_cache()  # several workers share a device, so free what this one does not need
 
 
 def reason_of(error: BaseException) -> str:
-    """A candidate's failure in words: of whatever it raised, ``SystemExit`` and the like too.
+    """A candidate's failure in words, whatever it raised (even ``SystemExit``).
 
     Raises:
-        UserError: missing data and the like concern the search, not this candidate.
-        KeyboardInterrupt: somebody wants the search to end.
+        UserError: the error concerns the whole search, such as missing data.
+        KeyboardInterrupt: the user ends the search.
     """
     if isinstance(error, (UserError, KeyboardInterrupt)):
         raise error
@@ -128,13 +128,13 @@ def reason_of(error: BaseException) -> str:
         return str(error)
     try:
         text = str(error)
-    except Exception as fault:  # what a part raises may be broken itself
-        text = f"its text cannot be had ({type(fault).__name__})"
+    except Exception as fault:  # a user's exception may itself be broken
+        text = f"its message cannot be read ({type(fault).__name__})"
     return f"{type(error).__name__}: {text}"
 
 
 def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
-    """Obtain and measure one candidate; whatever goes wrong is its own failure, with the reason."""
+    """Obtain and measure one candidate. Any error makes it a failed evaluation, with the reason."""
     started = time.monotonic()
     text = job.context.space.to_text(architecture)
     status: Literal["ok", "failed", "rejected"] = "failed"
@@ -168,7 +168,7 @@ def evaluate_candidate(job: Job, architecture: Architecture) -> Evaluation:
 
 
 def report_candidate(job: Job, objectives: tuple[Objective, ...], architecture: Architecture) -> Evaluation:
-    """Other objectives on a candidate that was evaluated, with its weights; they stand under ``recorded``."""
+    """Measure other objectives on an evaluated candidate with its weights; their values are under ``recorded``."""
     started = time.monotonic()
     text = job.context.space.to_text(architecture)
     seed = candidate_seed(job.context, text)
@@ -188,7 +188,7 @@ def report_candidate(job: Job, objectives: tuple[Objective, ...], architecture: 
 
 
 def _judged(job: Job, candidate: Candidate, deadline: float | None) -> nn.Module:
-    """The candidate's network with its weights: those that were kept, else made again, which gives the same."""
+    """The candidate's network with its weights: the kept ones, or the same ones made again."""
     context = candidate.context
     if context.keep is not None:
         model = build_candidate(context, candidate.architecture, candidate.seed)
@@ -199,7 +199,7 @@ def _judged(job: Job, candidate: Candidate, deadline: float | None) -> nn.Module
 
 @dataclasses.dataclass
 class _Measured:
-    """What is known of a candidate so far."""
+    """Figures of a candidate measured so far."""
 
     objectives: dict[str, float] = dataclasses.field(default_factory=dict)
     constraints: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -208,7 +208,7 @@ class _Measured:
 
 
 def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float) -> str | None:
-    """Fill ``measured``: cheap figures first; the reason when a constraint or gate rejects the candidate."""
+    """Fill ``measured``, cheap figures first; returns the reason where a constraint or gate rejects the candidate."""
     context, evaluator = candidate.context, job.evaluator
     blank = build_candidate(context, candidate.architecture, candidate.seed)
     candidate.figures["params"] = count_params(blank)
@@ -235,13 +235,13 @@ def _measure(job: Job, candidate: Candidate, measured: _Measured, started: float
 
 
 def _with_parts(values: Mapping[str, float], figures: Mapping[str, Any]) -> dict[str, float]:
-    """Values of objectives, and what they recorded by dotted name (strengths), which the next stage overwrites."""
+    """Values of objectives and their parts (strengths) by dotted name, before the next stage overwrites them."""
     parts = {key: number for name in values for key, number in flat(name, figures.get(name)).items()}
     return {**values, **{key: number for key, number in parts.items() if key not in values}}
 
 
 def _check(constraints: Iterable[Constraint], meter: Meter, measured: _Measured) -> list[tuple[Constraint, float]]:
-    """Keep every constraint's G; those that are broken, with the value."""
+    """Record every constraint's G; returns the broken constraints with their values."""
     broken = []
     for constraint in constraints:
         value = meter.value(constraint.of)

@@ -1,4 +1,4 @@
-"""Weights of a search's best candidates, kept until what is reported of its front has been measured."""
+"""Weights of a search's best candidates, kept until the reported objectives of its front have been measured."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FOLDER = "weights"
 
 def keep(folder: Path, text: str, model: nn.Module) -> None:
     """Keep the weights of the architecture with the notation ``text``."""
-    with contextlib.suppress(OSError):  # what the disk does not take is made again
+    with contextlib.suppress(OSError):  # weights that could not be written are made again
         folder.mkdir(exist_ok=True)
         write_tensors(_file(folder, text), model.state_dict(), {"architecture": text})
 
 
 def restore(folder: Path, text: str, model: nn.Module) -> bool:
-    """Give a network the weights that were kept for it; whether there are any that are sound."""
+    """Load the kept weights into a network; False where there are none, or where they are damaged."""
     try:
         tensors, info = read_tensors(_file(folder, text))
-    except DamagedFile:  # or not there: they are made again
+    except DamagedFile:  # or missing: the weights are made again
         return False
     fits = {name: (t.dtype, t.shape) for name, t in model.state_dict().items()}
     if info.get("architecture") != text or {name: (t.dtype, t.shape) for name, t in tensors.items()} != fits:
@@ -35,9 +35,9 @@ def restore(folder: Path, text: str, model: nn.Module) -> bool:
 
 
 def forget_others(folder: Path, texts: Collection[str]) -> None:
-    """Keep weights of these architectures alone; without any, the folder goes too."""
+    """Keep only the weights of these architectures; without any, remove the folder too."""
     wanted = {_file(folder, text) for text in texts}
-    with contextlib.suppress(OSError):  # somebody else's files stay, and so does their folder
+    with contextlib.suppress(OSError):  # a folder with other files stays
         for path in folder.glob("*.safetensors"):
             if path not in wanted:
                 path.unlink()

@@ -1,4 +1,4 @@
-"""What learns beside weights that are trained with the search, and what it sees of them."""
+"""The interface between weights trained during a search and what is learned with them (distribution, estimators)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from evo_robust.spaces.supernet import Supernet
 
 @dataclasses.dataclass
 class CoTraining:
-    """Shared weights during training, as a learner sees them.
+    """The training of shared weights, as a learner sees it.
 
     Attributes:
         space: the search space.
         supernet: the network whose weights are trained.
-        images: training images for what is learned beside the weights; the weights have not seen them.
-        warmup: epochs before anything is learned beside the weights.
-        seed: of the search.
+        images: training images for the learner only; the weights are not trained on them.
+        warmup: number of epochs before the learner starts.
+        seed: the search's seed.
     """
 
     space: SearchSpace
@@ -34,37 +34,38 @@ class CoTraining:
 
 
 class Learner(Protocol):
-    """What is learned beside the weights: a distribution over architectures, estimators. All randomness is its own."""
+    """Learns a distribution over architectures, or estimators, while weights train. It has its own random numbers."""
 
     @property
     def reserve(self) -> float:
-        """Part of the training images, in [0,1), that it learns from, where the evaluator leaves that to it."""
+        """Share of the training images, in [0,1), that it learns from; used where the evaluator sets none."""
 
     def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[NetworkPath]]:
-        """What the supernet is in each step of an epoch, counted from 0; endless. May learn between the steps."""
+        """The supernet's paths for each step of an epoch, counted from 0; endless. It may learn between steps."""
 
     def learn(self, training: CoTraining | None, epochs: int) -> None:
-        """Learn at the end of a generation's training, after its ``epochs`` epochs, those of the warm-up not counted.
+        """Learn at the end of a generation's training.
 
-        There are none where the schedule was over.
-
-        Where no weights are trained with the search there is no ``training``, and ``epochs`` is 1.
+        Args:
+            training: the training; None where no weights are trained during the search.
+            epochs: epochs of this generation, without those of the warm-up. 0 where the schedule was over already; 1
+                where no weights are trained.
         """
 
     def state(self) -> dict[str, Tensor]:
-        """All that was learned, by name."""
+        """The whole state: everything learned so far, by name."""
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take what ``state`` returned."""
+        """Continue from what ``state`` returned."""
 
     def replay(self, state: dict[str, Tensor]) -> None:
-        """Take of what ``state`` returned in an earlier generation what draws depend on; the rest may be missing."""
+        """Restore what draws depend on, from the ``state`` of an earlier generation; the rest may be missing."""
 
     def shared(self) -> dict[str, Tensor]:
-        """What candidates are measured with beside the weights; its names are no weights' names."""
+        """Further tensors that candidates are measured with; their names differ from those of weights."""
 
     def figures(self) -> dict[str, float]:
-        """What a reader wants to see of a generation; always the same names."""
+        """Figures of a generation for its reader; the names are always the same."""
 
     def caution(self) -> str | None:
-        """One line that a reader of a generation's figures must know; None as a rule."""
+        """A warning about a generation's figures, in one line; usually None."""

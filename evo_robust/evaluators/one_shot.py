@@ -34,9 +34,9 @@ from evo_robust.training.supernet import FILE, SupernetTraining
 class OneShot(PooledEvaluator):
     """Each candidate inherits a supernet's weights, is recalibrated, finetuned, and measured on the validation split.
 
-    The supernet is trained when the first search that wants it starts, and kept in the cache. Its running statistics
-    mix all paths, so that a candidate's are taken anew before anything is measured. All candidates are finetuned with
-    the same random numbers (batches, augmentation, starts of attacks), so that differences between them are theirs.
+    The supernet is trained when the first search that needs it starts, and kept in the cache. Its running statistics
+    mix all paths, so each candidate gets its own before anything is measured. All candidates are finetuned with the
+    same random numbers (batches, augmentation, starting points of attacks), so that these cause no differences.
     """
 
     told: ClassVar[tuple[str, ...]] = ("recalibration", "finetune", "seed", "recipe", "supernet", "supernet.epochs")
@@ -46,10 +46,10 @@ class OneShot(PooledEvaluator):
     )
     recalibration: Literal["adversarial", "clean", "none"] = chz.field(
         default="adversarial",
-        doc="images that statistics of batch normalisation are taken on: adversarial (those of the finetuning recipe's "
-        "loss), clean, or none (the supernet's own statistics stay)",
+        doc="images for new statistics of batch normalisation: adversarial (by the attack of the finetuning recipe), "
+        "clean, or none (keep the supernet's own statistics)",
     )
-    recalibration_batches: int = chz.field(default=8, doc="batches of training images for it, >= 1")
+    recalibration_batches: int = chz.field(default=8, doc="batches of training images for recalibration, >= 1")
     finetune: int = chz.field(default=0, doc="epochs of finetuning per candidate, >= 0; RobNet: 3")
     recipe: Recipe = chz.field(
         default_factory=lambda: PGDTraining(lr=0.01, weight_decay=1e-4, batch_size=64, decay_bn=False),
@@ -57,7 +57,7 @@ class OneShot(PooledEvaluator):
         doc="how candidates are finetuned",
     )
     compare: bool = chz.field(
-        default=True, doc="with finetuning, measure candidates before it too and record all of that as `inherited`"
+        default=True, doc="with finetuning, measure candidates before it too, and record these figures as `inherited`"
     )
 
     @chz.validate
@@ -83,15 +83,15 @@ class OneShot(PooledEvaluator):
         return [self._folder(context) / FILE]
 
     def prepare(self, context: Context) -> None:
-        """Train the supernet, or find it in the cache; how it learned lies in the run folder too.
+        """Train the supernet, or find it in the cache; its learning curve is copied into the run folder.
 
         Raises:
-            UserError: an earlier search's is wanted, which is neither in the cache nor can be trained again here.
+            UserError: an earlier search's supernet is needed, but is not in the cache and cannot be trained again here.
         """
         folder = self._folder(context)
         if context.shared_from is not None and not (folder / FILE).is_file():
             _check_at_hand(context.shared_from, folder)
-            context.say(f"the supernet of this search is not in {folder} any more: another one is trained as it was")
+            context.say(f"the supernet of this search is no longer in {folder}: it is trained again")
         where = (context.space, context.data, context.cache, _trained_on(context))
         file = self.supernet.build_or_load(*where, context.say)
         if context.folder is not None:
@@ -99,7 +99,7 @@ class OneShot(PooledEvaluator):
                 copy_file(file.with_name(name), context.folder / f"supernet_{name}")
 
     def _folder(self, context: Context) -> Path:
-        """The supernet's folder."""
+        """The supernet's folder in the cache."""
         return self.supernet.folder(context.space, context.data, context.cache, _trained_on(context))
 
     def weights_file(self, context: Context) -> Path:
@@ -107,7 +107,7 @@ class OneShot(PooledEvaluator):
         return self._folder(context) / FILE
 
     def state(self, context: Context) -> str:
-        """The supernet's weights."""
+        """Digest of the supernet's weights."""
         return self.supernet.fingerprint(context.space, context.data, context.cache, _trained_on(context))
 
     def stages(self, context: Context, architecture: Architecture, deadline: float | None = None) -> Iterator[Stage]:
@@ -123,7 +123,7 @@ class OneShot(PooledEvaluator):
             return
         yield Stage(model, final=False, record_as="inherited" if self.compare else None)
         images = context.data.on(context.device).train
-        # all candidates get the same batches, augmentation and attack starts, so differences come from the candidates
+        # all candidates get the same batches, augmentation and starting points of attacks
         common = seed_from(context.seed, "finetuning")
         logs = train(model, images, recipe, self.finetune, seed=common, deadline=deadline)
         yield Stage(model.eval(), {"train_error": logs[-1].train_error})
@@ -131,7 +131,7 @@ class OneShot(PooledEvaluator):
     def _recalibrate(
         self, model: nn.Module, context: Context, recipe: Recipe, seed: int, deadline: float | None
     ) -> None:
-        """Statistics of the candidate's own; all candidates see the same images, each with attacks of its own."""
+        """Give the candidate its own statistics. All candidates see the same images, each attacked for itself."""
         if self.recalibration == "none":
             return
         given = _batches(
@@ -150,12 +150,12 @@ class OneShot(PooledEvaluator):
 
 
 def _trained_on(context: Context) -> str:
-    """Device on whose kind the supernet is trained: its weights differ between kinds."""
+    """Device that the supernet is trained on; its weights differ between kinds of device."""
     return context.shared_from or context.device
 
 
 def _check_at_hand(kind: str, folder: Path) -> None:
-    """Raise ``UserError`` where the supernet that ``folder`` lacks cannot be trained again on its kind of device."""
+    """Raise ``UserError`` where a lost supernet cannot be trained again, because its kind of device is absent."""
     try:
         choose_device(kind)
     except UserError:
@@ -167,5 +167,5 @@ def _check_at_hand(kind: str, folder: Path) -> None:
 
 @functools.lru_cache(maxsize=2)
 def _batches(splits: Splits, batch_size: int, augment: Augment | None, count: int, seed: int) -> Batches:
-    """Batches for recalibration, made once per process; other images have other splits."""
+    """Batches for recalibration, cached per process by the splits of the images."""
     return draw_batches(splits.train, batch_size, augment, count, seed)

@@ -1,4 +1,4 @@
-"""Candidates evaluated several at a time: cheap figures first, then weights, then the costly ones."""
+"""Evaluates several candidates at a time: cheap objectives first, then weights, then costly objectives."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ T = TypeVar("T")
 
 @chz.chz
 class PooledEvaluator(Evaluator, abc.ABC):
-    """An evaluator whose candidates are independent of each other; a subclass says how one gets its weights."""
+    """An evaluator whose candidates do not depend on each other. A subclass says how a candidate gets its weights."""
 
-    # 2: robust errors of small images come in larger batches, which may change last bits; finetuning shares its seed
-    # 3: noises go on from strength to strength where some are estimated
+    # 2: robust errors of small images use larger batches, which may change last bits; finetuning shares one seed
+    # 3: where noise is estimated, each strength starts from the noise of the one before
     version: ClassVar[int] = 3
     """Raised when a change of code changes figures, so that old ledger rows are not mixed with new ones."""
 
@@ -47,19 +47,18 @@ class PooledEvaluator(Evaluator, abc.ABC):
     )
     seed: int = chz.field(
         default=0,
-        doc="another one trains and measures the same architectures anew; the problem's seed, which proposes them, "
-        "stays; >= 0",
+        doc="seed of training and measuring; another one does these again for the same architectures, which the "
+        "problem's seed proposes; >= 0",
     )
     time_limit: float | None = chz.field(
         default=None,
-        doc="seconds after which a candidate's training, attack or objective under way is given up and recorded as "
-        "failed; > 0 (on Windows and in threads, such as dask's, looked at between training steps and after each "
-        "objective alone)",
+        doc="seconds after which a candidate is stopped and recorded as failed; > 0 (on Windows and in threads, such "
+        "as dask's, checked only between training steps and after each objective)",
     )
     backend: Literal["loky", "dask", "ray"] = chz.field(
         default="loky",
-        doc="loky: processes of this machine; dask, ray: the cluster that this process is connected with, which "
-        "cluster= of the run command does by itself",
+        doc="loky: processes of this machine; dask, ray: the cluster that this process is connected to (cluster= of "
+        "the run command connects it)",
         metadata=WHERE,
     )
 
@@ -76,10 +75,10 @@ class PooledEvaluator(Evaluator, abc.ABC):
 
     @abc.abstractmethod
     def stages(self, context: Context, architecture: Architecture, deadline: float | None = None) -> Iterator[Stage]:
-        """The candidate's network with weights, stage by stage; what a stage costs is paid when it is asked for.
+        """The candidate's network with weights, stage by stage; each stage is computed when it is asked for.
 
-        Depends on seed, data, evaluator and architecture alone: the same call gives the same weights again. The
-        context is a ``seeded`` one, and the caller has fixed the number of threads. Gates are checked at the first
+        The weights depend on seed, data, evaluator and architecture only, so the same call gives the same weights. The
+        context comes from ``seeded``, and the caller has fixed the number of threads. Gates are checked at the first
         stage.
 
         Raises:
@@ -111,20 +110,20 @@ class PooledEvaluator(Evaluator, abc.ABC):
     def network_again(
         self, context: Context, architecture: Architecture, generation: int, folder: Path
     ) -> tuple[nn.Module, str]:
-        """See :meth:`Evaluator.network_again`: from the same seeds, and the same shared weights."""
+        """See :meth:`Evaluator.network_again`: uses the same seeds and the same shared weights."""
         context = self.seeded(context)
         self.prepare(context)
         return self.obtain(context, architecture)[0], self.state(context)
 
     def seeded(self, context: Context) -> Context:
-        """The context of a search as candidates see it: its seed becomes one that depends on the evaluator's too."""
+        """The context that candidates get: its seed depends on the seeds of both the search and the evaluator."""
         return context if self.seed == 0 else dataclasses.replace(context, seed=seed_from(context.seed, self.seed))
 
     def prepare(self, context: Context) -> None:  # noqa: B027 (most evaluators need nothing)
-        """Build, once and in the main process, what all candidates share (a supernet)."""
+        """Build what all candidates share, such as a supernet: once, in the main process."""
 
     def state(self, context: Context) -> str:
-        """Digest of what weights depend on beside settings and data (built files), once ``prepare`` is over."""
+        """Digest of the built files that weights depend on; valid after ``prepare``."""
         return ""
 
     def start(
@@ -135,11 +134,11 @@ class PooledEvaluator(Evaluator, abc.ABC):
 
 
 Work = Callable[[Architecture], T]
-"""What a worker does with an architecture; it travels by pickle."""
+"""The function that a worker applies to an architecture; it is sent by pickle."""
 
 
 Died = Callable[[Architecture, str], T]
-"""The result where the worker process died, with the reason."""
+"""Makes the result of an architecture whose worker process died, from the reason."""
 
 
 class PoolSession(Session):
@@ -177,7 +176,7 @@ class PoolSession(Session):
             self._find_limits(context)
 
     def _fingerprint(self, context: Context, states: Sequence[str]) -> str:
-        """Digest of all that figures depend on; ``states`` are those of the objectives."""
+        """Digest of all that figures depend on; ``states`` are the objectives' states."""
         job = self.job
         return digest(
             job.evaluator.version,
@@ -195,9 +194,9 @@ class PoolSession(Session):
         )
 
     def _former_fingerprint(self, context: Context, measured: Sequence[Objective]) -> str:
-        """An older fingerprint of the run folder's rows that means the same as the present one.
+        """An older fingerprint in the run folder with the same meaning as the present one.
 
-        Earlier versions called the states of some objectives otherwise.
+        Earlier versions had other names for the states of some objectives.
         """
         known = ((objective.state(context), *objective.former_states(context)) for objective in measured)
         former = (self._fingerprint(context, states) for states in itertools.product(*known))
@@ -217,7 +216,7 @@ class PoolSession(Session):
         try:
             limited = with_limits(self.job.constraints, context, self.fingerprint, measure)
         except BaseException:
-            self.close()  # nobody else knows of the workers yet
+            self.close()  # the caller has no session yet that could close the workers
             raise
         self.job = dataclasses.replace(self.job, constraints=limited)
 
@@ -239,7 +238,7 @@ class PoolSession(Session):
             kept.forget_others(self.job.context.keep, texts)
 
     def network(self, architecture: Architecture) -> nn.Module:
-        """See :meth:`Session.network`: trained in this process, as long as a candidate's training takes."""
+        """See :meth:`Session.network`: trains in this process, which takes as long as a candidate's training."""
         return self.job.evaluator.obtain(self.job.context, architecture)[0]
 
     def _each(self, work: Work[T], architectures: Sequence[Architecture], died: Died[T]) -> Iterator[tuple[int, T]]:
@@ -251,23 +250,23 @@ class PoolSession(Session):
             yield index, result
 
     def _costliest_first(self, architectures: Sequence[Architecture]) -> Iterator[int]:
-        """Indices so that no worker waits long for the last candidate of another."""
+        """Indices in such an order that workers finish at about the same time."""
         first = min(self.pool.size, len(architectures))
-        yield from range(first)  # at once, so that nobody waits for the guesses
+        yield from range(first)  # at once, so that no worker waits for the guesses
         rest = {i: self._cost(architectures[i]) for i in range(first, len(architectures))}
         yield from sorted(rest, key=lambda i: (-rest[i], i))
 
     def _cost(self, architecture: Architecture) -> float:
-        """Parameters, as a guess of the training time; unbuildable candidates come early and fail fast.
+        """Number of parameters, as a guess of the training time. Candidates that cannot be built come early.
 
-        Operations would guess better, but counting them takes 15 ms of a core that the workers want.
+        Operations (FLOPs) would be a better guess, but counting them takes 15 ms of a core that the workers need.
         """
         context = self.job.context
         try:
             with torch.device("meta"):
                 model = context.space.build(architecture, context.data.n_classes, context.data.in_shape)
             return float(count_params(model))
-        except Exception:  # the reason is recorded where the candidate is evaluated
+        except Exception:  # the evaluation will fail too, and record the reason
             return math.inf
 
     def _failure(self, architecture: Architecture, reason: str) -> Evaluation:

@@ -1,4 +1,4 @@
-"""A candidate's time limit: what is under way is cut short when the time is up."""
+"""A candidate's time limit: its work is interrupted when the time is up."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from evo_robust.training.loop import TimeLimit
 
 T = TypeVar("T")
 
-# seconds after which work that did not stop (it caught everything) is told again
+# seconds after which work that did not stop (it caught the exception) is interrupted again
 _AGAIN = 5.0
 
 
 class _TimeUp(BaseException):
-    """The time is up. No ``Exception``, so that no ``except Exception`` on the way keeps it."""
+    """The time is up. It is not an ``Exception``, so that no ``except Exception`` on the way catches it."""
 
 
 def can_cut() -> bool:
-    """Whether work in this thread can be cut short: a timer's signal reaches main threads alone, and not on Windows."""
+    """Whether work in this thread can be interrupted. A timer's signal needs the main thread, and not Windows."""
     return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
 
 
@@ -31,18 +31,18 @@ def over(limit: float) -> TimeLimit:
 
 
 def within(limit: float | None, started: float, work: Callable[[], T]) -> T:
-    """The result of ``work``, which is cut short ``limit`` seconds after ``started``.
+    """The result of ``work``, which is interrupted ``limit`` seconds after ``started``.
 
-    A call into native code (one step of a network's backward pass, say) ends first. Where nothing can be cut
-    (``can_cut``), ``work`` goes on: it looks at its deadline itself, between training steps and after each objective.
+    A call into native code (such as a backward pass) ends first. Where work cannot be interrupted (see ``can_cut``), it
+    goes on, and checks its deadline itself: between training steps and after each objective.
 
     Args:
-        limit: seconds, > 0; None for as long as it takes.
-        started: ``time.monotonic()`` when it began.
-        work: what is done, in this thread.
+        limit: seconds, > 0; None for no limit.
+        started: ``time.monotonic()`` at the start.
+        work: called in this thread.
 
     Raises:
-        TimeLimit: it took longer.
+        TimeLimit: ``work`` took longer.
     """
     if limit is None or not can_cut():
         return work()
@@ -63,7 +63,7 @@ def within(limit: float | None, started: float, work: Callable[[], T]) -> T:
     except _TimeUp:
         raise over(limit) from None
     finally:
-        # somebody else's timer goes on where it would be without us
+        # a timer that was set before goes on as if nothing had happened
         left = max(1e-3, left - (time.monotonic() - entered)) if left else 0.0
         signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
         signal.setitimer(signal.ITIMER_REAL, left, interval)

@@ -1,4 +1,4 @@
-"""What parts of one's own must leave as it was while they measure: the network, the images, torch's settings."""
+"""Checks that a user's own part changes neither the network, nor the images, nor torch's settings while it measures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evo_robust.parts.base import is_ours, parts_in
 
 @contextlib.contextmanager
 def torch_settings() -> Iterator[None]:
-    """On leaving, put back torch's settings of a process that parts may have changed, before the next candidate."""
+    """On leaving, restore the torch settings that parts may have changed, so that the next candidate has the same."""
     dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
     try:
         yield
@@ -26,13 +26,13 @@ def torch_settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def left_alone(candidate: Candidate, objective: Objective) -> Iterator[None]:
-    """See to it that what an objective of one's own does to network and images touches no other figure.
+    """Check that a user's own objective leaves network and images as they were, for the figures that follow.
 
-    Our own objectives and attacks are known to leave them alone, so that nothing is looked at for them. Images are
-    looked at by torch's count of changes, which does not see what goes through ``numpy()`` or ``data``.
+    The package's own objectives and attacks do so, and are not checked. Changes of images are found by torch's version
+    counter, which does not see writes through ``numpy()`` or ``data``.
 
     Raises:
-        ValueError: it changed the network's weights or mode, or images that all candidates share.
+        ValueError: the objective changed the network's weights or mode, or images that all candidates share.
     """
     if all(is_ours(part) for part in parts_in(objective)):
         yield
@@ -46,7 +46,7 @@ def left_alone(candidate: Candidate, objective: Objective) -> Iterator[None]:
     finally:
         spoilt = [tensor._version for tensor in shared] != versions
         if spoilt:
-            forget_images()  # the next candidate reads them anew
+            forget_images()  # the next candidate reads them again
     if spoilt:
         raise ValueError(
             f"{objective.name} changed the images, which all candidates share: expected it to work on a copy"
@@ -54,19 +54,19 @@ def left_alone(candidate: Candidate, objective: Objective) -> Iterator[None]:
     after = _state(model)
     if after.keys() != weights.keys() or any(not torch.equal(after[name], weights[name]) for name in weights):
         raise ValueError(
-            f"{objective.name} left the network with other weights than it was given, which others would "
-            "see: expected it to put them back, or to work on a copy (copy.deepcopy)"
+            f"{objective.name} changed the network's weights, which other objectives use: expected it to put them "
+            "back, or to work on a copy (copy.deepcopy)"
         )
     if _modes(model) != modes:
         raise ValueError(
-            f"{objective.name} left the network in another mode than it was given: expected it to end with model.eval()"
+            f"{objective.name} changed the network's mode (train or eval): expected it to end with model.eval()"
         )
 
 
 def _images(candidate: Candidate) -> list[Tensor]:
     splits = candidate.splits
     found = [tensor for part in (splits.train, splits.val, splits.test) for tensor in (part.x, part.y)]
-    return [tensor for tensor in found if not tensor.is_inference()]  # those count no changes
+    return [tensor for tensor in found if not tensor.is_inference()]  # inference tensors have no version counter
 
 
 def _state(model: nn.Module | None) -> dict[str, Tensor]:

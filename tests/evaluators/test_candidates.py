@@ -86,7 +86,7 @@ BROKEN: dict[str, tuple[Callable[[Candidate], Any], str]] = {
     "generator exit": (lambda c: _raise(GeneratorExit()), "GeneratorExit"),
     "stop": (lambda c: _raise(StopIteration()), "StopIteration"),
     "memory": (lambda c: _raise(MemoryError()), "MemoryError"),
-    "unspeakable": (lambda c: _raise(Unspeakable()), "Unspeakable: its text cannot be had"),
+    "unspeakable": (lambda c: _raise(Unspeakable()), "Unspeakable: its message cannot be read"),
     "surrogates": (lambda c: _raise(ValueError("bad \udc80 file")), r"ValueError: bad \udc80 file"),
     "hangs": (lambda c: _loop(), "took longer than evaluator.time_limit=4 s"),
 }

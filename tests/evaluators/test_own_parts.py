@@ -51,9 +51,9 @@ def evaluated(problem: Problem) -> list[Evaluation]:
 # ---- objectives and attacks leave network and images as they are
 
 MEDDLES: dict[str, tuple[Callable[[Candidate], object], str]] = {
-    "weights": (lambda c: [p.data.zero_() for p in c.network().parameters()], "left the network with other weights"),
-    "statistics": (lambda c: [b.zero_() for b in c.network().buffers()], "left the network with other weights"),
-    "mode": (lambda c: c.network().train(), "left the network in another mode"),
+    "weights": (lambda c: [p.data.zero_() for p in c.network().parameters()], "changed the network's weights"),
+    "statistics": (lambda c: [b.zero_() for b in c.network().buffers()], "changed the network's weights"),
+    "mode": (lambda c: c.network().train(), "changed the network's mode"),
     "images": (lambda c: c.validation().x.zero_(), "changed the images"),
     "labels": (lambda c: c.splits.train.y.fill_(3), "changed the images"),
 }
