@@ -7,14 +7,13 @@ import dataclasses
 import functools
 import os
 from pathlib import Path
-from typing import ClassVar
 
 import chz
 
 from evo_robust.data.checks import check_parts, check_splits
 from evo_robust.data.images import Augment, Images, Splits
 from evo_robust.files import FULL, cache_folder
-from evo_robust.parts.base import WHERE, Part, UserError, digest, is_ours
+from evo_robust.parts.base import WHERE, Part, UserError, digest, is_ours, ships
 
 
 def data_folder(root: str | None = None) -> Path:
@@ -27,13 +26,20 @@ def data_folder(root: str | None = None) -> Path:
 class DataSet(Part, abc.ABC):
     """Images with classes, split by a seed into training and validation; the test images are the publisher's own.
 
-    A subclass says ``n_classes``, ``in_shape`` and ``default_augment``, and how images are read. What was read is part
-    of what is measured: names in the cache and fingerprints of runs tell the digest of the images.
-    """
+    A subclass says ``n_classes``, ``in_shape`` and ``default_augment``, as values of the class or as properties, and
+    how images are read. What was read is part of what is measured: names in the cache and fingerprints of runs tell the
+    digest of the images. For example::
 
-    n_classes: ClassVar[int]
-    in_shape: ClassVar[tuple[int, int, int]]
-    default_augment: ClassVar[Augment]
+        @chz.chz
+        class Scans(DataSet):
+            '''Grey scans, sick or well.'''
+            n_classes = 2
+            in_shape = (1, 64, 64)
+            default_augment = Augment(crop_padding=4)
+            def _read(self, root):
+                x, y = torch.load(root / "scans.pt", weights_only=True)
+                return Images(x[:800], y[:800]), Images(x[800:], y[800:])
+    """
 
     root: str | None = chz.field(
         default=None,
@@ -64,6 +70,21 @@ class DataSet(Part, abc.ABC):
                 raise ValueError(f"expected {name} >= 1, got {limit}")
         if self.split_seed < 0:
             raise ValueError(f"expected split_seed >= 0, got {self.split_seed}")
+
+    @property
+    @abc.abstractmethod
+    def n_classes(self) -> int:
+        """Number of classes, >= 2; labels are 0 to ``n_classes`` − 1, and all of them occur among training images."""
+
+    @property
+    @abc.abstractmethod
+    def in_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image, each >= 1."""
+
+    @property
+    @abc.abstractmethod
+    def default_augment(self) -> Augment:
+        """Random changes of training images that suit the data; a recipe with an ``augment`` of its own takes that."""
 
     @property
     def name(self) -> str:
@@ -126,13 +147,28 @@ class DataSet(Part, abc.ABC):
             ValueError: files are damaged. A command says either in one line.
         """
 
-    def _stamp(self, root: Path) -> object:
-        """What changes when the files of ``_read`` change, for shipped data sets; None: read them again each time."""
+    def stamp(self, root: Path) -> object:
+        """What changes when the files of ``_read`` change, such as their sizes and times, in values that compare by ==.
+
+        While it stays as it was, a process does not read the images again. None, unless a subclass says more: it cannot
+        tell, and they are read whenever a command asks for them. Of a class of your own only a ``stamp`` of your own
+        counts, not one that it inherits from a shipped data set: its files may be others.
+
+        Args:
+            root: as for ``_read``.
+        """
         return None
 
-    def _content(self, root: Path, pool: Images, test: Images) -> str:
-        """See ``digest``: of what ``_read`` has just returned."""
-        return digest(pool.content(), test.content())
+    def verified(self, root: Path) -> bool:
+        """Whether ``_read`` has just checked that its images are the ones and only (published checksums, say).
+
+        Then settings alone say which images these are, and no record or cache name tells their digest. False, unless a
+        subclass says more. An inherited answer counts as for ``stamp``.
+
+        Args:
+            root: as for ``_read``.
+        """
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +178,7 @@ class Loaded:
     Attributes:
         data: its settings.
         root: the folder it was read from.
-        stamp: of the files, see ``DataSet._stamp``.
+        stamp: of the files, see ``DataSet.stamp``.
         content: digest of the images, see ``DataSet.digest``.
         splits: the images.
     """
@@ -169,8 +205,7 @@ class _Loader:
         # given a digest, files need not be looked at; there may be a million
         found = next((kept for kept in alike if data.content and kept.content == data.content), None)
         if found is None:
-            # a data set of somebody's own may read any file
-            stamp = plain._stamp(root) if is_ours(plain) else None
+            stamp = plain.stamp(root) if _answers(plain, "stamp") else None
             found = next((kept for kept in alike if _serves(kept, stamp, data.content)), None)
             if found is None:
                 read = _read(plain, root, stamp)
@@ -186,6 +221,12 @@ class _Loader:
 
 
 _load = _Loader()
+
+
+def _answers(data: DataSet, method: str) -> bool:
+    """Whether a class itself says something of its files: a class of somebody's own may read others than its base."""
+    said_by = next(cls for cls in type(data).__mro__ if method in vars(cls))
+    return is_ours(data) or not ships(said_by)
 
 
 def _serves(kept: Loaded, stamp: object, content: str | None) -> bool:
@@ -205,7 +246,8 @@ def _read(data: DataSet, root: Path, stamp: object) -> Loaded:
             raise
         raise UserError(f"data={data.name} cannot be used: its _read raised {type(error).__name__}: {error}") from error
     pool, test = check_parts(data.name, found, data.n_classes, data.in_shape)
-    content = data._content(root, pool, test) if is_ours(data) else DataSet._content(data, root, pool, test)
+    verified = _answers(data, "verified") and data.verified(root)
+    content = "" if verified else digest(pool.content(), test.content())
     size = len(pool) if data.train_limit is None else min(data.train_limit, len(pool))
     cut = size - round(size * data.val_share)
     # slices, not copies: images read from a memory-mapped file stay there

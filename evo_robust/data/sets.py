@@ -56,11 +56,13 @@ class Digits(DataSet):
         test, pool = everything[:360], everything[360:]
         return _ordered((x[pool], labels[pool]), self.split_seed), _ordered((x[test], labels[test]), 0)
 
-    def _stamp(self, root: Path) -> object:
+    def stamp(self, root: Path) -> object:
+        """See :meth:`DataSet.stamp`: they never change."""
         return "embedded in scikit-learn"
 
-    def _content(self, root: Path, pool: Images, test: Images) -> str:
-        return ""
+    def verified(self, root: Path) -> bool:
+        """See :meth:`DataSet.verified`: scikit-learn ships them."""
+        return True
 
 
 @chz.chz
@@ -85,7 +87,8 @@ class Published(DataSet):
             train, test = self._fetched(root)
         return _ordered(train, self.split_seed), _ordered(test, 0)
 
-    def _stamp(self, root: Path) -> object:
+    def stamp(self, root: Path) -> object:
+        """See :meth:`DataSet.stamp`: name, size and time of each file."""
         found = []
         for name, _ in self._files:
             for path in (root / self.folder / name, root / self.folder / f"{name}.gz"):
@@ -94,11 +97,8 @@ class Published(DataSet):
                     found.append((path.name, about.st_size, about.st_mtime_ns))
         return tuple(found)
 
-    def _content(self, root: Path, pool: Images, test: Images) -> str:
-        return "" if self._genuine(root) else super()._content(root, pool, test)
-
-    def _genuine(self, root: Path) -> bool:
-        """Whether the files that were read are the published ones; torchvision refuses others for most sets."""
+    def verified(self, root: Path) -> bool:
+        """See :meth:`DataSet.verified`: torchvision refuses other files for most sets."""
         return True
 
     def _checked(self, root: Path) -> tuple[Arrays, Arrays]:
@@ -240,7 +240,8 @@ class MNIST(Published):
         x, y, test_x, test_y = (read_idx(root / self.folder / name) for name, _ in self._files)
         return (x[:, None], y), (test_x[:, None], test_y)
 
-    def _genuine(self, root: Path) -> bool:
+    def verified(self, root: Path) -> bool:
+        """See :meth:`DataSet.verified`: by the MD5 of the unpacked files."""
         # torchvision's checksums are those of packed files, which people pack anew
         folder = root / self.folder
         return all(
@@ -291,17 +292,17 @@ class ImageFolders(DataSet, abc.ABC):
             raise ValueError(f"expected size >= 8, got {self.size}")
 
     @property
-    def n_classes(self) -> int:  # type: ignore[override]
+    def n_classes(self) -> int:
         """Number of class folders (subsets of the classes are welcome); the published number before there are any."""
         return len(class_names(self._place(data_folder(self.root)))) or self.published_classes
 
     @property
-    def in_shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+    def in_shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
         return (3, self.size, self.size)
 
     @property
-    def default_augment(self) -> Augment:  # type: ignore[override]
+    def default_augment(self) -> Augment:
         """Shifts by up to an eighth of the size, and mirror images."""
         return Augment(crop_padding=self.size // 8)
 
@@ -317,7 +318,8 @@ class ImageFolders(DataSet, abc.ABC):
             )
         return decoded(place, self.size, self.split_seed, cache_folder())
 
-    def _stamp(self, root: Path) -> object:
+    def stamp(self, root: Path) -> object:
+        """See :meth:`DataSet.stamp`: a digest of names, sizes and times."""
         return stamp_of(self._place(root))
 
 

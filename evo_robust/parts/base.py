@@ -121,7 +121,12 @@ def refuse_unless(part: object, *checks: tuple[str, bool, str], prefix: str = ""
 
 def is_ours(part: object) -> bool:
     """Whether this package defines the part's class, not a problem file or another program."""
-    return type(part).__module__.startswith("evo_robust.")
+    return ships(type(part))
+
+
+def ships(cls: type) -> bool:
+    """Whether this package defines the class."""
+    return cls.__module__.startswith("evo_robust.")
 
 
 def parts_in(value: object) -> Iterator[Part]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import ClassVar
+
 import chz
 import pytest
 import torch
@@ -9,6 +12,8 @@ from torch import Tensor, nn
 
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.attacks.base import Attack, Norm, Threat, check_attack, check_eps
+from evo_robust.data.base import DataSet
+from evo_robust.data.images import Augment, Images
 from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.final_training.settings import Retraining
@@ -91,3 +96,86 @@ def test_a_ball_of_ones_own_is_held_to_the_images() -> None:
     problem(Shift(size=7.9, attack=RobustError().attack, metric="l2"))
     with pytest.raises(ValueError, match=r"expected objectives.0.size in \(0, 8\] with norm=l2 and images \(1, 8, 8\)"):
         problem(Shift(size=8.1, attack=RobustError().attack, metric="l2"))
+
+
+# ---- what a data set says of its files
+
+
+@chz.chz
+class Dots(DataSet):
+    """Dots that are read from a file, and counted whenever they are."""
+
+    n_classes = 2
+    in_shape = (1, 4, 4)
+    default_augment = Augment(crop_padding=0)
+    reads: ClassVar[list[Path]] = []
+
+    def _read(self, root: Path) -> tuple[Images, Images]:
+        self.reads.append(root)
+        seed = int((root / "seed.txt").read_text())
+        x = torch.randint(256, (40, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+        y = torch.arange(40) % 2
+        return Images(x[:30], y[:30]), Images(x[30:], y[30:])
+
+
+@chz.chz
+class Stamped(Dots):
+    """The same, which tells when its file changes."""
+
+    def stamp(self, root: Path) -> object:
+        return (root / "seed.txt").read_text()
+
+
+@chz.chz
+class Verified(Dots):
+    """The same, which checks its file."""
+
+    def _read(self, root: Path) -> tuple[Images, Images]:
+        if (root / "seed.txt").read_text() != "1":
+            raise ValueError("expected the one and only dots")
+        return super()._read(root)
+
+    def verified(self, root: Path) -> bool:
+        return True
+
+
+@chz.chz
+class Scrawls(Digits):
+    """Other images under a shipped data set, whose word for its own does not count."""
+
+    def _read(self, root: Path) -> tuple[Images, Images]:
+        pool, test = super()._read(root)
+        return Images(255 - pool.x, pool.y), test
+
+
+def test_a_data_set_of_ones_own_tells_when_its_files_change(tmp_path: Path) -> None:
+    def reads(kind: type[Dots]) -> list[str]:
+        Dots.reads.clear()
+        found = []
+        for seed in "112":
+            (tmp_path / "seed.txt").write_text(seed)
+            found.append(kind(root=str(tmp_path)).digest())
+        assert found[0] == found[1] != found[2]
+        return found
+
+    (unstamped, n), (stamped, m) = ((reads(kind), len(Dots.reads)) for kind in (Dots, Stamped))
+    assert unstamped == stamped and (n, m) == (3, 2)
+
+
+def test_a_data_set_of_ones_own_may_vouch_for_its_images(tmp_path: Path) -> None:
+    (tmp_path / "seed.txt").write_text("1")
+    assert (Verified(root=str(tmp_path)).digest(), Verified(root=str(tmp_path)).key()) == ("", ())
+    assert len(Dots(root=str(tmp_path)).digest()) == len(Scrawls().digest()) == 16 and Digits().digest() == ""
+
+
+def test_what_a_data_set_must_say_is_asked_for_where_it_is_made() -> None:
+    @chz.chz
+    class Unsaid(DataSet):
+        n_classes = 2
+        default_augment = Augment()
+
+        def _read(self, root: Path) -> tuple[Images, Images]:
+            raise NotImplementedError
+
+    with pytest.raises(TypeError, match="Unsaid .*in_shape"):
+        Unsaid()  # type: ignore[abstract]
