@@ -142,10 +142,15 @@ def given_name(field: Field) -> str:
     return field.x_name if field._munger is not None else field.logical_name
 
 
+def default_of(field: Field) -> object:
+    """A field's default; chz's mark for what is missing where it has none."""
+    made = field._default_factory
+    return made() if callable(made) else field._default
+
+
 def is_default(field: Field, value: object) -> bool:
     """Whether a value is a field's default."""
-    made = field._default_factory
-    return bool(value == (made() if callable(made) else field._default))
+    return bool(value == default_of(field))
 
 
 def is_required(field: Field) -> bool:

@@ -10,6 +10,7 @@ import chz
 
 from evo_robust.parts.base import UserError, nearest
 from evo_robust.parts.chz_inside import Argument, Missing, Refused, Unknown, arguments_of, build
+from evo_robust.parts.layers import below
 from evo_robust.parts.paths import at_home
 from evo_robust.parts.plain import read
 from evo_robust.parts.resolve import Unfit, missing_part, resolved
@@ -74,11 +75,12 @@ def refuse_nothing(given: Mapping[str, str]) -> None:
 
 
 def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any], name: str) -> T:
-    """Like :func:`parse`, over ``base`` values that the arguments override."""
+    """Like :func:`parse`, over ``base`` values that the arguments override; see ``below``."""
     given = _at_home(cls, given)
     asked_help = given.pop("--help", None) is not None
+    base = below(cls, given, base)  # type: ignore[arg-type] # mypy knows no classes that are callables
     try:
-        values = resolved(cls, given, base, read)  # type: ignore[arg-type] # mypy knows no classes that are callables
+        values = resolved(cls, given, base, read)  # type: ignore[arg-type]
     except Unfit as error:
         raise UserError(str(error)) from None
     layers = [(name, base), (GIVEN, values)]

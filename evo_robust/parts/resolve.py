@@ -193,6 +193,16 @@ def _type_at(cls: type, key: str, known: Mapping[str, Any]) -> Any | None:
 
     Classes of the parts on the way are those of ``known``, else those that chz would make.
     """
+    return _at(cls, key, known)[0]
+
+
+def field_at(cls: type, key: str, known: Mapping[str, Any]) -> Field | None:
+    """The field that a dotted key names; None where there is none, or where it names a place in a tuple."""
+    return _at(cls, key, known)[1]
+
+
+def _at(cls: type, key: str, known: Mapping[str, Any]) -> tuple[Any | None, Field | None]:
+    """The type that a dotted key takes, and its field."""
     kind: Any = cls
     field: Field | None = None
     path = ""
@@ -204,9 +214,9 @@ def _type_at(cls: type, key: str, known: Mapping[str, Any]) -> Any | None:
             field = chz.chz_fields(owner).get(name) if owner is not None else None
             kind = field.x_type if field is not None else None
         if kind is None:
-            return None
+            return None, None
         path = f"{path}.{name}" if path else name
-    return kind
+    return kind, field
 
 
 def _owner(chosen: Any, field: Field | None, kind: Any) -> type | None:

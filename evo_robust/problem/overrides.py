@@ -6,12 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import chz
-
 from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.objectives.base import Objective
-from evo_robust.parts.base import Fraction, Part, UserError, classes_called, dotted, nearest
+from evo_robust.parts.base import UserError, classes_called, dotted, nearest
 from evo_robust.parts.chz_inside import values_of
+from evo_robust.parts.layers import fractions, part_class
 from evo_robust.parts.making import make
 from evo_robust.problem.value import Problem, objectives_in
 
@@ -28,47 +27,15 @@ def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
     Raises:
         UserError: unknown key, part or value.
     """
-    base = {key: _fractions(value) for key, value in values_of(problem).items()}
+    base = {key: fractions(value) for key, value in values_of(problem).items()}
     given = _bring_settings(problem, _expand_tuples(problem, _expand_strengths(dict(given), base), base), base)
-    for key, text in given.items():
-        if not isinstance(old := base.get(key), type):
-            continue
-        if text == "None":  # what was set of the part goes with it
-            for below in [k for k in base if k.startswith(key + ".")]:
-                del base[below]
-            continue
-        new = _part_class(old, text)
-        if new is None or new is old:
-            continue
-        shared = _shared_fields(old, new)
-        for below in [k for k in base if k.startswith(key + ".")]:
-            if below[len(key) + 1 :].split(".")[0] not in shared:
-                del base[below]
     return make(Problem, given, base, label)
-
-
-def _shared_fields(old: type, new: type) -> set[str]:
-    common = next(cls for cls in old.__mro__ if issubclass(new, cls))
-    return set(chz.chz_fields(common)) if chz.is_chz(common) else set()
-
-
-def _part_class(old: type, text: str) -> type | None:
-    root = [cls for cls in old.__mro__ if isinstance(cls, type) and issubclass(cls, Part) and cls is not Part][-1]
-    found = classes_called(root, text)
-    return found[0] if len(found) == 1 else None
-
-
-def _fractions(value: Any) -> Any:
-    """Floats as fractions, which are floats too: files may write ``eps=(0.1, 0.2)``, chz wants the field's type."""
-    if isinstance(value, tuple):
-        return tuple(map(_fractions, value))
-    return Fraction(value) if type(value) is float else value
 
 
 def _expand_strengths(given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
     """``objectives.0.strengths=plus`` as its values and N1, scaled so that the problem's smallest strength stays."""
     for key, name in list(given.items()):
-        if base.get(key) is not Strengths or _part_class(Strengths, name) is Strengths:
+        if base.get(key) is not Strengths or part_class(Strengths, name) is Strengths:
             continue
         if name.lower() not in STRENGTHS:
             own = f"numbers go to {key}.values=0.03,0.06"
