@@ -82,7 +82,7 @@ def check_step(step: float, farthest: float, norm: Norm, *, name: str = "step") 
     hint = f": did you mean {step:g}/255?" if 1 <= step <= 255 * farthest else ""
     raise ValueError(
         f"expected {name} at most {farthest:.6g}, the diameter of the {norm} ball (units of the pixel range 0..1, such "
-        f"as 2/255), got {step:g}{hint}"
+        f"as 2/255), or None, which follows eps, got {step:g}{hint}"
     )
 
 

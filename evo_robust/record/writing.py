@@ -105,10 +105,12 @@ class Record:
             self._check_draws(old)
             # the versions and device of the first process stay; those of later processes are listed as sessions
             sessions = old.get("sessions", [])
-            present = {key: self._info.get(key) for key in ("command", "versions")}
+            told = ("command", "versions")  # no command where a program searches
+            present = {key: self._info.pop(key) for key in told if key in self._info}
             if present != {key: old.get(key) for key in present} and present not in sessions:
                 sessions = [*sessions, present]
-            self._info = {**self._info, **{key: old.get(key) for key in present}}
+            kept = self._info | {key: old[key] for key in told if key in old}
+            self._info = {key: kept[key] for key in (*old, *kept) if key in kept}  # in the order that it had
             if sessions:
                 self._info["sessions"] = sessions
         ledger = self.folder / LEDGER_FILE

@@ -22,6 +22,7 @@ from evo_robust import (
     RobustError,
     Threat,
     export,
+    load,
     retrain,
     zoo,
 )
@@ -57,6 +58,17 @@ def test_a_step_beyond_the_ball_is_refused() -> None:
     problem(RobustError(attack=PGD(step=2.0), eps=(1.0,), norm="l2"))  # of a ball of diameter 2
 
 
+def test_a_default_step_that_a_small_ball_cannot_hold_says_what_to_set() -> None:
+    said = r"evaluator.recipe.attack.step at most 0.0039\d*, .* or None, which follows eps"
+    with pytest.raises(ValueError, match=said):
+        problem(RobustError(), threat=Threat(eps=0.5 / 255))
+    small = {"evaluator.recipe": "PGDTraining", "evaluator.recipe.threat.eps": "0.5/255"}
+    with pytest.raises(UserError, match=said):
+        load("roco_baseline", overrides=small)
+    attack = load("roco_baseline", overrides={**small, "evaluator.recipe.attack.step": "None"}).evaluator.recipe.attack
+    assert (attack.step, attack.steps) == (None, 7)
+
+
 def test_a_step_beyond_all_images_and_odd_starts_are_refused() -> None:
     model, x = zoo.build("lenet", 10, (1, 8, 8)), torch.full((2, 1, 8, 8), 0.5)
     y, generator = torch.tensor([1, 2]), torch.Generator().manual_seed(0)
@@ -90,7 +102,7 @@ def test_an_unwritable_cache_is_said_before_the_folder_of_a_training(
     assert not (tmp_path / "out").exists()
 
 
-def toy(folder: Path, n_gen: int = 1, command: str = "first") -> Run:
+def toy(folder: Path, n_gen: int = 1, command: str | None = "first") -> Run:
     declared = Problem(
         space=Integers(),
         data=Digits(),
@@ -98,7 +110,7 @@ def toy(folder: Path, n_gen: int = 1, command: str = "first") -> Run:
         evaluator=Toy(),
         algorithm=RandomSearch(pop_size=6, n_gen=n_gen),
     )
-    return search(declared, folder, device="cpu", workers=1, info={"command": command})
+    return search(declared, folder, device="cpu", workers=1, info={"command": command} if command else None)
 
 
 def test_a_refused_resume_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +130,16 @@ def test_a_refused_resume_changes_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(toy(folder, 2, "second").evaluations) == 12
     sessions = json.loads((folder / "problem.json").read_text())["sessions"]
     assert [session["command"] for session in sessions] == ["second"]
+
+
+@pytest.mark.parametrize("first", ["a command", None])
+def test_a_second_search_from_python_leaves_what_the_first_said(first: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    toy(folder, command=first)
+    before = (folder / "problem.json").read_bytes()
+    assert (b'"command"' in before) == (first is not None)
+    toy(folder, command=None)
+    assert (folder / "problem.json").read_bytes() == before
 
 
 def test_other_images_of_a_truth_are_said(tmp_path: Path) -> None:
