@@ -11,54 +11,57 @@ Example:
 from evo_robust import signals as _signals  # noqa: F401 (before what takes seconds to import)
 
 # isort: split
-from evo_robust import zoo
-from evo_robust.adversarial_set.making import AdversarialSet
-from evo_robust.algorithms.base import Algorithm
-from evo_robust.algorithms.evolution import NSGA2, NSGA3
-from evo_robust.algorithms.hybrid import GradientHybrid
-from evo_robust.algorithms.random import RandomSearch
-from evo_robust.attacks.base import Attack, Threat
-from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
-from evo_robust.attacks.level.attack import CMAES, DE
 from evo_robust.commands.version import version as _version
-from evo_robust.data.base import DataSet
-from evo_robust.data.images import Augment, Images
-from evo_robust.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST, ImageNet, TinyImageNet
-from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
-from evo_robust.estimators import (
-    AttentionANE,
-    AverageANE,
-    LossTraining,
-    MapANE,
-    MapAttentionANE,
-    NoiseTraining,
-    SearchLoss,
-    Strengths,
-)
-from evo_robust.evaluators.base import Evaluator
-from evo_robust.evaluators.co_trained import CoTrained
-from evo_robust.evaluators.from_scratch import FromScratch
-from evo_robust.evaluators.jobs import Stage
-from evo_robust.evaluators.one_shot import OneShot
-from evo_robust.evaluators.pool import PooledEvaluator
-from evo_robust.gradients import ArchitectureGradient, Confidence, EstimatedLoss, SupernetLoss
-from evo_robust.objectives.base import Candidate, Context, Objective
-from evo_robust.objectives.combined import WeightedSum
-from evo_robust.objectives.constraints import Constraint, Gate, LogConstraint, LogGate
-from evo_robust.objectives.cost import Flops, Params
-from evo_robust.objectives.errors import CleanError, RobustError
-from evo_robust.objectives.fsp import FSPDistance
-from evo_robust.objectives.lipschitz import LipschitzBound, LipschitzConfidence
-from evo_robust.objectives.robust_loss import RobustLoss
-from evo_robust.objectives.transfer import TransferError
-from evo_robust.problem.files import load
-from evo_robust.problem.value import Problem
-from evo_robust.record.reading import load_run
-from evo_robust.record.run import Run
-from evo_robust.search import pymoo_problem, search
-from evo_robust.spaces import DARTS, OPERATIONS, GenomeSpace, NSGAPhases, RobNet, SearchSpace
-from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
-from evo_robust.training.supernet import SupernetTraining
+from evo_robust.parts.typed import runs_no_command as _runs_no_command
+
+if not _runs_no_command():  # its version and its errors need not wait for torch
+    from evo_robust import zoo
+    from evo_robust.adversarial_set.making import AdversarialSet
+    from evo_robust.algorithms.base import Algorithm
+    from evo_robust.algorithms.evolution import NSGA2, NSGA3
+    from evo_robust.algorithms.hybrid import GradientHybrid
+    from evo_robust.algorithms.random import RandomSearch
+    from evo_robust.attacks.base import Attack, Threat
+    from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
+    from evo_robust.attacks.level.attack import CMAES, DE
+    from evo_robust.data.base import DataSet
+    from evo_robust.data.images import Augment, Images
+    from evo_robust.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST, ImageNet, TinyImageNet
+    from evo_robust.distributions import Distribution, GumbelSoftmax, LogNormal
+    from evo_robust.estimators import (
+        AttentionANE,
+        AverageANE,
+        LossTraining,
+        MapANE,
+        MapAttentionANE,
+        NoiseTraining,
+        SearchLoss,
+        Strengths,
+    )
+    from evo_robust.evaluators.base import Evaluator
+    from evo_robust.evaluators.co_trained import CoTrained
+    from evo_robust.evaluators.from_scratch import FromScratch
+    from evo_robust.evaluators.jobs import Stage
+    from evo_robust.evaluators.one_shot import OneShot
+    from evo_robust.evaluators.pool import PooledEvaluator
+    from evo_robust.gradients import ArchitectureGradient, Confidence, EstimatedLoss, SupernetLoss
+    from evo_robust.objectives.base import Candidate, Context, Objective
+    from evo_robust.objectives.combined import WeightedSum
+    from evo_robust.objectives.constraints import Constraint, Gate, LogConstraint, LogGate
+    from evo_robust.objectives.cost import Flops, Params
+    from evo_robust.objectives.errors import CleanError, RobustError
+    from evo_robust.objectives.fsp import FSPDistance
+    from evo_robust.objectives.lipschitz import LipschitzBound, LipschitzConfidence
+    from evo_robust.objectives.robust_loss import RobustLoss
+    from evo_robust.objectives.transfer import TransferError
+    from evo_robust.problem.files import load
+    from evo_robust.problem.value import Problem
+    from evo_robust.record.reading import load_run
+    from evo_robust.record.run import Run
+    from evo_robust.search import pymoo_problem, search
+    from evo_robust.spaces import DARTS, OPERATIONS, GenomeSpace, NSGAPhases, RobNet, SearchSpace
+    from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
+    from evo_robust.training.supernet import SupernetTraining
 
 __all__ = [
     "AttentionANE",

@@ -6,22 +6,12 @@ import sys
 from collections.abc import Callable
 
 from evo_robust.commands.version import version
-from evo_robust.parts.base import nearest
-from evo_robust.parts.plain import message
+from evo_robust.parts.plain import message, nearest
+from evo_robust.parts.typed import COMMANDS, as_typed, door, line
 
-COMMANDS = {
-    "run": "search a problem",
-    "plot": "pictures and tables of a run, or of several runs over each other",
-    "export": "chosen networks as genotype file, weights, model.py and ONNX",
-    "retrain": "train a found network from scratch, and judge it",
-    "analyze": "what a run's record says about which networks withstand attacks",
-    "list": "problems, parts and run folders that are at hand",
-}
-"""Commands by name, with what they do."""
-
-USAGE = """usage: evo_robust COMMAND [key=value …]
-       evo_robust COMMAND --help        every key of a command, with its type, default and meaning
-       evo_robust --version
+USAGE = """usage: {door} COMMAND [key=value …]
+       {door} COMMAND --help        every key of a command, with its type, default and meaning
+       {door} --version
 
 commands:"""
 
@@ -29,8 +19,8 @@ commands:"""
 def usage() -> str:
     """Usage and one line for each command."""
     width = max(map(len, COMMANDS))
-    lines = [USAGE, *(f"  {name:<{width}}  {words}" for name, words in COMMANDS.items())]
-    return "\n".join([*lines, "", "begin with: evo_robust run problem=roco"])
+    lines = [USAGE.format(door=door()), *(f"  {name:<{width}}  {words}" for name, words in COMMANDS.items())]
+    return "\n".join([*lines, "", as_typed("begin with: evo_robust run problem=roco")])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -61,7 +51,8 @@ def _print(text: str) -> int:
 def _unknown(name: str) -> str:
     """What to say of a word that is no command."""
     if "=" in name:
-        return f"expected a command before {name}, such as evo_robust run {name}; commands: {', '.join(COMMANDS)}"
+        example = line("run", name)
+        return f"expected a command before {name}, such as {example}; commands: {', '.join(COMMANDS)}"
     return f"unknown command {name!r}: {nearest(name, COMMANDS)}"
 
 

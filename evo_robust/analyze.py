@@ -30,6 +30,7 @@ from evo_robust.files import make_folder
 from evo_robust.parts.base import UserError, changed
 from evo_robust.parts.making import parse
 from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path, refuse_odd_paths
+from evo_robust.parts.typed import as_typed
 from evo_robust.plotting.study.panel import networks
 from evo_robust.plotting.study.ranking import draw_ranking, draw_scores
 from evo_robust.plotting.study.relations import draw_convolutions, draw_density, draw_finetuning, draw_fsp
@@ -39,22 +40,22 @@ from evo_robust.progress import output
 from evo_robust.record.reading import IMAGES, Run, load_run
 from evo_robust.record.view import names_of, view_of
 
-USAGE = """usage: python -m evo_robust.analyze run=DIR [out=DIR] [objective=robust_error]
-       python -m evo_robust.analyze run=DIR truth=DIR[,DIR…] …       does the run rank as the truth does?
-       python -m evo_robust.analyze run=DIR,DIR,… truth=DIR[,DIR…]   which of several runs ranks best?
-       python -m evo_robust.analyze --help                           every key with its type, default and meaning
+USAGE = """usage: evo_robust analyze run=DIR [out=DIR] [objective=robust_error]
+       evo_robust analyze run=DIR truth=DIR[,DIR…] …       does the run rank as the truth does?
+       evo_robust analyze run=DIR,DIR,… truth=DIR[,DIR…]   which of several runs ranks best?
+       evo_robust analyze --help                           every key with its type, default and meaning
 
 DIR is the run folder of a search. A truth is a run that evaluated the same architectures with more care, such as from
 scratch. The problem's seed proposes the architectures: give a truth the same. evaluator.seed trains them anew: give
 several truths, each with another one, to see how far they agree among themselves. For example:
 
-       python -m evo_robust.run problem=robnet scale=scratch out=runs/truth-0
-       python -m evo_robust.run problem=robnet scale=scratch evaluator.seed=1 out=runs/truth-1"""
+       evo_robust run problem=robnet scale=scratch out=runs/truth-0
+       evo_robust run problem=robnet scale=scratch evaluator.seed=1 out=runs/truth-1"""
 
 
 @chz.chz
 class AnalyzeCommand:
-    """Study a run: python -m evo_robust.analyze run=DIR [truth=DIR]."""
+    """Study a run: evo_robust analyze run=DIR [truth=DIR]."""
 
     run: tuple[str, ...] = chz.field(
         default=(), doc="run folder; several, separated by commas, are compared with truth=", metadata=PATH
@@ -285,7 +286,7 @@ def _show(console: Console, found: Analysis) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command with ``argv``; the exit status."""
     if not argv:
-        print(USAGE)
+        print(as_typed(USAGE))
         return 0
     command = parse(AnalyzeCommand, argv, "analyze")
     found = analyze(folders_of(command.run), folders_of(command.truth), command.objective, command.out, command.trust)

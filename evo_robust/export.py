@@ -1,4 +1,4 @@
-"""Command: take networks out of a run. ``python -m evo_robust.export run=DIR pick=knee|INDEX|best:OBJECTIVE|…``."""
+"""Command: take networks out of a run. ``evo_robust export run=DIR pick=knee|INDEX|best:OBJECTIVE|…``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rich.text import Text
 from torch import nn
 
 from evo_robust.adversarial_set.making import AdversarialSet
-from evo_robust.commands.cli import TRUST, command, line
+from evo_robust.commands.cli import TRUST, command
 from evo_robust.device import choose_device
 from evo_robust.files import DamagedFile, make_folder, naming, read_tensors, write_tensors
 from evo_robust.final_training.settings import SETTINGS_FILE, load_result, read_settings
@@ -34,6 +34,7 @@ from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import Part, UserError, dotted, parts_in
 from evo_robust.parts.making import parse
 from evo_robust.parts.paths import PATH, refuse_odd_path
+from evo_robust.parts.typed import as_typed, line
 from evo_robust.plotting.terminal import add_quantities, shown_figures
 from evo_robust.progress import output, table
 from evo_robust.record.budget import WithinBudget, parse_budget, structure_of, within
@@ -45,12 +46,12 @@ from evo_robust.record.view import folder_name, view_of
 ONNX_NAME = "model.onnx"
 _OURS = frozenset({FILE_NAME, WEIGHTS_NAME, CARD_NAME, ONNX_NAME})
 
-USAGE = """usage: python -m evo_robust.export run=DIR [pick=knee|INDEX|best:OBJECTIVE|derived,…]
-                                   [budget=small|medium|large|"params<5e6,flops<=1e9"] [out=DIR]
-                                   [weights=true|false] [onnx=true|false] [device=auto|cpu|cuda]
-       python -m evo_robust.export --help      every key with its meaning
+USAGE = """usage: evo_robust export run=DIR [pick=knee|INDEX|best:OBJECTIVE|derived,…]
+           [budget=small|medium|large|"params<5e6,flops<=1e9"] [out=DIR]
+           [weights=true|false] [onnx=true|false] [device=auto|cpu|cuda]
+       evo_robust export --help      every key with its meaning
 
-DIR is the run folder of a search, or the folder of a network that evo_robust.retrain trained."""
+DIR is the run folder of a search, or the folder of a network that the command retrain trained."""
 
 
 @chz.chz
@@ -105,7 +106,7 @@ class Exported:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     if not argv:
-        print(USAGE)
+        print(as_typed(USAGE))
         return 0
     options = parse(Export, argv, "export")
     choose_device(options.device)  # a wrong one is said before a network is trained

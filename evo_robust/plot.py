@@ -16,6 +16,7 @@ from evo_robust.parts.base import Part, changed, dotted
 from evo_robust.parts.making import parse
 from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.parts.plain import first_of
+from evo_robust.parts.typed import as_typed
 from evo_robust.plotting import compare, fronts, networks, progress, size, tables, terminal
 from evo_robust.plotting.answers import beats
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
@@ -25,17 +26,17 @@ from evo_robust.record.reading import IMAGES, load_run
 from evo_robust.record.run import unfinished
 from evo_robust.record.view import COSTS, View, names_of, view_of
 
-USAGE = """usage: python -m evo_robust.plot run=DIR [out=DIR]                   all pictures of a run
-       python -m evo_robust.plot run=DIR baseline=DIR [out=DIR]      beside a random search of equal budget
-       python -m evo_robust.plot run=DIR,DIR,… [tolerance=0.02] …    several runs over each other, by search figures
-       python -m evo_robust.plot --help                              every key with its type, default and meaning
+USAGE = """usage: evo_robust plot run=DIR [out=DIR]                   all pictures of a run
+       evo_robust plot run=DIR baseline=DIR [out=DIR]      beside a random search of equal budget
+       evo_robust plot run=DIR,DIR,… [tolerance=0.02] …    several runs over each other, by search figures
+       evo_robust plot --help                              every key with its type, default and meaning
 
 DIR is the run folder of a search."""
 
 
 @chz.chz
 class PlotCommand:
-    """Draw a run: python -m evo_robust.plot run=DIR [baseline=DIR], or run=DIR,DIR to lay runs over each other."""
+    """Draw a run: evo_robust plot run=DIR [baseline=DIR], or run=DIR,DIR to lay runs over each other."""
 
     run: tuple[str, ...] = chz.field(
         default=(), doc="run folder; several, separated by commas, are laid over each other", metadata=PATH
@@ -261,7 +262,7 @@ def _show_several(console: Console, command: PlotCommand) -> list[Path]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command with ``argv``; the exit status."""
     if not argv:
-        print(USAGE)
+        print(as_typed(USAGE))
         return 0
     command = parse(PlotCommand, argv, "plot")
     # a pipe has no width: wide enough that no figure is folded

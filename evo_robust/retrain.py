@@ -1,4 +1,4 @@
-"""Command: train a found network from scratch. ``python -m evo_robust.retrain genotype=FILE recipe=pgd``."""
+"""Command: train a found network from scratch. ``evo_robust retrain genotype=FILE recipe=pgd``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 import chz
 
 from evo_robust.adversarial_set.making import AdversarialSet
-from evo_robust.commands.cli import TRUST, command, line
+from evo_robust.commands.cli import TRUST, command
 from evo_robust.commands.helping import NAMES, help_text
 from evo_robust.data.sets import DATA_SETS
 from evo_robust.final_training.settings import (
@@ -25,22 +25,24 @@ from evo_robust.parts.base import (
     classes_called,
     digest,
 )
-from evo_robust.parts.chz_inside import is_required, values_of
+from evo_robust.parts.chz_inside import is_required
+from evo_robust.parts.layers import under
 from evo_robust.parts.making import HelpRequested, make, refuse_nothing, split
 from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.resolve import from_dotted
+from evo_robust.parts.typed import as_typed, line
 from evo_robust.problem.files import find, load_source
 from evo_robust.progress import output
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.nsga.space import NSGAPhases
 from evo_robust.training.recipes import Recipe
 
-USAGE = """usage: python -m evo_robust.retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10]
-                 [epochs=120] [decoder=final|search|dense] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
-       python -m evo_robust.retrain network=resnet-18 data=cifar10 …    a reference network instead
-       python -m evo_robust.retrain [genotype=FILE] --help              every key with its type, default and meaning
+USAGE = """usage: evo_robust retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10]
+           [epochs=120] [decoder=final|search|dense] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
+       evo_robust retrain network=resnet-18 data=cifar10 …    a reference network instead
+       evo_robust retrain [genotype=FILE] --help              every key with its type, default and meaning
 
-FILE is a genotype.json that evo_robust.export wrote."""
+FILE is a genotype.json that the command export wrote."""
 
 
 @chz.chz
@@ -79,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     given = split(argv or [])
     if not given:
-        print(USAGE)
+        print(as_typed(USAGE))
         return 0
     own = {k: v for k, v in given.items() if k in chz.chz_fields(RetrainOptions)}
     rest = {k: v for k, v in given.items() if k not in own}
@@ -132,14 +134,14 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
         load_source({"source": str(find(options.source))}, trust=True)  # named by the person at the keyboard
     if options.genotype is not None:
         genotype = load_genotype(options.genotype, trust=options.trust)
-        base |= {**_under("space", _decoded(genotype.space, options.decoder)), "architecture": genotype.text}
+        base |= {**under("space", _decoded(genotype.space, options.decoder)), "architecture": genotype.text}
         given.setdefault("data", genotype.data)
     else:
         base["network"] = (options.network or "").lower()  # as the zoo writes them
     given.setdefault("recipe", _own_recipe(genotype))
     if given.get("adversarial_set") == "search":
         del given["adversarial_set"]
-        base |= _under("adversarial_set", _searched_set(genotype))
+        base |= under("adversarial_set", _searched_set(genotype))
     _take_recipe(given, base)
     settings = make(Retraining, given, base, "retrain")
     _refuse_without_effect(settings.space, given)
@@ -190,7 +192,7 @@ def _searched_set(genotype: Genotype | None) -> AdversarialSet:
 
 def _help(own: Mapping[str, str], asked: HelpRequested) -> str:
     """Usage, and every key of the command and of the training."""
-    texts = [USAGE]
+    texts = [as_typed(USAGE)]
     try:
         make(RetrainOptions, {**own, "--help": ""}, {}, "retrain")
     except HelpRequested as options:
@@ -198,16 +200,11 @@ def _help(own: Mapping[str, str], asked: HelpRequested) -> str:
     return "\n\n".join([*texts, help_text(asked, "keys of the training"), NAMES])
 
 
-def _under(key: str, part: Part) -> dict[str, Any]:
-    """The values of a part, dotted under ``key``, as defaults of a blueprint."""
-    return {key: type(part), **{f"{key}.{k}": v for k, v in values_of(part).items()}}
-
-
 def _take_recipe(given: dict[str, str], base: dict[str, Any]) -> None:
     """Take the recipe's name out of ``given`` and put all that it means into ``base``, its attack's settings too."""
     found = classes_called(Recipe, given["recipe"])  # type: ignore[type-abstract] # it is looked below
     if len(found) == 1 and not any(map(is_required, chz.chz_fields(found[0]).values())):
-        base |= _under("recipe", found[0]())
+        base |= under("recipe", found[0]())
         del given["recipe"]
 
 

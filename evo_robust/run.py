@@ -9,13 +9,14 @@ from pathlib import Path
 import chz
 
 from evo_robust.algorithms.adapter import SearchFailed
-from evo_robust.commands.cli import TRUST, command, line
-from evo_robust.commands.helping import NAMES, help_text
+from evo_robust.commands.cli import TRUST, command
+from evo_robust.commands.helping import NAMES, help_text, plain_words
 from evo_robust.device import choose_device
 from evo_robust.parts.base import Part, UserError, dotted, nearest
 from evo_robust.parts.making import HelpRequested, make, refuse_nothing, split
 from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.plain import message
+from evo_robust.parts.typed import as_typed, line
 from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
 from evo_robust.problem.files import is_record, load, origin_of, problem_files, scales, summary
@@ -26,9 +27,9 @@ from evo_robust.record.run import PROGRESS_FILE, past_seconds
 from evo_robust.record.view import view_of
 from evo_robust.search import search
 
-USAGE = """usage: python -m evo_robust.run problem=NAME [scale=demo|paper] [out=DIR] [device=auto|cpu|cuda] [workers=N]
-                                [cluster=dask://HOST:PORT] [plot=false] [key.path=value …]
-       python -m evo_robust.run problem=NAME --help      every key with its type, default and meaning
+USAGE = """usage: evo_robust run problem=NAME [scale=demo|paper] [out=DIR] [device=auto|cpu|cuda] [workers=N]
+           [cluster=dask://HOST:PORT] [plot=false] [key.path=value …]
+       evo_robust run problem=NAME --help      every key with its type, default and meaning
 
 problems:"""
 
@@ -175,7 +176,9 @@ def usage() -> str:
     """Usage and one line per problem."""
     files = problem_files()
     width = max(map(len, files), default=0)
-    return "\n".join([USAGE, *(f"  {name:<{width}}  {summary(path)}" for name, path in files.items())])
+    return "\n".join(
+        [as_typed(USAGE), *(f"  {name:<{width}}  {plain_words(summary(path))}" for name, path in files.items())]
+    )
 
 
 def help_of(own: dict[str, str], rest: dict[str, str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -28,18 +27,6 @@ TRUST = (
     "or that lies in the present folder's problems/, is run"
 )
 """What the key ``trust`` of commands that read runs means."""
-
-
-def line(name: str, *arguments: str) -> str:
-    """A command as it can be pasted, quoted where it has to be, through the door that the user came by."""
-    program = Path(sys.argv[0] if sys.argv else "")
-    if program.name in signals.INSTALLED:
-        door = ["evo_robust", name]
-    elif program.parts[-2:] == ("evo_robust", "__main__.py"):
-        door = ["python", "-m", "evo_robust", name]
-    else:
-        door = ["python", "-m", f"evo_robust.{name}"]
-    return shlex.join([*door, *arguments])
 
 
 def command(main: Main) -> Main:

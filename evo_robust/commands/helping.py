@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from evo_robust.parts.chz_inside import Argument
 from evo_robust.parts.making import GIVEN, HelpRequested
 from evo_robust.parts.plain import item_type, visible, wanted
 from evo_robust.parts.resolve import part_type
+from evo_robust.parts.typed import as_typed
 from evo_robust.progress import output
 
 WIDEST = 120
@@ -33,11 +35,22 @@ def help_text(asked: HelpRequested, own: str = "keys", width: int | None = None)
         if argument.key == first and _parts_of(argument.kind) is not None:
             groups[first] = []
         groups[first if first in groups else own].append(argument)
-    lines = [visible(inspect.getdoc(asked.cls) or "").partition("\n")[0]]
+    lines = [visible(as_typed(first_line(asked.cls)))]
     for title, arguments in groups.items():
         if arguments:
             lines += ["", *_group(title, arguments, asked.arguments, width)]
     return "\n".join(lines)
+
+
+def first_line(cls: object) -> str:
+    """The first line of a class's docstring, in plain words."""
+    return plain_words((inspect.getdoc(cls) or "").partition("\n")[0])
+
+
+def plain_words(text: str) -> str:
+    """A line of a docstring without its marks: ``x`` and :class:`~a.b.X` become x and X."""
+    text = re.sub(r":[a-z]+:`(~?)([^`]*)`", lambda found: found[2].rpartition(".")[2] if found[1] else found[2], text)
+    return re.sub(r"``?([^`]+)``?", r"\1", text)
 
 
 NAMES = "Names of classes may be written without capitals: space=darts, data=mnist, algorithm=nsga2."
@@ -80,7 +93,7 @@ def _options(argument: Argument) -> str:
         return wanted(argument.kind)
     if argument.key.rpartition(".")[2].isdecimal():  # one of several: the classes stand where all are named
         found = argument.value if isinstance(argument.value, type) else None
-        return (inspect.getdoc(found) or "").partition("\n")[0] if found else ""
+        return first_line(found) if found else ""
     short = {name: short for short, name in short_names(part).items()}
     names = [f"{name} or {short[name]}" if name in short else name for name in sorted(choices(part), key=str.lower)]
     if len(names) < 2 and not several:

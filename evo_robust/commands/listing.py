@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from evo_robust.algorithms.base import Algorithm
 from evo_robust.attacks.base import Attack
 from evo_robust.attacks.level.attack import LevelAttack
 from evo_robust.commands.cli import command
-from evo_robust.commands.helping import WIDEST
+from evo_robust.commands.helping import WIDEST, first_line, plain_words
 from evo_robust.commands.run_folders import Standing, run_folders, standing_of
 from evo_robust.commands.source_files import classes_in, scales_in
 from evo_robust.data.base import DataSet
@@ -78,7 +77,7 @@ def _problems(width: int) -> Iterator[str]:
     """Problems with their scales, as their files' text tells them."""
     yield "problems (run problem=NAME scale=SCALE)"
     for name, path in problem_files().items():
-        yield from _entry(name, summary(path), width)
+        yield from _entry(name, plain_words(summary(path)), width)
         found = scales_in(path)
         scales = f"scales: {', '.join(found)}" if found else f"scales: known when {path} is run"
         yield from textwrap.wrap(scales, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
@@ -93,9 +92,9 @@ def _parts(width: int) -> Iterator[str]:
         yield f"  {title}"
         for name, cls in sorted(choices(base).items(), key=lambda item: item[0].lower()):
             called = f"{name} or {short[name]}" if name in short else name
-            yield from _entry(called, _first_line(cls), width, 4)
+            yield from _entry(called, first_line(cls), width, 4)
         for name, (words, path) in own.get(title, {}).items():
-            yield from _entry(name, f"{words} ({path})".strip(), width, 4)
+            yield from _entry(name, f"{plain_words(words)} ({path})".strip(), width, 4)
 
 
 def _own_parts() -> dict[str, dict[str, tuple[str, Path]]]:
@@ -107,10 +106,6 @@ def _own_parts() -> dict[str, dict[str, tuple[str, Path]]]:
             for name, (kind, words) in classes_in(path, kinds).items():
                 found.setdefault(kind, {})[name] = (words, path)
     return found
-
-
-def _first_line(cls: type) -> str:
-    return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
 def _entry(name: str, words: str, width: int, indent: int = 2) -> list[str]:

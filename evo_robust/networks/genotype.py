@@ -15,6 +15,7 @@ from evo_robust.files import write_json
 from evo_robust.parts.base import UserError, dotted, subclasses
 from evo_robust.parts.resolve import Unfit, from_dotted
 from evo_robust.parts.strict_json import read_json, shown
+from evo_robust.parts.typed import line
 from evo_robust.problem.files import load_source
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
@@ -146,7 +147,7 @@ def _locate(path: Path) -> Path:
     elif candidates:
         hint = f"{folder} has {', '.join(sorted(candidates))}"
     else:
-        hint = "python -m evo_robust.export run=DIR writes one"
+        hint = f"{line('export', 'run=DIR')} writes one"
     raise UserError(f"no genotype file at {file}: {hint}")
 
 

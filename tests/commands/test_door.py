@@ -18,10 +18,10 @@ from places import ROOT
 import evo_robust
 from evo_robust import plot, retrain, run
 from evo_robust.__main__ import COMMANDS, main
-from evo_robust.commands import cli
-from evo_robust.commands.helping import help_text
+from evo_robust.commands.helping import help_text, plain_words
 from evo_robust.commands.version import version_of
 from evo_robust.parts.making import HelpRequested, make
+from evo_robust.parts.typed import line, runs_no_command
 from evo_robust.retrain import RetrainOptions
 
 
@@ -54,7 +54,7 @@ def test_the_installed_command_is_this_door() -> None:
     [
         (["rnu"], "error: unknown command 'rnu': did you mean 'run'?"),
         (["Export"], "did you mean 'export'?"),
-        (["problem=roco"], "such as evo_robust run problem=roco"),
+        (["problem=roco"], "such as python -m evo_robust.run problem=roco"),
         (["run", "problem=rocco"], "error: unknown problem 'rocco': did you mean 'roco'?"),
         (["plot", "run=nowhere"], "error: nowhere is no run folder"),
         (["list", "problems"], "error: expected key=value, got 'problems'"),
@@ -93,12 +93,77 @@ def test_as_a_program(tmp_path: Path) -> None:
 def test_printed_commands_can_be_pasted(program: str, door: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [program])
     given = ["run=my runs/it's", "budget=params<5e6", "pick=knee"]
-    text = cli.line("export", *given)
+    text = line("export", *given)
     assert text.startswith(f"{door} ") and text.endswith(" pick=knee")
     assert shlex.split(text) == [*door.split(), *given]
     if os.name == "posix":  # the shell reads what shlex reads
         said = subprocess.run(f"printf '%s\\n' {text}", shell=True, capture_output=True, text=True)
         assert said.stdout.splitlines()[-3:] == given
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_usages_name_commands_as_they_were_started(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [name, "--help"] if name in ("list", "plot", "analyze") else [name]
+    for program, door, other in (
+        ("/usr/bin/evo_robust", "evo_robust", "python -m"),
+        ("/x/evo_robust/__main__.py", "python -m evo_robust", "evo_robust."),
+        ("/x/evo_robust/run.py", "python -m evo_robust", "python -m evo_robust run"),
+    ):
+        monkeypatch.setattr(sys, "argv", [program])
+        assert main(given) == main([name]) == main([]) == 0
+        text = capsys.readouterr().out
+        assert door in text and other not in text
+        assert all(
+            line.startswith(door) for line in re.findall(r"(?:usage: |begin with: |^ {7})(.*evo_robust.*)", text)
+        )
+
+
+# ---- words that need no torch
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "said"),
+    [
+        (["--version"], 0, f"evo_robust {evo_robust.__version__}"),
+        ([], 0, "commands:"),
+        (["--help"], 0, "commands:"),
+        (["rnu"], 2, "did you mean 'run'?"),
+        (["problem=roco"], 2, "evo_robust run problem=roco"),
+    ],
+)
+@pytest.mark.parametrize("door", ["installed", "module"])
+def test_words_come_without_torch(door: str, given: list[str], status: int, said: str, tmp_path: Path) -> None:
+    program = tmp_path / "evo_robust"  # as pip writes it
+    program.write_text("import sys\nfrom evo_robust.__main__ import main\nsys.exit(main())\n")
+    start = [str(program)] if door == "installed" else ["-m", "evo_robust"]
+    command = [sys.executable, "-X", "importtime", *start, *given]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert done.returncode == status and said in done.stdout + done.stderr
+    assert "evo_robust.parts.typed" in imported
+    assert not imported & {"torch", "pymoo", "rich", "chz", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "original", "words"),
+    [
+        (["/usr/bin/evo_robust", "--version"], [], True),
+        (["/usr/bin/evo_robust", "run", "--help"], [], False),  # a worker has its parent's arguments too
+        (["-m", "rnu"], ["python", "-m", "evo_robust", "rnu"], True),
+        (["-m", "list"], ["python", "-m", "evo_robust", "list"], False),
+        (["-m"], ["python", "-m", "evo_robust.run"], False),
+        (["mine.py", "--version"], ["python", "mine.py", "--version"], False),
+    ],
+)
+def test_all_else_gets_the_whole_package(
+    argv: list[str], original: list[str], words: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", original)
+    assert runs_no_command() == words
 
 
 # ---- help
@@ -142,6 +207,16 @@ def test_help_is_in_groups_and_lists_what_fits(capsys: pytest.CaptureFixture[str
     assert "problem = wsr  (given)" in own
     retraining = " ".join(helped("retrain", capsys=capsys).split())
     assert "BIM, FGSM, MIFGSM, PGD" in retraining  # of attack=
+
+
+@pytest.mark.parametrize("command", [["run"], ["run", "problem=wsr"], ["retrain"], ["plot"]])
+def test_help_is_in_plain_words(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(*command, capsys=capsys)
+    assert "``" not in text and ":class:" not in text
+
+
+def test_marks_of_docstrings_are_taken_out() -> None:
+    assert plain_words("As ``a`` of :class:`~x.y.B` and :meth:`C.d` does.") == "As a of B and C.d does."
 
 
 def test_help_says_what_has_to_be_given_and_what_was() -> None:

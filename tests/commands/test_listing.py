@@ -64,6 +64,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_lines_are_in_plain_words(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert "`" not in text and ":class:" not in text
+
+
 @pytest.mark.parametrize("name", ["racl", "robnet", "robnet_free", "roco", "roco_baseline", "wsr"])
 def test_scales_are_those_that_a_file_has_when_it_is_run(name: str) -> None:
     assert sorted(scales_in(problem_files()[name])) == sorted(scales(name))
