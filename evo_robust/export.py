@@ -37,7 +37,8 @@ from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.typed import as_typed, line
 from evo_robust.plotting.terminal import add_quantities, shown_figures
 from evo_robust.progress import output, table
-from evo_robust.record.budget import WithinBudget, parse_budget, structure_of, within
+from evo_robust.record.budget import WithinBudget, parse_budget, spelt_as_in, structure_of, within
+from evo_robust.record.indicators import spelt_pick
 from evo_robust.record.reading import load_run
 from evo_robust.record.rebuild import rebuild
 from evo_robust.record.run import Run, comparable, unfinished
@@ -160,8 +161,9 @@ def _prepared(options: Export, console: Console) -> list[Exported]:
     whole = load_run(source, trust=options.trust)
     if whole.missing:
         raise UserError(whole.missing)
+    budget = spelt_as_in(whole, budget) if budget else None
     run = within(whole, budget) if budget else whole
-    specs = [text.strip() for text in (options.pick or "knee").split(",")]
+    specs = [spelt_pick(text.strip(), run.objectives) for text in (options.pick or "knee").split(",")]
     if budget and "derived" in specs:
         raise UserError(f"pick=derived is one network, whatever its size: expected no budget, got {budget.text}")
     rows = [run.chosen(spec) for spec in specs]

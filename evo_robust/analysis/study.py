@@ -12,7 +12,7 @@ import numpy as np
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.files import write_csv
 from evo_robust.objectives.errors import CleanError
-from evo_robust.parts.base import UserError, nearest
+from evo_robust.parts.base import UserError, nearest, spelt
 from evo_robust.parts.facts import FINETUNING
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.structure import Structure
@@ -113,8 +113,9 @@ def study_of(view: View, objective: str) -> Study:
     Raises:
         UserError: the record holds no such error, with the nearest name, or its architectures cannot be read.
     """
-    robust = view.column(objective)
     known = _errors(view)
+    objective = spelt(objective, known)
+    robust = view.column(objective)
     if objective not in known:
         why = f"expected an error, got {objective}" if np.isfinite(robust).any() else f"no {objective!r} in its record"
         options = nearest(objective, known) if known else "none of its objectives is one (has the unit fraction)"

@@ -17,9 +17,9 @@ import chz
 
 from evo_robust.parts.chz_inside import Field, given_name, is_default, values_of
 from evo_robust.parts.facts import Fact
-from evo_robust.parts.plain import Fraction, fault, fits, from_json, nearest, shortened, without_numpy
+from evo_robust.parts.plain import Fraction, fault, fits, from_json, nearest, shortened, spelt, without_numpy
 
-__all__ = ["Fraction", "nearest"]
+__all__ = ["Fraction", "nearest", "spelt"]
 
 P = TypeVar("P", bound="Part")
 

@@ -118,6 +118,13 @@ def nearest(word: str, options: Iterable[str]) -> str:
     return f"did you mean {spelt[close[0]]!r}?" if close else f"expected one of: {', '.join(known)}"
 
 
+def spelt(word: str, options: Iterable[str]) -> str:
+    """The option that a word stands for: the same word, else the only one that differs in capitals; else the word."""
+    known = list(options)
+    alike = [option for option in known if option.lower() == word.lower()]
+    return alike[0] if len(alike) == 1 and word not in known else word
+
+
 def alternatives(kind: Any) -> tuple[Any, ...]:
     """The types that a field's type allows: those of a union, or the type itself."""
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:

@@ -14,7 +14,7 @@ from typing import Any
 
 import cloudpickle
 
-from evo_robust.parts.base import UserError, classes_of, dotted, nearest, refuse_unwritable, retire
+from evo_robust.parts.base import UserError, classes_of, dotted, nearest, refuse_unwritable, retire, spelt
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.parts.stand_ins import MODULE, StandIns
 from evo_robust.parts.strict_json import fault, is_absent_or_path, is_absent_or_text, is_object, read_json
@@ -56,6 +56,8 @@ def is_record(name: str) -> bool:
 def find(name: str) -> Path:
     """The file of a problem: a name such as ``roco``, or a path such as ``./mine.py`` or ``runs/x/problem.json``.
 
+    Capitals of a name do not matter, unless it fits exactly.
+
     Raises:
         UserError: no such problem, with the nearest name.
     """
@@ -66,9 +68,9 @@ def find(name: str) -> Path:
     files = problem_files()
     if name not in files and (record := Path(name) / "problem.json").is_file():  # a name counts more than a folder
         raise UserError(f"{name} is a run folder: expected a problem, or problem={record} to run its settings again")
-    if name not in files:
+    if spelt(name, files) not in files:
         raise UserError(f"unknown problem {name!r}: {nearest(name, files)}")
-    return files[name]
+    return files[spelt(name, files)]
 
 
 def own_source(path: Path) -> str | None:
@@ -95,8 +97,8 @@ def load(
         >>> problem = load("roco", overrides={"algorithm.n_gen": "2"})
 
     Args:
-        name: a name such as ``roco`` (looked for in ``./problems``, then among the shipped ones), a path ending in
-            ``.py``, or that of a run folder's ``problem.json``, whose settings it is then.
+        name: a name such as ``roco`` (looked for in ``./problems``, then among the shipped ones; capitals do not
+            matter), a path ending in ``.py``, or that of a run folder's ``problem.json``, whose settings it is then.
         scale: which of the file's problems: ``demo`` (when not given), ``paper``, …; a ``problem.json`` has one alone.
         overrides: texts by dotted key, as the command line takes them.
         trust: of a ``problem.json``: run the file that defines its own parts wherever it lies; see
@@ -114,8 +116,8 @@ def load(
         if scale is not None:
             raise UserError(f"scale={scale}: {name} holds the settings of one scale: leave scale out")
         return override(_recorded(find(name), overrides, trust), overrides, name)
-    scale = scale or "demo"
     known = scales(name)
+    scale = spelt(scale or "demo", known)
     if scale not in known:
         raise UserError(f"unknown scale {scale!r} of problem {name!r}: {nearest(scale, known)}")
     return override(known[scale], overrides, f"{name} scale={scale}")
@@ -173,7 +175,7 @@ def origin_of(name: str, scale: str | None = None) -> Origin:
         folder = path.resolve().parent.name
         told = {key: info.get(key) for key in ("problem", "scale", "source")}
         return Origin(told, f"the settings of {path}", f"runs/{folder}-again")
-    scale = scale or "demo"
+    scale = spelt(scale or "demo", scales(name))
     told = {"problem": path.stem, "scale": scale, "source": own_source(path)}
     return Origin(told, f"{path.stem} ({scale})", f"runs/{path.stem}-{scale}")
 

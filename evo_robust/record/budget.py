@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evo_robust.objectives.figures import figures_of
-from evo_robust.parts.base import Fraction, UserError, nearest
+from evo_robust.parts.base import Fraction, UserError, nearest, spelt
 from evo_robust.record.run import Run, comparable, front_of
 from evo_robust.spaces.structure import BUDGETS, Structure
 
@@ -70,8 +70,8 @@ def parse_budget(text: str) -> WithinBudget:
     sizes: list[str] = []
     limits: list[Limit] = []
     for part in text.split(","):
-        if part in BUDGETS:
-            sizes.append(part)
+        if spelt(part, BUDGETS) in BUDGETS:
+            sizes.append(spelt(part, BUDGETS))
         elif match := re.fullmatch(r"([^<>=]+)<(=?)([^<>=]+)", part):
             limits.append(Limit(match[1], _number(match[3], text), inclusive=bool(match[2])))
         else:
@@ -94,6 +94,17 @@ def _number(text: str, whole: str) -> float:
     return value
 
 
+def spelt_as_in(run: Run, budget: WithinBudget) -> WithinBudget:
+    """The budget with the capitals that the run's figures have: ``FLOPs<1e6`` limits ``flops``."""
+    known = _figures_in(comparable(run.evaluations))
+    limits = tuple(dataclasses.replace(limit, name=spelt(limit.name, known)) for limit in budget.limits)
+    return dataclasses.replace(budget, limits=limits)
+
+
+def _figures_in(rows: Iterable[Row]) -> list[str]:
+    return sorted({name for row in rows for name in figures_of(row)})
+
+
 def within(run: Run, budget: WithinBudget) -> Run:
     """The run, with the front of those of its networks that the budget allows.
 
@@ -106,7 +117,7 @@ def within(run: Run, budget: WithinBudget) -> Run:
     rows = comparable(run.evaluations)
     if not rows:
         return run  # no front at all: the caller reports that
-    known = sorted({name for row in rows for name in figures_of(row)})
+    known = _figures_in(rows)
     for limit in budget.limits:
         if limit.name not in known:
             raise UserError(f"budget={budget.text}: no figure {limit.name!r} in this run; {nearest(limit.name, known)}")

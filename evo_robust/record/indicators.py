@@ -11,10 +11,13 @@ from pymoo.decomposition.asf import ASF
 from pymoo.indicators.hv import HV
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
-from evo_robust.parts.base import UserError, nearest
+from evo_robust.parts.base import UserError, nearest, spelt
 
 BEYOND = 1.1
 """Reference point of a hypervolume where the ideal is 0 and the worst value is 1: a tenth beyond the worst."""
+
+PICKS = ("knee", "best", "derived")
+"""Words that a pick begins with, where it is no number."""
 
 _LARGEST = 1e300
 """Boxes clip larger values to this one, so that their width is a finite float."""
@@ -156,6 +159,12 @@ def objective_matrix(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) ->
     return np.asarray(values, dtype=float).reshape(len(rows), len(names))
 
 
+def spelt_pick(spec: str, objectives: Sequence[str]) -> str:
+    """A pick whose words have the capitals that they have here: ``best:FLOPs`` becomes ``best:flops``."""
+    kind, colon, name = spec.partition(":")
+    return spelt(kind, PICKS) + colon + spelt(name, objectives)
+
+
 def pick(spec: str, run: HasFront) -> int:
     """Position in ``run.front`` that ``spec`` chooses: ``knee``, an index such as ``3``, or ``best:OBJECTIVE``.
 
@@ -163,6 +172,7 @@ def pick(spec: str, run: HasFront) -> int:
         UserError: the front is empty, or ``spec`` names nothing on it.
     """
     names, size = list(run.objectives), len(run.front)
+    spec = spelt_pick(spec, names)
     if size == 0:
         raise UserError("the run has no front yet: no candidate was evaluated with success and meets the constraints")
     F = objective_matrix(run.front, names)

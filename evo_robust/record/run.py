@@ -17,7 +17,7 @@ from evo_robust.parts.facts import DISTRIBUTION
 from evo_robust.parts.plain import visible
 from evo_robust.problem.value import Problem
 from evo_robust.progress import Say, silent
-from evo_robust.record.indicators import Box, nondominated, objective_matrix, pick
+from evo_robust.record.indicators import Box, nondominated, objective_matrix, pick, spelt_pick
 from evo_robust.record.rebuild import rebuild
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ class Run:
         """
         if isinstance(spec, bool) or not isinstance(spec, (str, int)):
             raise UserError(f"expected pick to be 'knee', an index or 'best:OBJECTIVE', got {spec!r}")
-        return derived_of(self) if spec == "derived" else self.front[pick(str(spec), self)]
+        spec = spelt_pick(str(spec), self.objectives)
+        return derived_of(self) if spec == "derived" else self.front[pick(spec, self)]
 
     def network(self, pick: str | int = "knee", device: str = "auto", say: Say = silent) -> nn.Module:
         """A network of the front with the weights it had in the search, in eval mode on the CPU.

@@ -36,6 +36,7 @@ from evo_robust import (
 from evo_robust.parts.base import Part, UserError, classes_called, digest, subclass_named
 from evo_robust.parts.making import parse
 from evo_robust.problem.files import problem_from_dict, problem_to_dict
+from evo_robust.record.budget import parse_budget
 from evo_robust.record.reading import load_run
 from evo_robust.retrain import RetrainOptions, settings_from
 
@@ -162,6 +163,29 @@ def test_misspelt_names_are_told_by_their_nearest() -> None:
         load("roco", "demo", {"data": "mnst"})
     with pytest.raises(UserError, match=r"recipe=trade: unknown Recipe 'trade': did you mean 'TRADES'\?"):
         settings_from(RetrainOptions(network="lenet"), {"data": "digits", "recipe": "trade"})
+
+
+def test_problems_scales_picks_and_figures_by_any_spelling(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("RoCo") == load("roco") and load("ROCO", "Paper") == load("roco", "paper")
+    searched(capsys, "problem=RoCo", "scale=DEMO", *LINE)
+    found = load_run("runs/roco-demo")  # the folder and the record have the names as they are
+    assert (found.info["problem"], found.info["scale"]) == ("roco", "demo")
+    assert found.chosen("Knee") == found.chosen() and found.chosen("Best:PARAMS") == found.chosen("best:params")
+    call = ["run=runs/roco-demo", "weights=false"]
+    assert export.main([*call, "pick=KNEE,Best:Params"]) == 0
+    assert export.main([*call, "pick=knee", "budget=PARAMS<1e9"]) == 0
+    assert export.main([*call, "pick=knee,Knee"]) == 2 and "expected different picks" in capsys.readouterr().err
+    written = sorted(path.name for path in Path("runs/roco-demo/export").iterdir())
+    assert written == ["best-params", "knee", "knee-PARAMS-below-1e9"]
+    assert parse_budget("Small").size == "small"
+    # an exact name comes first, and none is chosen among several
+    Path("problems").mkdir()
+    Path("problems/RoCo.py").write_text('"""Mine."""\nfrom evo_robust import load\nMine = load("wsr")\n')
+    assert load("RoCo", "mine") == load("wsr") and load("roco").objectives != load("wsr").objectives
+    with pytest.raises(UserError, match="unknown problem 'ROCO': did you mean"):
+        load("ROCO")
+    with pytest.raises(UserError, match="unknown scale 'demo' of problem 'RoCo'"):
+        load("RoCo")
 
 
 # ---- settings run again
