@@ -38,10 +38,11 @@ from evo_robust.parts.typed import as_typed, line
 from evo_robust.plotting.terminal import add_quantities, shown_figures
 from evo_robust.progress import output, table
 from evo_robust.record.budget import WithinBudget, parse_budget, spelt_as_in, structure_of, within
+from evo_robust.record.ending import unfinished
 from evo_robust.record.indicators import spelt_pick
 from evo_robust.record.reading import load_run
 from evo_robust.record.rebuild import rebuild
-from evo_robust.record.run import Run, comparable, unfinished
+from evo_robust.record.run import Run, comparable
 from evo_robust.record.view import folder_name, view_of
 
 ONNX_NAME = "model.onnx"

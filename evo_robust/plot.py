@@ -21,9 +21,9 @@ from evo_robust.plotting import compare, fronts, networks, progress, size, table
 from evo_robust.plotting.answers import beats
 from evo_robust.plotting.groups import Group, alone, groups_of, write_groups
 from evo_robust.progress import output
+from evo_robust.record.ending import unfinished
 from evo_robust.record.quantity import Quantity, words
 from evo_robust.record.reading import IMAGES, load_run
-from evo_robust.record.run import unfinished
 from evo_robust.record.view import COSTS, View, names_of, view_of
 
 USAGE = """usage: evo_robust plot run=DIR [out=DIR]                   all pictures of a run

@@ -23,6 +23,7 @@ from evo_robust.problem.files import problem_to_dict, refuse_while_reading
 from evo_robust.problem.sources import source_of
 from evo_robust.problem.value import Problem
 from evo_robust.progress import Printed, Reporter, Silent, duration
+from evo_robust.record.ending import early_end, keep_early_end
 from evo_robust.record.reading import IMAGES, Run, load_run
 from evo_robust.record.writing import Record, library_versions, with_images
 
@@ -286,4 +287,7 @@ def _loop(
         reporter.generation(told, problem.algorithm.n_gen)
         if on_generation:
             on_generation(adapted)
+    if record.rows and adapted.generation < problem.algorithm.n_gen:
+        keep_early_end(record.folder, adapted.generation)
+        reporter.say(early_end(record.folder, adapted.generation, problem.algorithm.n_gen))
     reporter.stop()

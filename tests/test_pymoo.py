@@ -34,7 +34,7 @@ from evo_robust import (
 from evo_robust.inference.predictions import clean_error
 from evo_robust.parts.base import UserError
 from evo_robust.plot import draw_run
-from evo_robust.record.run import unfinished
+from evo_robust.record.ending import unfinished
 
 SMALL = Problem(
     space=NSGAPhases(phases=1, nodes=3, channels=2),

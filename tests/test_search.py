@@ -28,11 +28,14 @@ from evo_robust.algorithms.adapter import PENALTY, SearchFailed
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.evolution import NSGA2, NSGA3
 from evo_robust.algorithms.random import RandomSearch
+from evo_robust.commands.run_folders import standing_of
 from evo_robust.data.sets import Digits
 from evo_robust.objectives.constraints import Constraint
 from evo_robust.parts.base import UserError
 from evo_robust.problem.files import load
 from evo_robust.problem.value import Problem
+from evo_robust.progress import Silent
+from evo_robust.record.ending import unfinished
 from evo_robust.record.reading import Run, load_run, read_ledger
 from evo_robust.record.writing import Record
 from evo_robust.search import search
@@ -201,8 +204,31 @@ def test_data_without_validation_images_is_refused_and_nothing_is_written(tmp_pa
 
 
 def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
-    found = run(toy(RandomSearch(pop_size=12, n_gen=50)), tmp_path / "run")
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    def longer(n_gen: int) -> Run:
+        problem = toy(RandomSearch(pop_size=12, n_gen=n_gen))
+        return search(problem, tmp_path / "run", device="cpu", workers=1, reporter=Heard())
+
+    longer(2)
+    standing = standing_of(tmp_path / "run")
+    assert (standing.state, standing.early, said) == ("finished", False, [])
+    found = longer(50)
     assert len(found.evaluations) == 84
+    sentence = f"{found.folder} is finished after 9 of 50 generations: its algorithm had no new network to propose"
+    assert said == [sentence] == [unfinished(found)]
+    standing = standing_of(found.folder)
+    assert (standing.state, standing.done, standing.total, standing.early) == ("finished", 9, 50, True)
+    # what ended is known by the generations that are there: some of them lost, the search is unfinished again
+    lines = (found.folder / "progress.csv").read_text().splitlines(keepends=True)
+    (found.folder / "progress.csv").write_text("".join(lines[:-1]))
+    assert standing_of(found.folder).state == "unfinished" and "Its command resumes it" in str(unfinished(found))
+    (found.folder / "ended.json").write_text('{"schema": 1, "generations": "all"}')
+    assert standing_of(found.folder).state == "damaged"
 
 
 def test_plain_pymoo_searches_the_problem() -> None:

@@ -28,6 +28,7 @@ from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.plain import visible
 from evo_robust.problem.files import own_source, problem_files, summary
 from evo_robust.progress import fit, output, table
+from evo_robust.record.ending import early_end
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.training.recipes import Recipe
 
@@ -132,6 +133,8 @@ def _show_runs(folder: Path) -> None:
     for run in found:
         if run.reason:
             console.print(f"damaged: {run.reason}", markup=False, soft_wrap=True)
+        elif run.early:
+            console.print(early_end(run.folder, run.done, run.total or 0), markup=False, soft_wrap=True)
 
 
 def _numbers(run: Standing) -> tuple[str, str, str]:

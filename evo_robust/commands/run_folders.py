@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from evo_robust.parts.base import UserError
 from evo_robust.parts.strict_json import is_whole
+from evo_robust.record.ending import ended_early
 from evo_robust.record.reading import LARGEST, LEDGER_FILE, PROBLEM_FILE, read_ledger, read_problem
 from evo_robust.record.run import PROGRESS_FILE, front_of, past_seconds
 
 DEEPEST = 4
 """Folders inside each other that are looked through for run folders."""
 
-State = Literal["finished", "interrupted", "running", "damaged"]
+State = Literal["finished", "unfinished", "running", "damaged"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +28,13 @@ class Standing:
 
     Attributes:
         folder: the run folder.
-        state: finished: all generations are done; running: a process holds it; damaged: a file cannot be read;
-            interrupted: neither. A search that found nothing new to propose before its last generation counts as
-            interrupted, since its folder does not tell.
+        state: finished: all generations are done, or nothing new was left to propose; running: a process holds it;
+            damaged: a file cannot be read; unfinished: none of these. Folders of earlier versions do not tell that
+            nothing new was left.
         problem: name and scale of the problem; empty where it had none.
         done: generations that are done.
         total: generations that were asked for; None where it is unknown.
+        early: whether it is finished with fewer, because nothing new was left to propose.
         evaluations: rows of the ledger.
         front: networks on the front.
         reason: why it is damaged; empty elsewhere.
@@ -43,6 +45,7 @@ class Standing:
     problem: str = ""
     done: int = 0
     total: int | None = None
+    early: bool = False
     evaluations: int = 0
     front: int = 0
     reason: str = ""
@@ -64,19 +67,22 @@ def standing_of(folder: Path) -> Standing:
         info = read_problem(folder / PROBLEM_FILE)
         rows, _ = read_ledger(folder / LEDGER_FILE)
         front = front_of(rows, _objectives(info, rows))
+        done = max(past_seconds(folder / PROGRESS_FILE), default=0)
+        early = ended_early(folder, done)
     except UserError as error:
         return Standing(folder, "damaged", reason=str(error))
     except OSError as error:
         return Standing(folder, "damaged", reason=f"{error.filename or folder}: {error.strerror}")
     except KeyError as error:
         return Standing(folder, "damaged", reason=f"{folder / LEDGER_FILE}: an evaluation lacks {error}")
-    done, total = max(past_seconds(folder / PROGRESS_FILE), default=0), info["values"].get("algorithm.n_gen")
+    total = info["values"].get("algorithm.n_gen")
     total = total if is_whole(total, 1, LARGEST) else None
-    state: State = "finished" if total is not None and done >= total else "interrupted"
+    whole = total is not None and done >= total
+    state: State = "finished" if whole or early else "unfinished"
     if _is_held(folder):
         state = "running"
     problem = " ".join(filter(None, (info.get("problem"), info.get("scale"))))
-    return Standing(folder, state, problem, done, total, len(rows), len(front))
+    return Standing(folder, state, problem, done, total, early and not whole, len(rows), len(front))
 
 
 def _objectives(info: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:

@@ -164,17 +164,6 @@ def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     return found | {f"constraints.{name}": float(value) for name, value in row.get("constraints", {}).items()}
 
 
-def unfinished(run: Run) -> str | None:
-    """A sentence that says that a search is not over; None where it is, or where its folder does not show it."""
-    done, total = max(past_seconds(run.folder / PROGRESS_FILE), default=None), run.problem.algorithm.n_gen
-    if done is None or done >= total:
-        return None
-    return (
-        f"{run.folder} has {done} of {total} generations: these are its figures so far. The command that began it "
-        "resumes it, unless no new networks are left to propose"
-    )
-
-
 def past_seconds(path: Path) -> dict[int, float]:
     """Seconds by generation of an earlier progress.csv; empty where there is none."""
     if not path.exists():

@@ -113,7 +113,7 @@ def test_run_folders_with_state_and_size(place: Path, capsys: pytest.CaptureFixt
     shutil.copytree(EARLIER / "roco", runs / ".hidden" / "x")
     found = {str(place.relative_to(runs)): standing_of(place) for place in run_folders(runs)}
     assert {name: run.state for name, run in found.items()} == {
-        "racl": "finished", "roco": "finished", "deep/begun": "interrupted", "deep/at work": "running",
+        "racl": "finished", "roco": "finished", "deep/begun": "unfinished", "deep/at work": "running",
         "deep/killed": "finished", "deep/elsewhere": "running", "deep/torn": "damaged",
     }  # fmt: skip
     whole = load_run(runs / "roco")
@@ -123,7 +123,7 @@ def test_run_folders_with_state_and_size(place: Path, capsys: pytest.CaptureFixt
     assert main(["list", "runs=runs"]) == 0
     text = capsys.readouterr().out
     row = next(line for line in text.splitlines() if "deep/begun" in line)
-    assert row.split()[1:] == ["interrupted", "roco", "demo", "1", "of", "2", "8", str(found["deep/begun"].front)]
+    assert row.split()[1:] == ["unfinished", "roco", "demo", "1", "of", "2", "8", str(found["deep/begun"].front)]
     assert "damaged: " in text and "line 1 is damaged" in text
 
 

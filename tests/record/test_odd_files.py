@@ -20,8 +20,8 @@ from evo_robust.parts.base import UserError
 from evo_robust.parts.paths import folders_of
 from evo_robust.parts.strict_json import DEEPEST, parse_json
 from evo_robust.problem.value import Problem
+from evo_robust.record.ending import unfinished
 from evo_robust.record.reading import load_run
-from evo_robust.record.run import unfinished
 from evo_robust.search import search
 
 BOM = b"\xef\xbb\xbf"
