@@ -1,4 +1,4 @@
-"""How shared weights learn: told epoch by epoch, kept as CSV, drawn."""
+"""The learning curve of shared weights: printed epoch by epoch, kept as CSV, drawn."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class LearningCurve:
     """The learning curve of a supernet so far.
 
     Args:
-        folder: where ``learning_curve.csv`` and ``learning_curve.png`` lie.
+        folder: where ``learning_curve.csv`` and ``learning_curve.png`` are written.
         epochs: how many there will be.
-        say: takes one line of progress text.
-        checkpoint: of the training, whose epochs are taken over where it exists.
-        prefix: stands before the files' names.
+        say: called with each line of progress text.
+        checkpoint: the training's checkpoint file; where it exists, the curve begins with its epochs.
+        prefix: put before the files' names.
     """
 
     def __init__(self, folder: Path, epochs: int, say: Say, checkpoint: Path, prefix: str = "") -> None:
@@ -31,12 +31,12 @@ class LearningCurve:
         self.logs = read_logs(checkpoint) if checkpoint.exists() else []
 
     def tell_start(self) -> None:
-        """Say how far training is, where it has begun."""
+        """Print how many epochs are done, if any."""
         if self.logs:
             self.say(f"{len(self.logs)} of {self.epochs} epochs are done already")
 
     def add(self, log: EpochLog) -> None:
-        """One more epoch is over."""
+        """Add an epoch that is over: print its figures and write the file again."""
         self.logs.append(log)
         self.write()
         left = (self.epochs - log.epoch) * sum(entry.seconds for entry in self.logs) / len(self.logs)
@@ -51,13 +51,13 @@ class LearningCurve:
         write_csv(self.csv, names, [[getattr(log, name) for name in names] for log in self.logs])
 
     def draw(self, recipe: Recipe, space: SearchSpace, data: DataSet, sampling: str) -> None:
-        """Draw ``learning_curve.png``; ``sampling`` says what the paths of the steps were."""
+        """Draw ``learning_curve.png``; ``sampling`` describes the paths in words."""
         from evo_robust.training.learning_picture import draw_learning  # matplotlib only where a picture is drawn
 
         self.write()  # a process that was killed after its last epoch may have left the file one line short
         error = "training error" if isinstance(recipe, Standard) else "adversarial training error"
         text = (
             f"Supernet of {type(space).__name__} on {data.name}: {type(recipe).__name__}, {self.epochs} epochs, "
-            f"{sampling}. Error on training images, of the paths that were trained on them."
+            f"{sampling}. Error on training images, of the paths in training."
         )
         draw_learning(self.png, self.logs, error, data.n_classes, text)

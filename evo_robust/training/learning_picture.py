@@ -1,4 +1,4 @@
-"""How the training of shared weights went: loss and error over the epochs."""
+"""Draws the training of shared weights: loss and error over the epochs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def draw_learning(path: Path, logs: Sequence[EpochLog], error: str, n_classes: int, text: str) -> None:
-    """Loss and training error of every epoch, guessing as a dashed line.
+    """Draw loss and training error of every epoch, and the error of random guessing as a dashed line.
 
     Args:
         path: picture to write.
         logs: figures of the epochs, at least one.
-        error: what the training error is, such as ``adversarial training error``.
-        n_classes: classes, which tell how often guessing is wrong.
+        error: name of the training error, such as ``adversarial training error``.
+        n_classes: number of classes, which gives the error of guessing.
         text: small print below: what was trained, and how.
     """
     epochs = [log.epoch for log in logs]

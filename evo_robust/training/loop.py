@@ -23,20 +23,20 @@ from evo_robust.spaces.supernet import Supernet
 from evo_robust.training.recipes import Recipe
 
 Paths = Callable[[int], Iterator[Sequence[Architecture]]]
-"""Given the epoch, counted from 0: the architectures of each step in turn, endless."""
+"""Gives, for an epoch counted from 0, the architectures of each step in turn; endless."""
 
 
 class Companion(Protocol):
-    """State that changes along with the weights in training."""
+    """State that changes together with the weights during training."""
 
     def state(self) -> dict[str, Tensor]:
-        """All of it, by name."""
+        """The whole state, by name."""
 
     def restore(self, state: dict[str, Tensor], epochs: int) -> None:
-        """Take the state that was kept when ``epochs`` epochs were over."""
+        """Restore the state saved after ``epochs`` epochs."""
 
 
-# Steps between two looks at the loss: each look waits for the device.
+# Steps between two checks of the loss: each check waits for the device.
 _LOOK_EVERY = 50
 
 
@@ -84,42 +84,49 @@ def train(
 ) -> list[EpochLog]:
     """Train ``model`` in place and leave it in eval mode.
 
-    The result depends on the arguments and the number of threads alone: torch's global generators, which dropout
-    draws from, are seeded inside and put back afterwards. A last batch of a single image is left out, since batch
-    normalisation needs two.
+    The result depends only on the arguments and the number of threads. Torch's global generators, which dropout uses,
+    are seeded inside and restored afterwards. A last batch of a single image is left out, since batch normalisation
+    needs two.
 
     Args:
         model: network from images in [0,1] to logits; its ``Normalize`` layers are fitted to ``images``.
         images: training images, at least 2; they may lie on another device than the model.
         recipe: loss, optimiser and augmentation (none where ``recipe.augment`` is None).
         epochs: passes over the images, >= 0.
-        seed: of the batches, the augmentation, the attacks and dropout, in [0, 2**63).
+        seed: seed of batches, augmentation, attacks and dropout, in [0, 2**63).
         deadline: ``time.monotonic()`` value after which training stops.
-        checkpoint: file that is written after each epoch and, where it exists, gone on from: the result is the same
-            to the bit as without interruption.
+        checkpoint: file written after each epoch. Where it exists, training resumes from it, and the result is the
+            same to the bit as without interruption.
         on_epoch: called after each epoch with its figures.
-        paths: of a supernet, which architectures it is in each step. The recipe attacks each of them for itself, and
-            the step's gradient is the mean of theirs. Weights that none of them uses stay as they are: neither momentum
-            nor weight decay moves them. Depends on the epoch alone, or a resume gives another result.
-        until: stop after this many of the epochs; a later call with the same arguments and ``checkpoint``, which is
-            needed then, goes on under the same schedule.
-        companion: what changes along with the weights (``paths`` may move a distribution over architectures); its
-            state lies in the checkpoint too.
+        paths: for a supernet, the architectures of each step. The recipe attacks each of them separately, and the
+            step's gradient is the mean of theirs. Weights that none of them uses do not change, neither by momentum nor
+            by weight decay. The paths must depend on the epoch only, or a resumed training gives another result.
+        until: stop after this many of the epochs. A later call with the same arguments goes on under the same schedule.
+            Needs a ``checkpoint``.
+        companion: state that changes together with the weights (``paths`` may move a distribution over architectures);
+            it is saved in the checkpoint too.
 
     Returns:
-        The figures of all epochs so far, those before an interruption too.
+        The figures of all epochs so far, including those before an interruption.
 
     Raises:
         TrainingDiverged: the loss became NaN or infinite.
         TimeLimit: the deadline passed.
         UserError: the checkpoint is damaged or belongs to another training.
-        ValueError: fewer than 2 images, a negative number of epochs, paths for a model that is no supernet, ``until``
-            without a checkpoint, a network without weights to train or that gives no logits ``(n, classes)``, or labels
-            that are no classes of it.
+        ValueError: fewer than 2 images; a negative number of epochs; paths for a model that is no supernet; ``until``
+            without a checkpoint; a network without trainable weights, or without logits ``(n, classes)``; or labels
+            outside the classes.
+
+    Example:
+        >>> data, space = Digits(), NSGAPhases(channels=4)
+        >>> model = space.build(space.seeds()[0], data.n_classes, data.in_shape)
+        >>> logs = train(model, data.load().train, Standard(), epochs=2, seed=0)
+        >>> [log.epoch for log in logs]
+        [1, 2]
     """
     device = _check_arguments(model, images, recipe, epochs, seed, paths)
     if until is not None and checkpoint is None:
-        raise ValueError("expected a checkpoint to go on from where training stops early, got until without one")
+        raise ValueError("expected a checkpoint where training stops early, got until without one")
     last = epochs if until is None else min(epochs, until)
     with (
         checked_images(model, images, gradient=True, device=device) as images,
@@ -134,7 +141,7 @@ def train(
         if checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint, identity, companion)
             if len(run.logs) > epochs:
-                raise DamagedFile(checkpoint, f"it has {len(run.logs)} epochs behind it, more than {epochs}")
+                raise DamagedFile(checkpoint, f"it was written after {len(run.logs)} epochs, more than {epochs}")
         else:
             fit_normalization(model, images.x)
         model.train()
@@ -153,7 +160,7 @@ def train(
 def _check_arguments(
     model: nn.Module, images: Images, recipe: Recipe, epochs: int, seed: int, paths: Paths | None
 ) -> torch.device:
-    """Refuse what cannot be trained; where the model lies."""
+    """Refuse arguments that cannot be trained with; returns the model's device."""
     if not isinstance(recipe, Recipe):
         raise ValueError(f"expected a recipe, such as PGDTraining(), got {recipe!r}")
     device = check_trainable(model)
@@ -169,7 +176,7 @@ def _check_arguments(
 
 @contextlib.contextmanager
 def reproducible(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed torch's global generators, choose deterministic convolutions, and put everything back on leaving."""
+    """Seed torch's global generators and choose deterministic convolutions; on leaving, restore both."""
     cuda = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(cuda),
@@ -188,7 +195,7 @@ def reproducible(device: torch.device, seed: int) -> Iterator[None]:
 
 
 class _Run:
-    """One training under way: everything that a checkpoint must hold."""
+    """A training in progress: everything that a checkpoint must hold."""
 
     def __init__(self, model: nn.Module, images: Images, recipe: Recipe, seed: int, paths: Paths | None) -> None:
         self.model = model
@@ -212,7 +219,7 @@ class _Run:
         started = time.monotonic()
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        totals = torch.zeros(2, device=self.device)  # loss and errors, summed where they arise: no waiting per step
+        totals = torch.zeros(2, device=self.device)  # loss and errors, summed on the device: no waiting per step
         seen = steps = 0
         paths = None if self.paths is None else self.paths(number)
         for x, y in batches(self.images, self.recipe.batch_size, self.generator, self.recipe.augment):
@@ -224,7 +231,7 @@ class _Run:
             seen, steps = seen + len(y), steps + 1
             if steps % _LOOK_EVERY == 0:
                 _check(totals, number)
-        # a last step that ruined the weights shows in no loss of this epoch
+        # if the last step ruined the weights, no loss of this epoch shows it
         sound = torch.stack([parameter.detach().isfinite().all() for parameter in self.parameters]).all()
         _check(totals.where(sound, torch.nan), number)
         loss, error = (totals / seen).tolist()
@@ -232,13 +239,13 @@ class _Run:
         return self.logs[-1]
 
     def _step(self, x: Tensor, y: Tensor, paths: Sequence[Architecture]) -> Tensor:
-        """One step of SGD; loss and errors summed over the batch, mean over the paths, float32 ``(2,)``."""
+        """One step of SGD; gives loss and errors, float32 ``(2,)``: summed over the batch, averaged over the paths."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(2, device=self.device)
         for path in paths:
             if isinstance(self.model, Supernet) and path is not None:
                 self.model.choose(path)
-            # the images come from bytes: the recipe and its attack need not look at them in every step
+            # the images come from bytes, so the recipe and its attack need not check them in every step
             with known_good(x, y), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 loss, logits = _checked_loss(self.recipe, self.recipe.loss(self.model, x, y, self.generator), len(y))
             if not self.model.training:
@@ -253,13 +260,13 @@ class _Run:
         return total / len(paths)
 
     def _images(self) -> str:
-        """Digest of the training images, taken once and only where a checkpoint is written."""
+        """Digest of the training images; computed once, and only where there is a checkpoint."""
         if self._content is None:
             self._content = self.images.content()
         return self._content
 
     def save(self, path: Path, identity: str, companion: Companion | None) -> None:
-        """Write everything that going on needs."""
+        """Write everything that a resumed training needs."""
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for index, parameter in enumerate(self.parameters):
@@ -276,9 +283,9 @@ class _Run:
         write_tensors(path, tensors, {"training": identity, "images": self._images(), "logs": logs})
 
     def restore(self, path: Path, identity: str, companion: Companion | None) -> None:
-        """Go on where a checkpoint stopped."""
+        """Continue from a checkpoint."""
         tensors, info = read_tensors(path)
-        # checkpoints of before say nothing of the images but their number
+        # older checkpoints hold no digest of the images
         if info.get("training") != identity or info.get("images", self._images()) != self._images():
             raise UserError(
                 f"{path} belongs to another training (network, recipe, epochs, seed or images differ): "
@@ -287,13 +294,13 @@ class _Run:
         try:
             self._take(tensors, info, companion)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DamagedFile(path, f"it is no whole state of a training: {error}") from error
+            raise DamagedFile(path, f"it is not the complete state of a training: {error}") from error
 
     def _take(self, tensors: dict[str, Tensor], info: dict[str, Any], companion: Companion | None) -> None:
-        """Take a checkpoint's state."""
+        """Take over a checkpoint's state."""
         self.logs = _logs(info)
         weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-        # torch would take numbers of another type in silence
+        # torch would silently accept numbers of another type
         kinds = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
         for name, tensor in weights.items():
             _expect(tensor.dtype == kinds.get(name, tensor.dtype), f"{name} is {tensor.dtype}, not {kinds.get(name)}")
@@ -320,10 +327,10 @@ class _Run:
 
 
 def _logs(info: dict[str, Any]) -> list[EpochLog]:
-    """Figures of the epochs behind a checkpoint, which is written when one is over: at least one, in order.
+    """Figures of the epochs before a checkpoint: at least one epoch, in order.
 
     Raises:
-        KeyError, TypeError, ValueError: they are something else.
+        KeyError, TypeError, ValueError: the checkpoint holds no such figures.
     """
     found = info["logs"]
     _expect(isinstance(found, list) and len(found) > 0, f"expected figures of its epochs, got {found!r:.60}")
@@ -342,19 +349,19 @@ def _expect(good: bool, reason: str) -> None:
 
 
 def read_logs(checkpoint: Path) -> list[EpochLog]:
-    """Figures of the epochs that a checkpoint has behind it; ``DamagedFile`` where it is no checkpoint."""
+    """Figures of the epochs before a checkpoint; ``DamagedFile`` where the file is no checkpoint."""
     info = read_tensors(checkpoint)[1]
     try:
         return _logs(info)
     except (KeyError, TypeError, ValueError) as error:
-        raise DamagedFile(checkpoint, f"it is no state of a training: {error}") from error
+        raise DamagedFile(checkpoint, f"it is not the state of a training: {error}") from error
 
 
 def _checked_loss(recipe: Recipe, found: Any, n: int) -> tuple[Tensor, Tensor]:
-    """A recipe's result for ``n`` images: a scalar loss with a gradient, and logits ``(n, n_classes)``.
+    """A recipe's result for ``n`` images, checked: a scalar loss with a gradient, and logits ``(n, n_classes)``.
 
     Raises:
-        ValueError: something else.
+        ValueError: the recipe returned something else.
     """
     whose = f"{type(recipe).__name__}.loss"
     if not isinstance(found, tuple) or len(found) != 2:
@@ -363,12 +370,12 @@ def _checked_loss(recipe: Recipe, found: Any, n: int) -> tuple[Tensor, Tensor]:
     if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
         kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         cut = " without a gradient" if isinstance(loss, Tensor) and not loss.requires_grad else ""
-        raise ValueError(f"expected {whose} to return a mean loss to go back from, a single number, got {kind}{cut}")
+        raise ValueError(f"expected {whose} to return a mean loss with a gradient, a single number, got {kind}{cut}")
     return loss, check_logits(logits, n)
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
-    """SGD whose weight decay spares biases and normalisation layers (vectors) where the recipe says so."""
+    """SGD for a recipe; without ``decay_bn``, vectors (biases, normalisation layers) get no weight decay."""
     spared = [] if recipe.decay_bn else [p for p in parameters if p.ndim < 2]
     rest = parameters if recipe.decay_bn else [p for p in parameters if p.ndim >= 2]
     groups: list[dict[str, Any]] = [

@@ -23,7 +23,7 @@ Batches = tuple[tuple[Tensor, Tensor], ...]
 
 
 def draw_batches(images: Images, batch_size: int, augment: Augment | None, count: int, seed: int) -> Batches:
-    """The first ``count`` shuffled and augmented batches of ``images``, of 2 images at least; more passes if needed."""
+    """The first ``count`` shuffled and augmented batches of at least 2 images; in several passes if needed."""
     generator = torch.Generator(images.x.device).manual_seed(seed)
     passes = itertools.chain.from_iterable(batches(images, batch_size, generator, augment) for _ in itertools.count())
     return tuple(itertools.islice(((x, y) for x, y in passes if len(y) >= 2), count))
@@ -38,21 +38,22 @@ def recalibrate(
     seed: int = 0,
     deadline: float | None = None,
 ) -> None:
-    """Replace the running statistics of all batch normalisation by their mean over ``given``; leaves eval mode.
+    """Replace the running statistics of all batch normalisation by their mean over ``given``; ends in eval mode.
 
-    Weights, gradients and torch's global generators stay as they were, and so do the statistics of layers that no
-    image reaches. Every batch counts alike, whatever its size.
+    Weights, gradients and torch's global generators do not change, nor do the statistics of layers that no image
+    reaches. Every batch has the same weight, whatever its size.
 
     Args:
         model: network from images in [0,1] to logits.
         given: batches of images and labels, at least 2 images each.
-        forward: passes a batch through the model in train mode; the images as they are when not given.
-        seed: of dropout.
+        forward: passes a batch through the model in train mode, for example after an attack; by default the images
+            are passed as they are.
+        seed: seed of dropout.
         deadline: ``time.monotonic`` seconds.
 
     Raises:
         TimeLimit: the deadline passed.
-        ValueError: no batch, one of less than 2 images, or images and labels that are not as said.
+        ValueError: no batch, a batch of fewer than 2 images, or wrong images or labels.
     """
     check_network(model)
     layers = [m for m in model.modules() if isinstance(m, _NormBase) and m.track_running_stats]
@@ -74,7 +75,7 @@ def recalibrate(
                 else:
                     forward(model, x, y)
         if seen == 0:
-            raise ValueError("expected at least 1 batch of images to take statistics of, got none")
+            raise ValueError("expected at least 1 batch of images for the statistics, got none")
     finally:
         model.eval()
         for layer, (momentum, buffers) in zip(layers, before, strict=True):
@@ -85,14 +86,14 @@ def recalibrate(
 
 
 def _check(x: Tensor, y: Tensor, first: bool) -> None:
-    """Refuse a batch that is not as said; values are looked at in the first one."""
+    """Refuse a batch of wrong shape or type; values are checked in the first one only."""
     if first and not is_known(x, y):
         check_values(x, y)
     if len(check_images(x)) < 2:
-        raise ValueError(f"expected at least 2 images in a batch, for statistics of them, got {len(x)}")
+        raise ValueError(f"expected at least 2 images in a batch, for its statistics, got {len(x)}")
 
 
 def _device(model: nn.Module) -> torch.device:
-    """Where a network is; the CPU where it has nothing that could be elsewhere."""
+    """A network's device; the CPU where it has no tensors."""
     some = next(itertools.chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if some is None else some.device

@@ -21,18 +21,19 @@ from evo_robust.data.images import Augment
 from evo_robust.parts.base import Fraction, Part, refuse_unless
 
 SPECTRUM = tuple(Fraction(eps) for eps in (0.03, 0.045, 0.06, 0.075, 0.09, 0.105))
-"""The six strengths of Wsr-NAS (Cheng et al., AAAI 2023), L∞: its search looks at them, and so does its training."""
+"""The six L∞ strengths of Wsr-NAS (Cheng et al., AAAI 2023), used by its search and by its training."""
 
 
 @chz.chz
 class Recipe(Part, abc.ABC):
     """How a network is trained: SGD with momentum on a loss that the subclass defines.
 
-    The learning rate changes once per epoch, as in NSGA-Net: a linear rise over the warm-up epochs, then the schedule.
+    The learning rate changes once per epoch, as in NSGA-Net: it rises linearly over the warm-up epochs, then follows
+    the schedule.
     """
 
     lr: float = chz.field(default=0.025, doc="highest learning rate, > 0")
-    lr_end: float = chz.field(default=0.0, doc="learning rate that the cosine goes to, >= 0")
+    lr_end: float = chz.field(default=0.0, doc="learning rate at the end of the cosine, >= 0")
     schedule: Literal["cosine", "constant", "step"] = chz.field(
         default="cosine", doc="cosine from lr to lr_end; constant; or step: a tenth after each milestone"
     )
@@ -40,8 +41,8 @@ class Recipe(Part, abc.ABC):
     warmup: int = chz.field(default=0, doc="epochs of linear rise to lr, >= 0")
     warmup_from: float | None = chz.field(
         default=None,
-        doc="learning rate that the rise begins with, in [0, lr]: with lr itself there is no rise (Wsr-NAS); "
-        "RobNet rises from .02 to 1.2; lr/(warmup + 1) when not given",
+        doc="learning rate at the start of the warm-up, in [0, lr]; RobNet: .02, for lr=1.2; Wsr-NAS: lr itself, so "
+        "that nothing rises; lr/(warmup + 1) when not given",
     )
     momentum: float = chz.field(default=0.9, doc="momentum of SGD, in [0,1)")
     nesterov: bool = chz.field(default=False, doc="Nesterov's momentum")
@@ -50,10 +51,10 @@ class Recipe(Part, abc.ABC):
     batch_size: int = chz.field(default=128, doc="images per step, >= 2")
     clip: float | None = chz.field(default=5.0, doc="largest Euclidean length of the gradient, > 0; None for no limit")
     precision: Literal["float32", "bf16"] = chz.field(
-        default="float32", doc="bf16 computes forward and backward in bfloat16 where torch finds that safe"
+        default="float32", doc="bf16: forward and backward in bfloat16, except for operations that need float32"
     )
     augment: Augment | None = chz.field(
-        default=None, doc="random changes of images; all as the data set has them when none is given"
+        default=None, doc="random changes of images; the data set's own when not given"
     )
 
     @chz.validate
@@ -75,21 +76,21 @@ class Recipe(Part, abc.ABC):
 
     @abc.abstractmethod
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Mean loss (a scalar to go back from) and the logits ``(n, n_classes)`` it is about.
+        """Mean loss (a scalar with a gradient) and the logits ``(n, n_classes)`` it was computed from.
 
         Args:
             model: network in train mode.
             x: images ``(n, c, h, w)`` in [0,1].
             y: classes ``(n,)``.
-            generator: source of the attack's randomness.
+            generator: source of the attack's random numbers.
 
         Raises:
-            ValueError: images, labels or what the network puts out are not as said (recipes of one's own need not
-                look: ``train`` and attacks do).
+            ValueError: images, labels or the network's output are wrong (your own recipe need not check: ``train`` and
+                attacks do).
         """
 
     def for_data(self, data: DataSet) -> Recipe:
-        """This recipe with the data set's own augmentation where it names none."""
+        """This recipe; where it has no augmentation, with that of the data set."""
         return self if self.augment is not None else chz.replace(self, augment=data.default_augment)
 
     def lr_at(self, epoch: int, epochs: int) -> float:
@@ -118,7 +119,7 @@ class Standard(Recipe):
 
 @chz.chz
 class PGDTraining(Recipe):
-    """Cross-entropy on adversarial images alone (Madry et al., 2018)."""
+    """Cross-entropy on adversarial images only (Madry et al., 2018)."""
 
     short_name: ClassVar[str | None] = "pgd"
 
@@ -167,7 +168,7 @@ class TRADES(Recipe):
     attack: GradientAttack = chz.field(
         default_factory=lambda: PGD(steps=7, step=Fraction(2 / 255), loss="kl"),
         blueprint_unspecified=PGD,
-        doc="attack that makes the training images; it raises the KL divergence in the paper",
+        doc="attack that makes the training images; in the paper it maximises the KL divergence",
     )
     threat: Threat = chz.field(default_factory=Threat, blueprint_unspecified=Threat, doc="ball it moves in")
 
@@ -189,9 +190,9 @@ class TRADES(Recipe):
 
 @chz.chz
 class MultiStrengthTraining(Recipe):
-    """Cross-entropy on adversarial images at several strengths, all of one batch together (Wsr-NAS, AAAI 2023).
+    """Cross-entropy on adversarial images at several strengths, all in one batch (Wsr-NAS, AAAI 2023).
 
-    A step attacks its batch at every strength: with six of them a batch of 64 images becomes one of 384.
+    A step attacks its batch at every strength: with six of them, a batch of 64 images becomes one of 384.
     """
 
     short_name: ClassVar[str | None] = "multi"
@@ -199,7 +200,7 @@ class MultiStrengthTraining(Recipe):
     attack: GradientAttack = chz.field(
         default_factory=lambda: PGD(steps=7),
         blueprint_unspecified=PGD,
-        doc="attack that makes the training images; without a step of its own it grows with the strength",
+        doc="attack that makes the training images; if its step length is not set, that grows with the strength",
     )
     eps: tuple[Fraction, ...] = chz.field(
         default=SPECTRUM, doc="strengths, ascending, in units of the pixel range 0..1"

@@ -1,7 +1,7 @@
-"""Adversarial training of a supernet, one random path per step: made once, kept, and inherited by candidates.
+"""Adversarial training of a supernet, with random paths; its weights are kept, and candidates inherit them.
 
-RobNet (Guo et al., CVPR 2020, §3.2): each batch draws a random α (path dropout), adversarial examples are made for that
-sub-network, and it is trained on them. The paper leaves open how likely an operation is to be drawn.
+RobNet (Guo et al., CVPR 2020, §3.2): each batch draws a random α (path dropout). Adversarial examples are made for that
+sub-network, which is then trained on them. The paper does not say with what probability an operation is drawn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from evo_robust.training.recipes import PGDTraining, Recipe
 from evo_robust.training.weights import fresh_weights
 
 VERSION = 1
-"""Raised when a change of code changes the weights, so that old supernets are not taken for new ones."""
+"""Increased when a change of code changes the weights, so that old supernets are not used as new ones."""
 
 FILE = "supernet.safetensors"
 _CHECKPOINT = "checkpoint.safetensors"
@@ -39,7 +39,7 @@ _CHECKPOINT = "checkpoint.safetensors"
 class SupernetTraining(Part):
     """How the weights that candidates share are trained.
 
-    Only training images are used. Shared weights never see the images that candidates are judged on.
+    Only training images are used, never the images that candidates are evaluated on.
     """
 
     epochs: int = chz.field(default=50, doc="passes over the training images, >= 1")
@@ -52,8 +52,8 @@ class SupernetTraining(Part):
     )
     sampling: Literal["uniform", "progressive", "two_ended"] = chz.field(
         default="uniform",
-        doc="paths of a step: uniform (a random one), progressive (a random one, all operations kept at first, `keep` "
-        "of them from half of the epochs on) or two_ended (the largest, one of the smallest and a random one)",
+        doc="paths of a step: uniform (a random one); progressive (a random one; the probability of an operation falls "
+        "from 1 to `keep` over the first half of the epochs); two_ended (the largest, a smallest and a random one)",
     )
     keep: float = chz.field(default=0.5, doc="probability in (0,1] that an operation stays in a random path")
     threads: int = chz.field(default=2, doc="CPU threads, >= 1; another number changes the last bits of the weights")
@@ -82,7 +82,7 @@ class SupernetTraining(Part):
         return 1 - (1 - self.keep) * min(1.0, 2 * epoch / self.epochs)
 
     def paths(self, space: SearchSpace, epoch: int) -> Iterator[tuple[Architecture, ...]]:
-        """Architectures of each step of an epoch, counted from 0; always the same ones, endless."""
+        """Architectures of each step of an epoch, counted from 0; the same on every call, endless."""
         rng = np.random.default_rng(seed_from(self.seed, "paths", epoch))
         keep = self.keep_at(epoch)
         while True:
@@ -92,37 +92,37 @@ class SupernetTraining(Part):
                 yield (space.draw_path(rng, keep),)
 
     def folder(self, space: SearchSpace, data: DataSet, cache: Path, device: str) -> Path:
-        """Folder of the supernet: its name depends on everything that the weights depend on.
+        """The supernet's folder; its name depends on everything that the weights depend on.
 
         This includes the kind of device (``cuda:0`` and ``cuda:1`` are one kind). It excludes settings of the space
-        that only say how genomes are read, or what is trained after the search.
+        that concern only how genomes are read, or the training after the search.
         """
         kind = torch.device(device).type
         return cache / "supernets" / digest(VERSION, self, _identity(space, data), data, kind, *data.key())
 
     def fingerprint(self, space: SearchSpace, data: DataSet, cache: Path, device: str) -> str:
-        """Digest of the weights, which must be there (``build_or_load`` has verified them).
+        """Digest of the weights. They must be in the cache, so call ``build_or_load`` first.
 
         Raises:
-            UserError: the supernet is not there, or damaged.
+            UserError: the supernet is missing or damaged.
         """
         return digest(VERSION, stored_checksum(self.folder(space, data, cache, device) / FILE))
 
     def build_or_load(
         self, space: SearchSpace, data: DataSet, cache: Path, device: str = "cpu", say: Say = silent
     ) -> Path:
-        """The file of the trained supernet's weights by name, verified; trained first where it is not there yet.
+        """The file with the trained supernet's weights, verified; the supernet is trained first where it is missing.
 
-        Killed and started again, training goes on after the last whole epoch and ends with the same weights to the
-        bit. One process trains, others that want the same supernet wait for it. Beside the weights lie
+        If the process is killed and started again, training resumes after the last whole epoch. It ends with the same
+        weights to the bit. One process trains, and others that need the same supernet wait for it. The folder also gets
         ``learning_curve.csv``, rewritten after each epoch, ``learning_curve.png`` and ``settings.json``.
 
         Args:
             space: a space that shares weights.
-            data: its training images are used.
+            data: the data set; only its training images are used.
             cache: folder of what later runs reuse.
             device: torch device to train on.
-            say: takes one line of progress text.
+            say: called with each line of progress text.
 
         Raises:
             ValueError: the space shares no weights.
@@ -140,26 +140,26 @@ class SupernetTraining(Part):
                 lambda: say(f"another process trains the supernet in {folder}: waiting for it"),
             )
         read_tensors(file)
-        if (folder / _CHECKPOINT).exists():  # of a process that was killed between the last two steps
+        if (folder / _CHECKPOINT).exists():  # left by a process that was killed between the last two steps
             (folder / _CHECKPOINT).unlink(missing_ok=True)
         return file
 
 
 def _identity(space: SearchSpace, data: DataSet) -> list[Any]:
-    """What the supernet and its paths depend on: the network's arguments, where the space can write them down."""
+    """What the supernet and its paths depend on: the network's arguments, where the space gives them."""
     largest = space.largest()
     arguments = space.supernet_arguments(data.n_classes, data.in_shape)
     if arguments is None:
         arguments = space.network_arguments(largest, data.n_classes, data.in_shape)
     if arguments is None:
         return [type(space).__name__, space]
-    # the text tells whether cells share their description, which the arguments of a network do not
+    # the text shows whether cells share their description; the arguments of a network do not
     return [type(space).__name__, space.to_text(largest), arguments]
 
 
 def _build(settings: SupernetTraining, space: SearchSpace, data: DataSet, folder: Path, device: str, say: Say) -> None:
-    """Train the supernet, or go on training it, and write everything that its folder holds."""
-    for leftover in folder.glob(".*.*.*"):  # a killed process was writing it
+    """Train the supernet, or resume its training, and write all files of its folder."""
+    for leftover in folder.glob(".*.*.*"):  # half-written files of a killed process
         leftover.unlink(missing_ok=True)
     began = time.monotonic()
     checkpoint = folder / _CHECKPOINT
@@ -192,7 +192,7 @@ def _build(settings: SupernetTraining, space: SearchSpace, data: DataSet, folder
     sampling = f"{settings.sampling.replace('_', '-')} paths, operations kept with probability {settings.keep:g}"
     curve.draw(settings.recipe, space, data, sampling)
     write_tensors(folder / FILE, model.state_dict(), {**info, "train_error": logs[-1].train_error})
-    checkpoint.unlink(missing_ok=True)  # another process, seeing the file, may have been faster
+    checkpoint.unlink(missing_ok=True)  # another process may have removed it already
     say(f"supernet trained in {time.monotonic() - began:.0f} s, training error {logs[-1].train_error:.1%}")
 
 

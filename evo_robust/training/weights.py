@@ -1,4 +1,4 @@
-"""Networks with initial weights: those that follow from a seed, and those that are only looked at."""
+"""Networks with initial weights: reproducible ones from a seed, or any, where only the structure matters."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 @contextlib.contextmanager
 def fresh_weights(seed: int) -> Iterator[None]:
-    """Inside, networks that are built on the CPU get the initial weights of ``seed``; nothing else is left changed.
+    """Inside, networks built on the CPU get initial weights from ``seed``.
 
-    Modules draw their weights from torch's global generator, which is put back on leaving.
+    Modules draw their weights from torch's global generator, which is restored on leaving.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -21,6 +21,6 @@ def fresh_weights(seed: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def untrained() -> Iterator[None]:
-    """Inside, networks are built on the CPU for a look at them; torch's random state stays as it was."""
+    """Inside, build networks on the CPU only to inspect them; torch's random state does not change."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         yield

@@ -224,7 +224,7 @@ CONTENTS: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, Any]], No
     "text": (lambda t, i: i.update(logs="abc"), "expected figures of its epochs, got 'abc'"),
     "later": (lambda t, i: i["logs"][0].update(epoch=2), "expected figures of epoch 1, got those of 2"),
     "no number": (lambda t, i: i["logs"][0].update(loss="1"), "loss of epoch 1 is '1'"),
-    "more": (lambda t, i: i.update(logs=[{**i["logs"][0], "epoch": e} for e in (1, 2, 3)]), "3 epochs behind it"),
+    "more": (lambda t, i: i.update(logs=[{**i["logs"][0], "epoch": e} for e in (1, 2, 3)]), "after 3 epochs"),
     "NaN weight": (_weight, "is not finite"),
     "whole weights": (_whole_weights, "is torch.int32, not torch.float32"),
     "infinite momentum": (_momentum, "momentum.0 is not finite"),
@@ -253,7 +253,7 @@ def test_a_checkpoint_whose_content_cannot_be_is_named(kind: str, tmp_path: Path
 def test_a_checkpoint_without_its_parts_is_no_state(tmp_path: Path) -> None:
     file = tmp_path / "checkpoint"
     write_tensors(file, {"w": torch.zeros(1)}, {"logs": [{"epoch": 1}]})
-    with pytest.raises(DamagedFile, match=r"checkpoint is damaged \(it is no state of a training"):
+    with pytest.raises(DamagedFile, match=r"checkpoint is damaged \(it is not the state of a training"):
         read_logs(file)
 
 

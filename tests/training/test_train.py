@@ -498,7 +498,7 @@ def test_training_in_parts_equals_training_in_one_go(tmp_path: Path) -> None:
 
 def test_a_part_of_training_needs_a_checkpoint() -> None:
     images, _ = digits(60)
-    with pytest.raises(ValueError, match="expected a checkpoint to go on from"):
+    with pytest.raises(ValueError, match="expected a checkpoint where training stops early"):
         train(supernet(), images, Standard(), 2, seed=0, until=1)
 
 
