@@ -317,7 +317,7 @@ class TestBudgets:
         algorithm = RandomSearch(budgets=("medium",))
         with pytest.raises(ValueError, match=r"algorithm.budgets=medium: Integers tells no budgets"):
             toy(algorithm)
-        with pytest.raises(ValueError, match=r"algorithm.budgets=medium: .*none of 0 to 2 convolutions is a medium"):
+        with pytest.raises(ValueError, match=r"algorithm.budgets=medium: .*0 to 2 convolutions are never a medium"):
             toy(algorithm, space=RobNet(nodes=1))
         assert toy(algorithm, space=RobNet(nodes=2)).algorithm == algorithm
 

@@ -1,4 +1,4 @@
-"""Graphs of networks as pictures: nodes and edges for any space, and the row of phases of NSGA-Net."""
+"""Draws graphs of networks: nodes and edges for any space, and NSGA-Net's row of phases."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Node:
 class Edge:
     """An arrow between two named nodes, with an optional label (an operation, a weight) at its middle.
 
-    ``bend`` is the height of its arc as a fraction of its length, positive to the left; None: chosen so that the
-    arrow keeps clear of nodes and of other arrows.
+    ``bend`` is the height of its arc as a fraction of its length, positive to the left. With None it is chosen so that
+    the arrow avoids nodes and other arrows.
     """
 
     start: str
@@ -65,7 +65,7 @@ def canvas(figure: Figure) -> tuple[Axes, float, float]:
 
 
 def depths(inputs: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Length of the longest path to each node from nodes that read nothing; keys in topological order."""
+    """Length of the longest path to each node from nodes without inputs; the keys are in topological order."""
     depth: dict[str, int] = {}
     for name, sources in inputs.items():
         depth[name] = 1 + max((depth[source] for source in sources), default=-1)
@@ -73,7 +73,7 @@ def depths(inputs: Mapping[str, Sequence[str]]) -> dict[str, int]:
 
 
 def layered(inputs: Mapping[str, Sequence[str]]) -> dict[str, Point]:
-    """Places of an acyclic graph's nodes: x is the depth, y the place within that layer around 0, 1 apart."""
+    """Coordinates of an acyclic graph's nodes: x is the depth; y is centred on 0 in each layer, in steps of 1."""
     places: dict[str, Point] = {}
     depth = depths(inputs)
     for layer in range(max(depth.values(), default=-1) + 1):
@@ -89,10 +89,10 @@ def draw_graph(axes: Axes, nodes: Mapping[str, Node], edges: Sequence[Edge], rad
     """Draw circles and arrows between them, short arrows first so that long ones bend around.
 
     Args:
-        axes: of ``canvas``.
-        nodes: by name.
-        edges: their ends are names of nodes.
-        radius: of a node, inches; texts scale with it.
+        axes: axes from ``canvas``.
+        nodes: the nodes by name.
+        edges: arrows between names of nodes.
+        radius: radius of a node in inches; texts scale with it.
     """
     drawn: list[np.ndarray] = []
     for edge in sorted(edges, key=lambda e: round(abs(nodes[e.end].x - nodes[e.start].x), 6)):
@@ -119,7 +119,7 @@ def _arc(start: np.ndarray, end: np.ndarray, bend: float) -> np.ndarray:
 def _clear_bend(
     start: np.ndarray, end: np.ndarray, nodes: np.ndarray, drawn: Sequence[np.ndarray], radius: float
 ) -> float:
-    """The bend that touches fewest nodes, then keeps away from drawn arrows, then is flattest."""
+    """The best bend: it touches fewest nodes; then it keeps away from drawn arrows; then it is flattest."""
     arrows = np.concatenate([*drawn, np.zeros((0, 2))])
 
     def cost(bend: float) -> float:
@@ -131,7 +131,7 @@ def _clear_bend(
         if drawn:
             nearest = np.linalg.norm(points[:, None] - arrows[None], axis=2).min(1)
             total += 0.5 * float((nearest < 0.5 * radius).mean())
-        return round(total, 6)  # equal graphs are drawn alike wherever they stand
+        return round(total, 6)  # so that equal graphs look the same wherever they are drawn
 
     return min((0.0, *(sign * b for b in (0.1, 0.16, 0.22, 0.28, 0.34, 0.4) for sign in (1, -1))), key=cost)
 
@@ -147,7 +147,7 @@ def _draw_edge(axes: Axes, edge: Edge, start: np.ndarray, end: np.ndarray, bend:
 
 
 def draw_arrow(axes: Axes, path: Path, colour: str, radius: float, *, dashed: bool = False) -> None:
-    """Draw an arrow along a path between the middles of two nodes of a radius in inches."""
+    """Draw an arrow along a path between the centres of two nodes; ``radius`` is theirs, in inches."""
     axes.add_patch(
         FancyArrowPatch(
             path=_cut(path, radius * 1.12),
@@ -164,14 +164,14 @@ def draw_arrow(axes: Axes, path: Path, colour: str, radius: float, *, dashed: bo
 
 
 def _cut(path: Path, gap: float) -> Path:
-    """The path without what lies within ``gap`` inches of its ends."""
+    """The path without its parts within ``gap`` inches of its ends."""
     points = _flatten(path)
     keep = (np.linalg.norm(points - points[0], axis=1) >= gap) & (np.linalg.norm(points - points[-1], axis=1) >= gap)
     return Path(points[keep]) if keep.sum() > 1 else Path(points)
 
 
 def _flatten(path: Path) -> np.ndarray:
-    """Close points along a path of straight lines and quadratic curves."""
+    """Closely spaced points along a path of straight lines and quadratic curves."""
     points = [np.asarray(path.vertices)[0]]
     t = np.linspace(0, 1, 60)[1:, None]
     for piece, code in path.iter_segments(curves=True, simplify=False):
@@ -201,7 +201,7 @@ _MIDDLE: Any = {"ha": "center", "va": "center_baseline", "zorder": 5}
 
 
 def draw_phases(figure: Figure, phases: Sequence[PhaseGraph], channels: Sequence[int]) -> None:
-    """Draw phases from left to right, in each the nodes from its input to its output, pools between them."""
+    """Draw phases from left to right with pools between them; each phase from its input to its output."""
     axes, width, height = canvas(figure)
     graphs = [_phase_inputs(phase) for phase in phases]
     spans = [max(depths(graph).values()) for graph in graphs]
@@ -275,7 +275,7 @@ def _box(axes: Axes, x: float, y: float, text: str, column: float, height: float
 
 
 def draw_flow(axes: Axes, left: float, right: float, y: float, radius: float) -> None:
-    """Draw a level arrow whose line suits nodes of a radius; all in inches."""
+    """Draw a horizontal arrow, its line as thick as suits nodes of this radius; all in inches."""
     axes.annotate(
         "", (right, y), (left, y), arrowprops={"arrowstyle": "-|>", "color": INK, "lw": max(0.7, 10 * radius)}
     )

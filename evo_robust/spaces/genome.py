@@ -1,4 +1,4 @@
-"""Spaces whose architectures are their genomes: the shortest way to a space of one's own."""
+"""Spaces whose architectures are their genomes: the shortest way to a search space of your own."""
 
 from __future__ import annotations
 
@@ -16,16 +16,28 @@ if TYPE_CHECKING:
 
 @chz.chz
 class GenomeSpace(SearchSpace, abc.ABC):
-    """A space in which every genome is an architecture of its own: the tuple of its choices, written ``2-0-1``.
+    """A space in which every genome is a different architecture: the tuple of its choices, written ``2-0-1``.
 
-    A subclass says ``n_choices`` and ``build``; with ``network_arguments`` its networks are exported as Python files
-    too. Where several genomes make one and the same network, derive from :class:`SearchSpace` instead, so that none is
-    evaluated twice.
+    A subclass defines ``n_choices`` and ``build``. If it defines ``network_arguments`` too, its networks can be
+    exported as Python files. Where several genomes give the same network, derive from :class:`SearchSpace` instead, so
+    that no network is evaluated twice.
+
+    Example:
+        >>> @chz.chz
+        ... class Widths(GenomeSpace):
+        ...     n_choices = (3, 3)
+        ...
+        ...     def build(self, architecture, n_classes, in_shape):
+        ...         one, two = (8 * 2**choice for choice in architecture)
+        ...         layers = [nn.Conv2d(in_shape[0], one, 3, 2), nn.ReLU(), nn.Conv2d(one, two, 3), nn.ReLU()]
+        ...         return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(two, n_classes))
+        >>> Widths().from_text("2-0")
+        (2, 0)
     """
 
     @property
     def blocks(self) -> tuple[slice, ...]:
-        """See :attr:`SearchSpace.blocks`: each gene on its own."""
+        """See :attr:`SearchSpace.blocks`: every gene is a block."""
         return tuple(slice(gene, gene + 1) for gene in range(self.n_genes))
 
     def decode(self, genome: np.ndarray) -> tuple[int, ...]:
@@ -37,7 +49,7 @@ class GenomeSpace(SearchSpace, abc.ABC):
         return np.array(architecture, dtype=int)
 
     def to_text(self, architecture: Architecture) -> str:
-        """See :meth:`SearchSpace.to_text`: choices from the first gene on, such as ``2-0-1``."""
+        """See :meth:`SearchSpace.to_text`: the choices, first gene first, such as ``2-0-1``."""
         return "-".join(map(str, self.encode(architecture)))
 
     def from_text(self, text: str) -> tuple[int, ...]:
@@ -48,7 +60,7 @@ class GenomeSpace(SearchSpace, abc.ABC):
         return self._checked(tuple(map(int, genes)), text)
 
     def draw(self, architecture: Architecture, figure: Figure) -> None:
-        """See :meth:`SearchSpace.draw`: each gene as a bar, its choices from 0 upwards."""
+        """See :meth:`SearchSpace.draw`: a bar for each gene, as high as its choice."""
         axes = figure.subplots()
         genes = self.encode(architecture)
         axes.barh(self.gene_names, np.asarray(self.n_choices) - 1, color="0.92")

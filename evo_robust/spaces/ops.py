@@ -21,7 +21,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.full((1, channels, 1, 1), 0.25))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised images, shape as given."""
+        """Normalised images, of the same shape as ``x``."""
         return (x - self.mean) / self.std
 
 
@@ -29,7 +29,7 @@ def fit_normalization(model: nn.Module, images: Tensor) -> None:
     """Set every ``Normalize`` of ``model`` to the channel statistics of uint8 ``images`` ``(n, c, h, w)``."""
     if images.dtype != torch.uint8:
         raise ValueError(f"expected uint8 images (n, c, h, w), got {images.dtype}")
-    # one pass over a bounded sample: the statistics of 10,000 images differ from all by less than rounding of a step
+    # a sample suffices: the statistics of 10,000 images are close to those of all
     sample = images[:10_000].to(torch.float32).div(255)
     mean = sample.mean((0, 2, 3), keepdim=True)
     std = sample.std((0, 2, 3), keepdim=True).clamp_min(1e-3)

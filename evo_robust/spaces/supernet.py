@@ -1,4 +1,4 @@
-"""The contract of supernets: all operations of a space, one set of weights, one path or one mixture at a time.
+"""The contract of supernets: one set of weights for all operations of a space, of which one path or mixture runs.
 
 Keep this module to torch and the standard library, like all network modules.
 """
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
-    """Weights of all operations of a supernet: on every edge it adds up weight · operation.
+    """Weights for all operations of a supernet: every edge outputs the sum of weight · operation.
 
-    An operation whose weight is exactly 0 is not run, so that rows of one 1 among zeros cost what a single path costs.
-    The gradient of what comes out reaches the weights of the operations that ran.
+    An operation whose weight is exactly 0 does not run, so a mixture with a single 1 per row costs as much as a single
+    path. The output's gradient reaches the weights of the operations that ran.
 
     Attributes:
-        normal: of the normal cells, float ``(edges, operations)``, >= 0; edges and operations in the space's order,
-            what an edge itself weighs already multiplied in. May require grad.
-        reduction: of the reduction cells alike; the same tensor where cells are shared.
+        normal: weights of the normal cells, float ``(edges, operations)``, >= 0, in the space's order. An edge's own
+            weight is already multiplied in. May require grad.
+        reduction: weights of the reduction cells, of the same form; the same tensor where cells are shared.
     """
 
     normal: Tensor
@@ -35,23 +35,23 @@ class Mixture:
 
 
 Path = Hashable
-"""What a supernet can be: an architecture of its space or, where operations can be mixed, a :class:`Mixture`."""
+"""What a supernet can run: an architecture of its space or, where operations can be mixed, a :class:`Mixture`."""
 
 
 class Supernet(nn.Module, abc.ABC):
-    """A network of all operations of a space; ``forward`` runs those that ``choose`` named and pays for no others."""
+    """A network with all operations of a space; ``forward`` computes only those of the path given to ``choose``."""
 
     @abc.abstractmethod
     def choose(self, path: Path) -> None:
-        """Let ``forward`` run this path's operations from now on; weights and modes stay as they are."""
+        """Make ``forward`` run this path's operations from now on; weights and modes do not change."""
 
 
 @torch.no_grad()
 def inherit(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy into ``network`` the weights of a supernet that bear its parameters' and buffers' names.
+    """Copy a supernet's weights into ``network``, by the names of its parameters and buffers.
 
     Raises:
-        ValueError: the supernet lacks one of them, or its shape differs.
+        ValueError: the supernet lacks one of these names, or its tensor has another shape.
     """
     for name, own in network.state_dict(keep_vars=True).items():
         given = weights.get(name)

@@ -409,7 +409,7 @@ def test_samples_fall_into_the_budget_that_was_asked_for(space: RobNet, budget: 
 
 
 def test_a_budget_that_no_cell_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="none of 0 to 2 convolutions is a medium budget"):
+    with pytest.raises(ValueError, match="0 to 2 convolutions are never a medium budget"):
         RobNet(nodes=1).sample_in(np.random.default_rng(0), "medium")
 
 

@@ -1,1 +1,1 @@
-"""What RobNet's and DARTS networks share: stacked cells."""
+"""Stacked cells, shared by the networks of RobNet and DARTS."""

@@ -1,4 +1,4 @@
-"""Densely wired cells as pictures: nodes in a row, what joins them as arcs above and below it."""
+"""Draws densely connected cells: nodes in a row, edges as arcs above and below it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.patheffects import withStroke
 
 from evo_robust.spaces.drawing import FRAME, INK, Edge, Node, draw_flow, draw_frame, draw_graph
 
-# height of the longest arc as a fraction of its length: steeper wastes room, flatter arcs cannot be told apart
+# height of the longest arc as a fraction of its length: steeper arcs waste room, flatter ones look alike
 _FLAT, _STEEP = 0.17, 0.4
 
 
@@ -31,15 +31,15 @@ class Area:
 
 @dataclasses.dataclass(frozen=True)
 class Arc:
-    """What joins two nodes of a cell, as an arrow.
+    """An edge between two nodes of a cell, drawn as an arrow.
 
     Attributes:
         source: node it leaves.
         target: node it enters, > source.
-        colour: of the arrow and its label.
-        above: on which side of the row it runs.
+        colour: colour of the arrow and its label.
+        above: whether it runs above the row, or below it.
         label: a word at its middle.
-        dashed: whether the line is.
+        dashed: whether its line is dashed.
     """
 
     source: int
@@ -51,17 +51,17 @@ class Arc:
 
 
 def draw_row(axes: Axes, nodes: int, arcs: Sequence[Arc], area: Area) -> None:
-    """Draw a cell: two inputs, intermediate nodes in a frame, the output, and the arcs; nodes without input are pale.
+    """Draw a cell: two inputs, intermediate nodes in a frame, the output, and the arcs. Nodes without input are pale.
 
     Args:
-        axes: of ``canvas``.
-        nodes: intermediate nodes.
-        arcs: between nodes 0 (cell k−2) to nodes + 1.
-        area: where to.
+        axes: axes from ``canvas``.
+        nodes: number of intermediate nodes.
+        arcs: arcs between nodes 0 (cell k−2) to nodes + 1.
+        area: the rectangle to draw in.
     """
     longest, labels = nodes + 1, any(arc.label for arc in arcs)
     column = min(area.width / (nodes + 3), 0.46 * area.height / (_FLAT * longest))
-    # spans of the arcs above and below share the height; without labels always alike, so that cells compare
+    # arcs above and below share the height; without labels, always in the same way, so that cells look alike
     spans = [max([a.target - a.source for a in arcs if a.above == side], default=1) for side in (True, False)]
     above, below = spans if labels else (longest, longest)
     steep = min(_STEEP, (0.78 if labels else 0.92) * area.height / ((above + below) * column))
@@ -87,14 +87,14 @@ def draw_row(axes: Axes, nodes: int, arcs: Sequence[Arc], area: Area) -> None:
     edges = [Edge(*e, "", arc.colour, arc.dashed, bend) for e, arc, bend in zip(ends, arcs, bends, strict=True)]
     draw_graph(axes, vertices, edges, radius)
     for arc in (arc for arc in arcs if arc.label):
-        # nearer to the target, where arcs that leave one node have parted
+        # nearer to the target, where arcs from the same node are apart
         span, along = (arc.target - arc.source) * column, 0.58
         high = 4 * along * (1 - along) * _bend(arc, nodes, steep) * span
         _label(axes, arc, left + arc.source * column + along * span, middle + high, radius)
 
 
 def _bend(arc: Arc, nodes: int, steep: float) -> float:
-    # longer arcs are steeper, so that those which leave a node, or enter it, spread out; labels need room at short ones
+    # longer arcs are steeper, so that arcs at the same node spread out; short arcs with labels need room
     flattest = 0.75 if arc.label else 0.3
     bend = steep * (flattest + (1 - flattest) * (arc.target - arc.source - 1) / nodes)
     return bend if arc.above else -bend

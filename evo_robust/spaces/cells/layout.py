@@ -1,8 +1,8 @@
-"""Edges of a densely wired cell, numbered as RobNet and DARTS number them.
+"""Edges of a densely connected cell, numbered as in RobNet and DARTS.
 
 Keep this module to the standard library: ``export`` copies what it needs of it into stand-alone files.
 
-Node 0 is the output of cell k−2, node 1 that of cell k−1, the others are computed, each from any earlier ones.
+Node 0 is the output of cell k−2, node 1 that of cell k−1. Every other node may read all nodes before it.
 """
 
 from __future__ import annotations

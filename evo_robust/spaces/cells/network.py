@@ -1,4 +1,4 @@
-"""What networks of cells have in common: stems, the row of cells, global average pooling, a classifier.
+"""The common parts of networks of cells: stems, the row of cells, global average pooling, a classifier.
 
 Keep this module to torch and the standard library: ``export`` copies what it needs of it into stand-alone files.
 """
@@ -14,22 +14,22 @@ from evo_robust.spaces.cells.ops import large_stems, small_stem
 from evo_robust.spaces.ops import Normalize
 
 LARGE_SIDE = 64
-"""Largest image side, in pixels, that gets the stem of stride 1."""
+"""Largest image side in pixels for the stem of stride 1."""
 
 
 class CellNetwork(nn.Module):
     """Stems, cells that read the outputs of the two before them, global average pooling and a linear classifier.
 
     Args:
-        make_cell: from (index, channels of cell k−2's output, of cell k−1's, C, whether it is a reduction, whether
-            those two outputs differ in size) to the cell, which puts out ``nodes``·C channels.
+        make_cell: makes a cell, which outputs ``nodes``·C channels. It gets the cell's index, the channels of the
+            outputs of cells k−2 and k−1, C, whether it is a reduction, and whether those outputs differ in size.
         layers: number of cells.
-        nodes: intermediate nodes of a cell.
+        nodes: number of intermediate nodes of a cell.
         channels: C of the first cells; it doubles at every reduction.
         reductions: indices of the cells that halve height and width.
         n_classes: number of logits.
         in_shape: ``(c, h, w)`` of the images.
-        large_images: two convolutions of stride 2 as first stem and a third as second (ImageNet), not one of stride 1.
+        large_images: ImageNet's stems (two convolutions of stride 2, then a third) instead of one of stride 1.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class CellNetwork(nn.Module):
 
 
 def frame_arguments(layers: int, n_classes: int, in_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Arguments of a ``CellNetwork`` that depend on depth and images alone; reductions are cells L//3 and 2L//3."""
+    """Arguments of a ``CellNetwork`` that depend only on depth and images; reductions are cells L//3 and 2L//3."""
     return {
         "reductions": sorted({layers // 3, 2 * layers // 3}),
         "n_classes": int(n_classes),

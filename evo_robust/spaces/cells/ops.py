@@ -1,4 +1,4 @@
-"""Operations and stems that networks of cells share.
+"""Operations and stems for all networks of cells.
 
 Keep this module to torch: ``export`` copies what it needs of it into stand-alone files.
 """
@@ -26,33 +26,33 @@ class SepConv(nn.Sequential):
 
 
 class PointConv(nn.Sequential):
-    """1×1 convolution – BN; the ReLU before it is the caller's."""
+    """1×1 convolution – BN; the caller applies the ReLU before it."""
 
     def __init__(self, before: int, channels: int, affine: bool = False) -> None:
         super().__init__(nn.Conv2d(before, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=affine))
 
 
 class FactorizedReduce(nn.Module):
-    """Two 1×1 convolutions of stride 2, one of them a pixel further, concatenated – BN; the ReLU is the caller's."""
+    """Two 1×1 convolutions of stride 2, one shifted by a pixel, concatenated – BN; the caller applies the ReLU."""
 
     def __init__(self, before: int, channels: int, affine: bool = False) -> None:
         super().__init__()
         self.straight = nn.Conv2d(before, channels - channels // 2, 1, 2, bias=False)
-        # torch warns of convolutions that put out nothing
+        # torch warns of convolutions without output channels
         self.shifted = nn.Conv2d(before, channels // 2, 1, 2, bias=False) if channels > 1 else None
         self.norm = nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Half the size, rounded up: ``(n, channels, ⌈h/2⌉, ⌈w/2⌉)``."""
+        """Output of half the size, rounded up: ``(n, channels, ⌈h/2⌉, ⌈w/2⌉)``."""
         if self.shifted is None:
             return self.norm(self.straight(x))
-        # the added line of zeros is read at odd sizes alone
+        # only odd sizes read the added line of zeros
         beyond = F.pad(x, (-1, 1, -1, 1))
         return self.norm(torch.cat((self.straight(x), self.shifted(beyond)), 1))
 
 
 def small_stem(in_channels: int, channels: int) -> tuple[nn.Module, nn.Module | None]:
-    """3×3 convolution to 3·C channels – BN, no ReLU (CIFAR); both inputs of the first cell."""
+    """3×3 convolution to 3·C channels – BN, no ReLU (CIFAR); it feeds both inputs of the first cell."""
     convolution = nn.Conv2d(in_channels, 3 * channels, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(3 * channels)), None
 

@@ -2,9 +2,9 @@
 
 Keep this module to the standard library: ``export`` copies what it needs of it into stand-alone files.
 
-A cell is one tuple of (operation, predecessor) pairs per intermediate node. Predecessor 0 is the output of cell k−2, 1
+A cell has one tuple of (operation, predecessor) pairs per intermediate node. Predecessor 0 is the output of cell k−2, 1
 that of cell k−1, 2 the first intermediate node, and so on. In an architecture every node has two pairs, in the order of
-their predecessors; in a supernet it has all.
+their predecessors; in a supernet it has all pairs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPERATIONS = (
 NONE = "none"
 
 CONVOLUTIONS = ("sep_conv_5x5", "sep_conv_3x3", "dil_conv_5x5", "dil_conv_3x3")
-"""Operations with weights at every stride, those with most of them first."""
+"""Operations with weights at every stride, those with most weights first."""
 
 SHORT = {
     "max": "max_pool_3x3",
@@ -67,7 +67,7 @@ _PAIR = r"\(\s*['\"]?(\w+)['\"]?\s*,\s*(\d+)\s*\)"
 
 
 def edge_operations(cell: Cell) -> list[tuple[str, ...]]:
-    """Names of the operations on every edge of the densely wired cell, in the order of its edges."""
+    """Names of the operations on every edge of the densely connected cell, in the order of its edges."""
     found: list[tuple[str, ...]] = [()] * n_edges(len(cell))
     for index, pairs in enumerate(cell):
         for name, source in pairs:
@@ -87,10 +87,14 @@ def cell_to_text(cell: Cell) -> str:
 
 
 def cell_from_text(text: str, nodes: int, operations: Sequence[str]) -> Cell:
-    """The cell of a notation with pairs in any order; see :func:`canonical_cell` for what is refused.
+    """The cell of a notation, with pairs in any order; see :func:`canonical_cell` for what is refused.
 
     Raises:
-        ValueError: it cannot be read, with what was expected.
+        ValueError: the text cannot be read.
+
+    Example:
+        >>> cell_from_text("(skip,1)(sep3,0)", 1, OPERATIONS)
+        ((('sep_conv_3x3', 0), ('skip_connect', 1)),)
     """
     parts = text.split("|")
     if len(parts) != nodes:
@@ -103,7 +107,7 @@ def cell_from_text(text: str, nodes: int, operations: Sequence[str]) -> Cell:
 
 
 def cells_from_text(text: str, nodes: int, operations: Sequence[str], n_cells: int) -> tuple[Cell, ...]:
-    """The cells of a notation, ``/`` or new lines between them; two may bear the words normal and reduction.
+    """The cells of a notation, separated by ``/`` or new lines; two cells may be marked normal and reduction.
 
     Raises:
         ValueError: there are not ``n_cells`` of them, or one cannot be read.
@@ -129,11 +133,11 @@ def canonical_cell(nodes: Sequence[Sequence[tuple[str, int]]], operations: Seque
 
     Args:
         nodes: pairs of every node, operations by full or short name.
-        operations: names that may stand there.
+        operations: names of the allowed operations.
 
     Raises:
-        ValueError: an operation that is not among them or is ``none``, a predecessor that comes too late, or a node
-            without two different predecessors.
+        ValueError: an operation is not allowed or is ``none``, a predecessor comes too late, or a node has not two
+            different predecessors.
     """
     return tuple(_canonical_node(index + 2, pairs, operations) for index, pairs in enumerate(nodes))
 
@@ -171,7 +175,7 @@ def _full_name(name: str, operations: Sequence[str]) -> str:
 
 
 def is_python(text: str) -> bool:
-    """Whether a text is written as the public codes write a genotype."""
+    """Whether a text is a genotype in the notation of the public codes."""
     return "Genotype" in text or "normal_concat" in text
 
 
@@ -186,10 +190,10 @@ def genotype_to_python(normal: Cell, reduction: Cell) -> str:
 
 
 def genotype_from_python(text: str, nodes: int, operations: Sequence[str]) -> tuple[Cell, Cell]:
-    """Normal and reduction cell of the public codes' notation; ``NAME =`` may stand in front.
+    """Normal and reduction cell of the public codes' notation; ``NAME =`` may come first.
 
     Raises:
-        ValueError: it cannot be read, or its cells put out other than all of ``nodes`` intermediate nodes.
+        ValueError: the text cannot be read, or its cells do not output all ``nodes`` intermediate nodes.
     """
     call = _call(text)
     if call is None or call.args or {keyword.arg for keyword in call.keywords} != set(_KEYWORDS):
@@ -202,13 +206,13 @@ def genotype_from_python(text: str, nodes: int, operations: Sequence[str]) -> tu
     for key in ("normal_concat", "reduce_concat"):
         written = ast.unparse(given[key])
         if written not in (f"range(2, {nodes + 2})", str(list(range(2, nodes + 2)))):
-            raise ValueError(f"expected cells that put out all nodes, {key}=range(2, {nodes + 2}), got {written}")
+            raise ValueError(f"expected cells that output all nodes, {key}=range(2, {nodes + 2}), got {written}")
     normal, reduction = (_pairs(given[key], nodes) for key in ("normal", "reduce"))
     return canonical_cell(normal, operations), canonical_cell(reduction, operations)
 
 
 def _call(text: str) -> ast.Call | None:
-    """The call that a text is, ``NAME =`` in front left out; None where it is none."""
+    """The Python call in a text, without ``NAME =`` before it; None where the text is no call."""
     try:
         call = ast.parse(re.sub(r"^\s*\w+\s*=(?!=)", "", text).strip(), mode="eval").body
     except SyntaxError:

@@ -1,4 +1,4 @@
-"""DARTS cells as pictures: nodes in a row, each with one arrow above it and one below, coloured by operation."""
+"""Draws DARTS cells: nodes in a row, each with one arrow above it and one below, coloured by operation."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _KINDS = {
 
 
 def draw_cells(figure: Figure, cells: Sequence[Cell]) -> None:
-    """Draw the normal and the reduction cell, or the one cell that is shared, into an empty figure.
+    """Draw the normal and the reduction cell, or the one shared cell, into an empty figure.
 
     Args:
-        figure: where to.
+        figure: the empty figure.
         cells: one or two cells.
     """
     axes, width, height = canvas(figure)
@@ -45,7 +45,7 @@ def draw_cells(figure: Figure, cells: Sequence[Cell]) -> None:
 
 
 def _arcs(cell: Cell) -> list[Arc]:
-    """Into every node the arrow from the earlier predecessor above the row, from the later one below."""
+    """Two arcs into every node: from the earlier predecessor above the row, from the later one below it."""
     arcs = []
     for node, pairs in enumerate(cell, 2):
         for (name, source), above in zip(pairs, (True, False), strict=True):
@@ -62,7 +62,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _legend(axes: Axes, width: float, nodes: int) -> float:
-    """What nodes and colours mean, along the lower edge; the height that it takes, in inches."""
+    """Explain nodes and colours along the lower edge; returns the height that this takes, in inches."""
     size = min(8.5, 0.9 * width)
     meanings = dict.fromkeys((colour, meaning, word == "skip") for word, colour, meaning in _KINDS.values())
     x = 0.12

@@ -18,7 +18,7 @@ class PublishedDARTS:
 
     Attributes:
         text: normal and reduction cell in notation, with short names.
-        source: where it comes from.
+        source: the paper that published it.
         channels: C of the first cells.
     """
 

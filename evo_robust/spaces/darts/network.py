@@ -21,13 +21,13 @@ from evo_robust.spaces.darts.ops import is_rectified, operation
 
 
 class DARTSCell(nn.Module):
-    """A cell: every node is the sum of the operations on its edges, the output their concatenation.
+    """A cell: every node is the sum of the operations on its edges; the output concatenates the nodes.
 
-    With partial channels an edge carries [operations(first C/K channels), the others], shuffled; at stride 2 the
-    others pass through a 2×2 max pool.
+    With partial channels an edge carries [operations(first C/K channels), other channels], shuffled. At stride 2 the
+    other channels pass through a 2×2 max pool.
 
     Attributes:
-        active: names of the operations that run now on every edge; None where an edge is cut, so that nothing passes.
+        active: names of the operations that run now, for every edge; None where an edge is cut and carries nothing.
     """
 
     active: list[tuple[str, ...] | None]
@@ -62,7 +62,7 @@ class DARTSCell(nn.Module):
             self.halve = nn.MaxPool2d(2, 2, ceil_mode=True)
 
     def forward(self, earlier: Tensor, before: Tensor) -> Tensor:
-        """Output ``(n, nodes·C, h, w)`` of the outputs of cells k−2 and k−1."""
+        """Output ``(n, nodes·C, h, w)``, from the outputs of cells k−2 and k−1."""
         read = {source for names, (source, _) in zip(self.active, self.wiring, strict=True) if names is not None}
         values = _Values(self)
         # the value of a node that no open edge leaves is never read
@@ -78,7 +78,7 @@ class DARTSCell(nn.Module):
         return before.new_zeros(before.shape[0], self.channels, height, width)
 
     def _node(self, target: int, values: _Values) -> Tensor | None:
-        """Sum of what the open edges into a node carry; None without any, which means zero."""
+        """Sum over the open edges into a node; None where there are none, which means zero."""
         edges = [
             (edge, source)
             for edge, (source, end) in enumerate(self.wiring)
@@ -101,16 +101,16 @@ class DARTSCell(nn.Module):
                 yield self.weigh(edge, name, module(seen))
 
     def weigh(self, edge: int, name: str, value: Tensor) -> Tensor:
-        """What an operation on an edge gave, times its weight: 1 here."""
+        """Output of an operation on an edge, times its weight; that is 1 here."""
         return value
 
     def weigh_rest(self, edge: int, value: Tensor) -> Tensor:
-        """The channels that pass by on an edge, times their weight: 1 here."""
+        """The channels that bypass an edge's operations, times their weight; that is 1 here."""
         return value
 
 
 class _Values:
-    """Values of a cell's nodes in one forward pass, and what edges read of them, each computed once."""
+    """Values of a cell's nodes in one forward pass, and the tensors that edges read; each is computed once."""
 
     def __init__(self, cell: DARTSCell) -> None:
         self.cell = cell
@@ -119,21 +119,21 @@ class _Values:
         self._rest: dict[int, Tensor] = {}
 
     def append(self, value: Tensor) -> None:
-        """The value of the next node."""
+        """Add the value of the next node."""
         self.whole.append(value)
 
     def seen(self, source: int) -> Tensor:
-        """The channels of a node that operations see."""
+        """The channels of a node that operations process."""
         return self.whole[source] if self.cell.partial == 1 else self.whole[source][:, : self.cell.seen]
 
     def positive(self, source: int) -> Tensor:
-        """The same after a ReLU, one for all edges that leave the node."""
+        """The same channels after a ReLU, computed once for all edges that leave the node."""
         if source not in self._positive:
             self._positive[source] = self.cell.relu(self.seen(source))
         return self._positive[source]
 
     def rest(self, source: int) -> Tensor:
-        """The channels that pass by, of the size that the node's edges put out."""
+        """The channels that bypass operations, in the size that the node's edges output."""
         if source not in self._rest:
             rest = self.whole[source][:, self.cell.seen :]
             self._rest[source] = self.cell.halve(rest) if self.cell.stride == 2 and source < 2 else rest
@@ -141,7 +141,7 @@ class _Values:
 
 
 def add_up(terms: Iterator[Tensor]) -> Tensor | None:
-    """The sum of tensors of one shape, None without any; no term is changed."""
+    """The sum of tensors of one shape; None where there are none. No term is changed."""
     total, fresh = next(terms, None), False
     for term in terms:
         # the first addition makes a new tensor, so later ones may add in place
@@ -154,15 +154,15 @@ class DARTSNetwork(CellNetwork):
 
     Args:
         normal: (operation, predecessor) pairs of every intermediate node of the normal cells.
-        reduction: those of the reduction cells, as many nodes.
+        reduction: those of the reduction cells, with as many nodes.
         layers: number of cells.
-        channels: C of the first cells; it doubles at every reduction. A cell puts out nodes·C channels.
-        partial: K of PC-DARTS: operations see the first C/K channels of what they read, the rest passes by.
-        final: affine batch normalisation, none after pools; else no batch normalisation of a cell is affine.
+        channels: C of the first cells; it doubles at every reduction. A cell outputs nodes·C channels.
+        partial: K of PC-DARTS: operations process the first C/K channels of their input; the others bypass them.
+        final: affine batch normalisation, and none after pools. Otherwise a cell's batch normalisation is not affine.
         reductions: indices of the cells whose edges from nodes 0 and 1 have stride 2.
         n_classes: number of logits.
         in_shape: ``(c, h, w)`` of the images.
-        large_images: two convolutions of stride 2 as first stem and a third as second (ImageNet), not one of stride 1.
+        large_images: ImageNet's stems (two convolutions of stride 2, then a third) instead of one of stride 1.
     """
 
     cell_class: ClassVar[type[DARTSCell]] = DARTSCell

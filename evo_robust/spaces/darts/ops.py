@@ -23,16 +23,16 @@ class DilConv(nn.Sequential):
 def operation(name: str, channels: int, stride: int, final: bool) -> nn.Module:
     """The operation ``name`` from (n, ``channels``, h, w) to (n, ``channels``, ⌈h/stride⌉, ⌈w/stride⌉).
 
-    Those that ``is_rectified`` expect positive input: the ReLU before them is the caller's.
+    Operations for which ``is_rectified`` holds expect input after a ReLU, which the caller applies.
 
     Args:
-        name: one of ``codec.OPERATIONS`` but ``none``.
+        name: one of ``codec.OPERATIONS`` except ``none``.
         channels: number of channels.
         stride: 1 or 2.
-        final: affine batch normalisation, none after pools (final training); else no batch normalisation is affine.
+        final: affine batch normalisation, and none after pools (final training). Otherwise it is not affine.
 
     Raises:
-        KeyError: no such operation.
+        KeyError: there is no such operation.
     """
     kind, _, size = name.rpartition("_")
     kernel = int(size[0]) if size[0].isdigit() else 0
@@ -58,5 +58,5 @@ _POOLS = {"max_pool": _max_pool, "avg_pool": _average_pool}
 
 
 def is_rectified(module: nn.Module) -> bool:
-    """Whether an operation begins with a ReLU, which a node computes once for all edges that leave it."""
+    """Whether an operation expects a ReLU before it, which a node computes once for all edges that leave it."""
     return isinstance(module, (SepConv, DilConv, FactorizedReduce))

@@ -41,21 +41,21 @@ if TYPE_CHECKING:
 
 @chz.chz
 class DARTS(SearchSpace):
-    """Cells whose nodes each add up one operation on the outputs of two earlier nodes.
+    """Cells in which every node is the sum of two operations, on the outputs of two earlier nodes.
 
-    Node 0 is the output of cell k−2, node 1 that of cell k−1; a cell puts out all its intermediate nodes. The order of
-    a node's two inputs does not matter. Nodes are not renumbered: every edge has weights of its own in the supernet, so
-    that isomorphic cells are different networks there.
+    Node 0 is the output of cell k−2, node 1 that of cell k−1; a cell outputs all its intermediate nodes. The order of a
+    node's two inputs does not matter. Nodes are not renumbered: every edge has its own weights in the supernet, so
+    isomorphic cells are different networks there.
 
-    A genome describes the normal and then the reduction cell (or the one for both), node by node: which two
-    predecessors (an index into the pairs (0,1), (0,2), (1,2), …; none for the first node, which has only two), then the
-    operation on the earlier and on the later one, as an index into the operations other than ``none``.
+    A genome describes the normal cell and then the reduction cell (or one cell for both), node by node. First comes the
+    pair of predecessors, as an index into (0,1), (0,2), (1,2), …; the first node has no choice, and no such gene. Then
+    come the operations on the earlier and the later predecessor, as indices into the operations other than ``none``.
     """
 
     shares_weights: ClassVar[bool] = True
 
     cells: Literal["separate", "shared"] = chz.field(
-        default="separate", doc="a description each for normal and reduction cells, or one shared by both"
+        default="separate", doc="separate: normal and reduction cells differ; shared: one description for both"
     )
     operations: tuple[str, ...] = chz.field(
         default=OPERATIONS, doc="names of the operations, at least one besides none; a mixture's columns, in this order"
@@ -65,13 +65,13 @@ class DARTS(SearchSpace):
     nodes: int = chz.field(default=4, doc="intermediate nodes of a cell, >= 1")
     partial: int = chz.field(
         default=1,
-        doc="K of PC-DARTS, a divisor of channels: operations see the first C/K channels, the rest passes by; in "
-        "networks of the search alone",
+        doc="K of PC-DARTS, a divisor of channels: operations process the first C/K channels, the others bypass them; "
+        "only in networks of the search",
     )
     final: bool = chz.field(
         default=False,
-        doc="networks for training after the search: affine batch normalisation, none after pools; otherwise no batch "
-        "normalisation of a cell is affine",
+        doc="build networks for training after the search: affine batch normalisation, none after pools; otherwise a "
+        "cell's batch normalisation is not affine",
     )
     final_channels: int = chz.field(default=36, doc="channels of networks trained after the search, >= 1")
     final_layers: int = chz.field(default=20, doc="cells of networks trained after the search, >= 1")
@@ -104,14 +104,14 @@ class DARTS(SearchSpace):
 
     @property
     def n_described(self) -> int:
-        """Cells that a genome describes: 1 where they are shared."""
+        """Number of cells that a genome describes: 1 where they are shared."""
         return 1 if self.cells == "shared" else 2
 
     # --- genomes and notation ---------------------------------------------------------------------------------------
 
     @property
     def n_choices(self) -> np.ndarray:
-        """Per node the pairs of predecessors (but for the first node), then the operations twice; cell by cell."""
+        """For each node the number of pairs of predecessors (not for the first), then twice that of operations."""
         one = []
         for node in range(self.nodes):
             one += [len(_pairs(node))] * (node > 0) + [len(self._chosen)] * 2
@@ -125,16 +125,16 @@ class DARTS(SearchSpace):
 
     @property
     def gene_names(self) -> tuple[str, ...]:
-        """``normal node 3 inputs``, ``normal node 3 earlier``, ``normal node 3 later``; no cell where it is shared."""
+        """Names such as ``normal node 3 inputs``, ``… earlier`` and ``… later``; no ``normal`` for shared cells."""
         cells = [""] if self.cells == "shared" else ["normal ", "reduction "]
         genes = [(node + 2, gene) for node in range(self.nodes) for gene in ("inputs", "earlier", "later")]
         return tuple(f"{cell}node {node} {gene}" for cell in cells for node, gene in genes if (node, gene) != _FIXED)
 
     def decode(self, genome: np.ndarray) -> DARTSArchitecture:
-        """Architecture of whole numbers ``(n_genes,)``.
+        """Architecture of a genome of whole numbers ``(n_genes,)``.
 
         Raises:
-            InvalidArchitecture: not such numbers.
+            InvalidArchitecture: the numbers are no genome of this space.
         """
         genome = np.asarray(genome)
         if genome.shape != (self.n_genes,) or not ((genome >= 0) & (genome < self.n_choices)).all():
@@ -144,7 +144,7 @@ class DARTS(SearchSpace):
         return DARTSArchitecture(cells[0], cells[-1])
 
     def _node(self, node: int, genes: Any) -> tuple[tuple[str, int], ...]:
-        """The pairs of a node, counted from 0, of the next genes."""
+        """The pairs of a node, counted from 0, from the next genes."""
         sources = _pairs(node)[int(next(genes)) if node else 0]
         return tuple((self._chosen[int(next(genes))], source) for source in sources)
 
@@ -185,7 +185,7 @@ class DARTS(SearchSpace):
         return (normal,)
 
     def to_text(self, architecture: Architecture) -> str:
-        """``normal (sep_conv_3x3,0)(skip_connect,1) | … / reduction …``; the cell alone where it is shared."""
+        """``normal (sep_conv_3x3,0)(skip_connect,1) | … / reduction …``; without these words where it is shared."""
         cells = [cell_to_text(cell) for cell in self._described(architecture)]
         return cells[0] if len(cells) == 1 else f"normal {cells[0]} / reduction {cells[1]}"
 
@@ -195,12 +195,12 @@ class DARTS(SearchSpace):
         return genotype_to_python(cells[0], cells[-1])
 
     def from_text(self, text: str) -> DARTSArchitecture:
-        """Architecture of a notation, that of ``to_text`` or of ``to_genotype``; a node's inputs in any order.
+        """Architecture of a notation as from ``to_text`` or ``to_genotype``; a node's inputs may be in any order.
 
-        Short names stand for operations too: ``sep3``, ``sep5``, ``dil3``, ``dil5``, ``max``, ``avg``, ``skip``.
+        Operations may have short names: ``sep3``, ``sep5``, ``dil3``, ``dil5``, ``max``, ``avg``, ``skip``.
 
         Raises:
-            InvalidArchitecture: the text cannot be read, or it is no architecture of this space.
+            InvalidArchitecture: the text cannot be read, or is no architecture of this space.
         """
         try:
             if is_python(text):
@@ -230,7 +230,7 @@ class DARTS(SearchSpace):
         return self._arguments(cells[0], cells[-1], n_classes, in_shape)
 
     def supernet_arguments(self, n_classes: int, in_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Arguments of ``darts_supernet.DARTSSupernet``, literals."""
+        """Arguments of :class:`DARTSSupernet`, literals."""
         cell = full_cell(self.operations, self.nodes)
         return {"operations": self.operations, **self._arguments(cell, cell, n_classes, in_shape)}
 
@@ -242,7 +242,7 @@ class DARTS(SearchSpace):
         return {"normal": normal, "reduction": reduction, **sizes, **frame}
 
     def supernet(self, n_classes: int, in_shape: tuple[int, int, int]) -> Supernet:
-        """See :meth:`SearchSpace.supernet`; it takes mixtures too. All operations run until a path is chosen."""
+        """See :meth:`SearchSpace.supernet`; it accepts mixtures too. All operations run until a path is chosen."""
         return DARTSSupernet(**self.supernet_arguments(n_classes, in_shape))
 
     def for_final_training(self) -> DARTS:
@@ -250,7 +250,7 @@ class DARTS(SearchSpace):
         return chz.replace(self, channels=self.final_channels, layers=self.final_layers, partial=1, final=True)
 
     def draw(self, architecture: Architecture, figure: Figure) -> None:
-        """Draw the normal and the reduction cell, or the one that is shared."""
+        """Draw the normal and the reduction cell, or the shared cell."""
         from evo_robust.spaces.darts.drawing import draw_cells  # matplotlib only where pictures are asked for
 
         draw_cells(figure, self._described(architecture))
@@ -282,27 +282,28 @@ class DARTS(SearchSpace):
         return np.array([name != NONE for name in self.operations])
 
     def derive(self, weights: np.ndarray) -> DARTSArchitecture:
-        """Per edge the operation of the largest weight other than ``none``, per node the two best edges (DARTS §2.4).
+        """The architecture of the largest weights (DARTS §2.4).
 
-        Of equal ones the first wins.
+        Every edge gets the operation with its largest weight, ``none`` left out; every node keeps its two best edges.
+        Of equal weights the first wins.
 
         Args:
-            weights: ``(cells, edges, operations)`` as in ``mixture_shape``, an edge's own weight multiplied in.
+            weights: ``(cells, edges, operations)`` as in ``mixture_shape``; an edge's own weight is multiplied in.
 
         Raises:
-            ValueError: another shape, or weights that are no numbers.
+            ValueError: the shape is another one, or weights are not numbers.
         """
         weights = np.asarray(weights)
         if weights.shape != self.mixture_shape:
             raise ValueError(f"expected weights of shape {self.mixture_shape}, got {weights.shape}")
         if np.isnan(weights).any():
-            raise ValueError(f"expected weights that are numbers, got {np.isnan(weights).sum()} that are none")
+            raise ValueError(f"expected weights that are numbers, got {np.isnan(weights).sum()} NaN")
         columns = [self.operations.index(name) for name in self._chosen]
         cells = [self._derived(cell[:, columns]) for cell in weights]
         return DARTSArchitecture(cells[0], cells[-1])
 
     def weights_of(self, architecture: Architecture) -> np.ndarray:
-        """See :meth:`SearchSpace.weights_of`: 1 for every node's two operations."""
+        """See :meth:`SearchSpace.weights_of`: 1 for the two operations of every node."""
         cells = self._described(architecture)
         weights = np.zeros(self.mixture_shape)
         for cell, own in zip(cells, weights, strict=True):
@@ -334,13 +335,13 @@ class DARTS(SearchSpace):
         return tuple(dict.fromkeys(found))
 
     def largest(self) -> DARTSArchitecture:
-        """The operation with most weights on the edges from nodes 0 and 1: no architecture has more."""
+        """The operation with most weights, everywhere on edges from nodes 0 and 1: no architecture has more weights."""
         name = next((name for name in (*CONVOLUTIONS, "skip_connect") if name in self._chosen), self._chosen[0])
         cell = (((name, 0), (name, 1)),) * self.nodes
         return DARTSArchitecture(cell, cell)
 
     def draw_smallest(self, rng: np.random.Generator) -> DARTSArchitecture:
-        """Random operations without convolutions, or the least convolution where there is nothing else."""
+        """A random architecture without convolutions; where the space has only these, with the smallest one."""
         light = [name for name in self._chosen if name not in CONVOLUTIONS]
         light = light or [max(self._chosen, key=CONVOLUTIONS.index)]
         cells = [self._random_cell(rng, light) for _ in range(self.n_described)]
@@ -352,11 +353,10 @@ class DARTS(SearchSpace):
         return tuple(tuple((names[int(rng.integers(len(names)))], s) for s in two) for two in sources)
 
     def structure(self, architecture: Architecture) -> Structure:
-        """Operations edge by edge; every one of a cell's edges is a place for a convolution.
+        """Operations edge by edge; each of them is a place for a convolution.
 
-        Every architecture has as many operations. Density is therefore the share of a cell's edges whose operation has
-        weights (convolutions, and in the reduction cell the skips that halve their input), the mean of the normal and
-        the reduction cell.
+        All architectures have the same number of operations. Density is therefore the share of operations with weights
+        (convolutions, and in the reduction cell the skips that halve their input). It is the mean of both cells.
         """
         cells = self._described(architecture)
         operations = [
@@ -380,7 +380,7 @@ def _pairs(node: int) -> list[tuple[int, int]]:
 
 
 def _with_weights(cell: Cell, stride: int) -> int:
-    """Number of a cell's operations that have weights, where edges from nodes 0 and 1 have ``stride``."""
+    """Number of operations with weights in a cell whose edges from nodes 0 and 1 have ``stride``."""
     halving = stride == 2
     flat = [pair for pairs in cell for pair in pairs]
     return sum(name in CONVOLUTIONS or (name == "skip_connect" and source < 2 and halving) for name, source in flat)

@@ -19,10 +19,10 @@ Plan = list[tuple[str, ...] | None]
 
 
 class MixedCell(DARTSCell):
-    """A cell whose operations are weighed.
+    """A cell whose operations have weights.
 
     Attributes:
-        weights: what weighs them; all have weight 1 where it is None.
+        weights: the weights; None means that all of them are 1.
     """
 
     weights: _Weights | None = None
@@ -32,20 +32,20 @@ class MixedCell(DARTSCell):
         return value if self.weights is None else weighed(value, self.weights.of(edge, name))
 
     def weigh_rest(self, edge: int, value: Tensor) -> Tensor:
-        """See :meth:`DARTSCell.weigh_rest`: the sum of the edge's weights, that of ``none`` among them."""
+        """See :meth:`DARTSCell.weigh_rest`: the weight is the sum of the edge's weights, including that of ``none``."""
         return value if self.weights is None else weighed(value, self.weights.sums[edge])
 
 
 class DARTSSupernet(DARTSNetwork, Supernet):
-    """The network of all operations on all edges; weights bear the names of ``DARTSNetwork``.
+    """The network of all operations on all edges; weights have the names of ``DARTSNetwork``.
 
-    Until a path is chosen, all of them run with weight 1. In a mixture, a node that no edge enters is zero, and so is
-    what leaves it. With partial channels what passes by an edge's operations has the edge's whole weight, the sum of
-    its row (β where the weights of operations add up to 1).
+    Until a path is chosen, all operations run with weight 1. In a mixture, a node without inputs is zero, and so are
+    the edges that leave it. With partial channels, the channels that bypass an edge's operations have the edge's whole
+    weight: the sum of its row (β where the weights of operations add up to 1).
 
     Args:
         operations: names of a mixture's columns, in order.
-        arguments: of ``DARTSNetwork``, its cells with all operations on all edges.
+        arguments: arguments of ``DARTSNetwork``, whose cells have all operations on all edges.
     """
 
     cell_class: ClassVar[type[DARTSCell]] = MixedCell
@@ -61,7 +61,7 @@ class DARTSSupernet(DARTSNetwork, Supernet):
             path: an architecture, with its ``normal`` and its ``reduction`` cell, or a mixture.
 
         Raises:
-            ValueError: a mixture of another shape, or with weights that are negative or no numbers; or neither.
+            ValueError: ``path`` is neither, or a mixture of another shape, or with weights that are negative or NaN.
         """
         chosen: list[tuple[Plan, _Weights | None]]
         if isinstance(path, Mixture):
@@ -75,14 +75,14 @@ class DARTSSupernet(DARTSNetwork, Supernet):
             cell.active, cell.weights = chosen[cell.stride - 1]  # type: ignore[operator, assignment]
 
     def _plan(self, weights: Tensor) -> Plan:
-        """Names of the operations that run on every edge, None on edges that carry nothing."""
+        """Names of the operations that run, for every edge; None for edges that carry nothing."""
         wiring = edges_of(self.nodes)
         if tuple(weights.shape) != (len(wiring), len(self.operations)):
             raise ValueError(
                 f"expected weights of {len(wiring)} edges × {len(self.operations)} operations, "
                 f"got shape {tuple(weights.shape)}"
             )
-        rows = weights.detach().tolist()  # one look at the device for all cells
+        rows = weights.detach().tolist()  # one transfer from the device for all cells
         if not all(weight >= 0 for row in rows for weight in row):
             raise ValueError("expected weights of operations that are >= 0, got others")
         live = [True, True, *[False] * self.nodes]
@@ -90,7 +90,7 @@ class DARTSSupernet(DARTSNetwork, Supernet):
         for row, (source, target) in zip(rows, wiring, strict=True):
             names = [name for name, weight in zip(self.operations, row, strict=True) if weight]
             running = tuple(name for name in names if name != NONE)
-            # passed-by channels also flow over an edge whose only weight is on `none`
+            # bypassing channels also flow over an edge whose only weight is on `none`
             carries = live[source] and bool(names if self.partial > 1 else running)
             live[target] |= carries
             plan.append(running if carries else None)
@@ -98,12 +98,12 @@ class DARTSSupernet(DARTSNetwork, Supernet):
 
 
 def weighed(value: Tensor, weight: Tensor | float) -> Tensor:
-    """``value · weight``, for nothing where the weight is the number 1."""
+    """``value · weight``; where the weight is the number 1, ``value`` itself."""
     return value if isinstance(weight, float) and weight == 1 else value * weight
 
 
 class _Weights:
-    """A matrix of weights taken apart, once for all cells: tensors where they have gradients, else numbers."""
+    """The entries of a weight matrix, split once for all cells: tensors where they have gradients, else numbers."""
 
     def __init__(self, matrix: Tensor, operations: Sequence[str]) -> None:
         self.matrix, self.operations = matrix, tuple(operations)
@@ -117,5 +117,5 @@ class _Weights:
         return self.single[edge * len(self.operations) + self.operations.index(name)]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Weights:
-        """The values alone: copies of a supernet (an attack's, a count's) take no part in its gradients."""
+        """Copy values without gradients, so that copies of a supernet (for attacks, counts) do not get into them."""
         return _Weights(self.matrix.detach().clone(), self.operations)

@@ -15,7 +15,7 @@ class PhaseGraph:
     """The connected computation nodes of one active phase.
 
     Attributes:
-        inputs: what each node reads, for nodes 1..k in topological order; 0 is the phase's input.
+        inputs: the nodes that each of the nodes 1..k reads, in topological order; 0 is the phase's input.
         skip: whether the phase's input also goes to the phase's output.
     """
 
@@ -29,14 +29,14 @@ class PhaseGraph:
 
     @property
     def outputs(self) -> tuple[int, ...]:
-        """Nodes that no other node reads: they go to the phase's output."""
+        """Nodes that no other node reads; the phase's output reads them."""
         read = {source for sources in self.inputs for source in sources}
         return tuple(node for node in range(1, self.n_nodes + 1) if node not in read)
 
 
 @dataclasses.dataclass(frozen=True)
 class PhasesArchitecture:
-    """The active phases of a network, in order, each in canonical form: equal values are equal networks."""
+    """The active phases of a network, in order and in canonical form, so that equal values mean equal networks."""
 
     phases: tuple[PhaseGraph, ...]
 
@@ -50,9 +50,9 @@ def n_bits(nodes: int) -> int:
 def decode_phase(bits: bytes) -> PhaseGraph | None:
     """Canonical graph of a phase's bits (one byte each), or None where the phase is inactive.
 
-    Isomorphic graphs give equal values: isolated nodes are dropped, the rest is numbered canonically. The skip bit
-    is never redundant in an active phase: the last node of a connection always stands between input and output, so
-    no other bit can stand for the edge input → output; in an inactive phase it is ignored.
+    Isomorphic graphs give equal values: isolated nodes are dropped, and the others get canonical numbers. In an active
+    phase the skip bit is never redundant, since a connection always has nodes between input and output. In an inactive
+    phase it is ignored.
     """
     before = connected_nodes(bits)
     return PhaseGraph(canonical_inputs(before), bool(bits[-1])) if before else None
@@ -70,7 +70,7 @@ def connected_nodes(bits: bytes) -> tuple[tuple[int, ...], ...]:
 
 
 def encode_phase(graph: PhaseGraph | None, nodes: int) -> list[int]:
-    """Bits of a graph in a phase of n nodes: its nodes come first, the others stay isolated.
+    """Bits of a graph in a phase of n nodes: the graph's nodes come first, and the others are isolated.
 
     Raises:
         InvalidArchitecture: the graph has more nodes than the phase.
@@ -85,28 +85,29 @@ def encode_phase(graph: PhaseGraph | None, nodes: int) -> list[int]:
 
 # --- canonical numbering ----------------------------------------------------------------------------------------
 #
-# Individualisation and refinement (McKay): colours that depend on structure alone are refined until stable; where
-# nodes still share a colour, each in turn is singled out. Two choices whose first leaf is the same graph are swapped
-# by an automorphism, so only one of them is followed: symmetric graphs cost polynomial time, not factorial.
+# Individualisation and refinement (McKay). Colours that depend only on structure are refined until they are stable.
+# Where nodes still share a colour, each of them in turn gets a colour of its own. If two such choices lead to the same
+# graph at their first leaf, an automorphism swaps them, and only one is followed. So symmetric graphs take polynomial
+# time, not factorial.
 
 Colours = list[int]
 Code = tuple[tuple[int, ...], ...]
 
 
 def canonical_inputs(before: Sequence[Sequence[int]]) -> Code:
-    """Inputs of each node under a numbering that is equal for isomorphic acyclic graphs, in topological order.
+    """Inputs of each node in canonical numbers, which are equal for isomorphic graphs; in topological order.
 
     Args:
-        before: predecessors of nodes 0..k−1, in topological order, no node isolated.
+        before: predecessors of nodes 0..k−1, in topological order; no node may be isolated.
 
     Returns:
-        For nodes 1..k the sorted numbers they read; nodes without predecessor read 0, the phase's input.
+        For nodes 1..k, the sorted numbers that each reads; a node without predecessor reads 0, the phase's input.
     """
     graph = _Graph(before)
     depth: Colours = []
     for sources in before:
         depth.append(1 + max((depth[j] for j in sources), default=-1))
-    # colours are refined, never reordered: sorting by colour therefore sorts by depth, which is topological
+    # refining never reorders colours, so sorting by colour sorts by depth, which is a topological order
     return graph.least_code(graph.refine(depth))
 
 
@@ -119,7 +120,7 @@ class _Graph:
                 self.after[source].append(node)
 
     def refine(self, colours: Colours) -> Colours:
-        """The coarsest stable colouring finer than the given one, numbered from 0."""
+        """The coarsest stable colouring that is finer than the given one, numbered from 0."""
         n = 0
         while True:
             marks = [
@@ -156,7 +157,7 @@ class _Graph:
         return self._code(colours)
 
     def _cell(self, colours: Colours) -> list[int]:
-        """The nodes of the first colour that several share; none where all differ."""
+        """The nodes of the first colour shared by several nodes; none where all colours differ."""
         if len(set(colours)) == len(colours):
             return []
         shared = min(c for c in colours if colours.count(c) > 1)
@@ -174,7 +175,7 @@ class _Graph:
 
 
 def phase_to_text(graph: PhaseGraph | None, nodes: int) -> str:
-    """Notation of NSGA-Net: ``[1][01][0]`` has a group for each of nodes 2, 3, … and the skip bit last."""
+    """NSGA-Net's notation, such as ``[1][01][0]``: a group for each of the nodes 2, 3, …, then the skip bit."""
     bits = "".join(map(str, encode_phase(graph, nodes)))
     groups = [bits[i * (i - 1) // 2 : i * (i + 1) // 2] for i in range(1, nodes)] + [bits[-1]]
     return "".join(f"[{group}]" for group in groups)
@@ -184,7 +185,7 @@ def phases_from_text(text: str, phases: int, nodes: int) -> list[int]:
     """Bits of a notation; spaces are ignored, ``/`` or a new line separates phases.
 
     Raises:
-        InvalidArchitecture: naming the phase and what was expected of it.
+        InvalidArchitecture: the text cannot be read; the message names the phase and what was expected.
     """
     parts = [part for part in re.split(r"[/\n]", re.sub(r"[^\S\n]", "", text.strip())) if part]
     if len(parts) != phases:

@@ -1,4 +1,4 @@
-"""Networks of NSGA-Net phases, with the residual decoder and the dense one (NSGA-Net's final networks).
+"""Networks of NSGA-Net phases, with the residual decoder or the dense one (NSGA-Net's final networks).
 
 Keep this module to torch and the standard library: ``export`` copies its source, after that of ``ops``, into
 stand-alone files that rebuild a network without this package. All a network needs is the literal arguments of
@@ -23,10 +23,10 @@ class PhasesNetwork(nn.Module):
     """Phases one after the other, max pooling between them, global average pooling and a linear classifier.
 
     Args:
-        phases: for each phase ``(inputs, skip)``; ``inputs[i]`` are what node i+1 reads, 0 being the phase's input,
-            numbered in topological order; ``skip`` sends the phase's input to its output.
-        decoder: ``residual`` (phase k has ``channels``·2^k, k = 0, 1, …) or ``dense`` (all have ``channels``).
-        channels: of the first phase.
+        phases: for each phase ``(inputs, skip)``. ``inputs[i]`` are the nodes that node i+1 reads, numbered in
+            topological order; 0 is the phase's input. ``skip`` sends the phase's input to its output.
+        decoder: ``residual`` (phase k has ``channels``·2^k channels, k = 0, 1, …) or ``dense`` (all have ``channels``).
+        channels: channels of the first phase.
         n_classes: number of logits.
         in_shape: ``(c, h, w)`` of the images, h and w at least 3.
     """
@@ -46,7 +46,7 @@ class PhasesNetwork(nn.Module):
         self.normalize = Normalize(width)
         layers: list[nn.Module] = []
         for k, (inputs, skip) in enumerate(phases):
-            if k and min(height, breadth) > 1:  # a pool over a single pixel would leave nothing: it is left out
+            if k and min(height, breadth) > 1:  # no pool over a single pixel, which would leave nothing
                 layers.append(nn.MaxPool2d(2))
                 height, breadth = height // 2, breadth // 2
             out_channels = channels * 2**k if decoder == "residual" else channels
@@ -59,7 +59,7 @@ class PhasesNetwork(nn.Module):
 
     @property
     def cells(self) -> nn.ModuleList:
-        """The phases in order, each from one input to its output (a view: their weights are those of ``features``)."""
+        """The phases in order, each a module from one input to its output; they share weights with ``features``."""
         return nn.ModuleList(layer for layer in self.features if isinstance(layer, Phase))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class PhasesNetwork(nn.Module):
 
 
 class Phase(nn.Module):
-    """The graph of one phase: every node computes once, and values are released after their last reader."""
+    """The graph of one phase. Every node computes once, and its value is released after its last reader."""
 
     def __init__(self, inputs: Inputs, skip: bool, channels: int, decoder: Decoder) -> None:
         super().__init__()

@@ -33,10 +33,15 @@ FINAL_CHANNELS = 32
 class NSGAPhases(SearchSpace):
     """Networks of phases, each a graph of computation nodes (NSGA-Net, GECCO 2019; RoCo-NAS, 2021).
 
-    Phases without connections are inactive and removed; nodes with outputs but no inputs read the phase's input,
-    nodes with inputs but no outputs go to the phase's output, isolated nodes are dropped. Architectures are the same
-    when their active phases are, in order, isomorphic graphs with the same skip bits. Between phases stands a max
-    pool, left out where a single pixel is left; 8×8 images pass three phases as 6×6, 3×3 and 1×1.
+    Phases without connections are inactive and removed. Nodes with outputs but no inputs read the phase's input; nodes
+    with inputs but no outputs go to the phase's output; isolated nodes are dropped. Two architectures are the same when
+    their active phases are, in order, isomorphic graphs with the same skip bits. There is a max pool between phases,
+    unless only a single pixel is left: 8×8 images pass three phases as 6×6, 3×3 and 1×1.
+
+    Example:
+        >>> space = NSGAPhases(phases=1, nodes=3)
+        >>> space.to_text(space.decode(np.array([0, 0, 1, 0])))
+        '[1][00][0]'
     """
 
     phases: int = chz.field(default=3, doc="number of phases, >= 1")
@@ -44,12 +49,13 @@ class NSGAPhases(SearchSpace):
     channels: int = chz.field(default=16, doc="channels of the first active phase; they double from phase to phase")
     decoder: Literal["residual", "dense"] = chz.field(
         default="residual",
-        doc="what a node and a phase's output are: residual (searched, and trained after it) or dense (NSGA-Net's "
+        doc="form of a node and of a phase's output: residual (in the search and after it) or dense (as in NSGA-Net's "
         "public code for final networks)",
     )
     dense_channels: int = chz.field(
         default=128,
-        doc="channels of every phase of the dense decoder (NSGA-Net: 128); nodes squeeze to 2x and grow by half of it",
+        doc="channels of every phase of the dense decoder (NSGA-Net: 128), even; a node squeezes its inputs to 2x that "
+        "number and outputs half of it",
     )
     all_inactive: Literal["repair", "refuse"] = chz.field(
         default="repair", doc="a genome without any connection: repair (first phase becomes two nodes) or refuse"
@@ -73,10 +79,10 @@ class NSGAPhases(SearchSpace):
         return tuple(slice(i * size, (i + 1) * size) for i in range(self.phases))
 
     def decode(self, genome: np.ndarray) -> PhasesArchitecture:
-        """Canonical architecture of bits ``(n_genes,)``, a genome without any connection being repaired or refused.
+        """Canonical architecture of bits ``(n_genes,)``; a genome without connections is repaired or refused.
 
         Raises:
-            InvalidArchitecture: not such bits, or no phase is active and ``all_inactive`` is ``refuse``.
+            InvalidArchitecture: these are no such bits, or no phase is active and ``all_inactive`` is ``refuse``.
         """
         architecture = self._active(genome)
         if not architecture.phases:
@@ -94,7 +100,7 @@ class NSGAPhases(SearchSpace):
         return PhasesArchitecture(tuple(graph for graph in graphs if graph is not None))
 
     def encode(self, architecture: Architecture) -> np.ndarray:
-        """Bits ``(n_genes,)`` of an architecture: active phases first, in each the connected nodes first.
+        """Bits ``(n_genes,)`` of an architecture: active phases come first, and connected nodes first in each.
 
         Raises:
             InvalidArchitecture: it has no phase, or more phases or nodes than this space.
@@ -107,11 +113,11 @@ class NSGAPhases(SearchSpace):
         return " / ".join(phase_to_text(graph, self.nodes) for graph in self._padded(architecture))
 
     def from_text(self, text: str) -> PhasesArchitecture:
-        """Canonical architecture of a notation, canonical or not; ``/`` or new lines between phases.
+        """Canonical architecture of a notation, which need not be canonical; ``/`` or new lines separate phases.
 
         Raises:
-            InvalidArchitecture: the text cannot be read, or none of its phases has a connection (never repaired:
-                who writes a text means that network).
+            InvalidArchitecture: the text cannot be read, or none of its phases has a connection (a text is taken
+                literally and never repaired).
         """
         architecture = self._active(np.array(phases_from_text(text, self.phases, self.nodes)))
         if not architecture.phases:
@@ -147,7 +153,7 @@ class NSGAPhases(SearchSpace):
         draw_phases(figure, self._graphs(architecture), [arguments["channels"] * s for s in scale])
 
     def repair(self, genome: np.ndarray) -> np.ndarray:
-        """The genome itself, or where no phase is active (and that is not refused) always that of node 1 → node 2."""
+        """The genome itself; where no phase is active (and that is not refused), the genome of node 1 → node 2."""
         if self.all_inactive == "refuse" or self._active(genome).phases:
             return genome
         repaired = np.zeros_like(genome)
@@ -162,7 +168,7 @@ class NSGAPhases(SearchSpace):
         return genome
 
     def seeds(self) -> tuple[PhasesArchitecture, ...]:
-        """Chain (VGG), chain with skip (ResNet), full graph with skip (DenseNet), in every phase (RoCo-NAS §III-C)."""
+        """Chains (VGG), chains with skip (ResNet) and full graphs with skip (DenseNet), as in RoCo-NAS §III-C."""
         chain = tuple((node,) for node in range(self.nodes))
         full = ((0,), *(tuple(range(1, node)) for node in range(2, self.nodes + 1)))
         graphs = (PhaseGraph(chain, False), PhaseGraph(chain, True), PhaseGraph(full, True))
@@ -170,15 +176,15 @@ class NSGAPhases(SearchSpace):
 
     @property
     def gene_names(self) -> tuple[str, ...]:
-        """``phase 1 node 2→3`` for a connection, ``phase 1 skip``."""
+        """Names such as ``phase 1 node 2→3`` for a connection, and ``phase 1 skip``."""
         phase = [f"node {j}→{i}" for i in range(2, self.nodes + 1) for j in range(1, i)] + ["skip"]
         return tuple(f"phase {k + 1} {name}" for k in range(self.phases) for name in phase)
 
     def structure(self, architecture: Architecture) -> Structure:
-        """One 3×3 convolution per node, between the node and the latest that it reads; 0 is the phase's input.
+        """The structure: one 3×3 convolution per node, from the latest node that it reads; 0 is the phase's input.
 
-        A node that reads the one right before it is direct. Density is the share of the n(n−1)/2 possible connections
-        between nodes that are there, over the active phases; reading the phase's input and skip bits do not count.
+        A node that reads the node right before it is direct. Density is the share of the n(n−1)/2 possible connections
+        between nodes that are present, over the active phases. Connections to the phase's input and skips do not count.
         """
         graphs = self._graphs(architecture)
         operations = [
@@ -193,15 +199,15 @@ class NSGAPhases(SearchSpace):
     final_recipe: ClassVar[str] = "standard"  # RoCo-NAS trains without attacks
 
     def for_final_training(self) -> NSGAPhases:
-        """The same space with RoCo-NAS's 32 initial channels (§IV), which its search has 16 of.
+        """The same space with RoCo-NAS's 32 initial channels (§IV) instead of 16, as in its search.
 
-        The paper names no decoder there. That it is the searched one is an inference: the dense decoder, which
-        NSGA-Net's public code trains its final networks with, has no initial channels that could be 32.
+        The paper does not name the decoder there. We infer that it is that of the search: the dense decoder of
+        NSGA-Net's public code for final networks has no number of initial channels that could be 32.
         """
         return chz.replace(self, channels=FINAL_CHANNELS)
 
     def with_dense_decoder(self) -> NSGAPhases:
-        """The same space with the dense decoder, of NSGA-Net's public code for final networks."""
+        """The same space with the dense decoder of NSGA-Net's public code for final networks."""
         return chz.replace(self, decoder="dense")
 
     def _graphs(self, architecture: Architecture) -> tuple[PhaseGraph, ...]:

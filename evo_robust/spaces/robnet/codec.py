@@ -2,8 +2,8 @@
 
 Keep this module to the standard library: ``export`` copies what it needs of it into stand-alone files.
 
-An α is one code per edge, in the order e0, e1, …: bit 1 (value 2) is the identity, bit 0 (value 1) the convolution, so
-that ``10`` is 2 and ``01`` is 1. Node 0 is the output of cell k−2, node 1 that of cell k−1, the others are computed.
+An α is one code per edge, in the order e0, e1, …: bit 1 (value 2) is the identity, bit 0 (value 1) the convolution. So
+``10`` is 2 and ``01`` is 1. Node 0 is the output of cell k−2, node 1 that of cell k−1; the other nodes are computed.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Alpha = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class RobNetArchitecture:
-    """α of the live edges: one code per edge, for all cells alike or for each cell.
+    """α of the live edges: one code per edge, either for all cells or for each cell.
 
     Attributes:
-        cells: one α (shared cells) or one per cell; codes as above.
+        cells: one α (shared cells) or one per cell; codes as in the module's docstring.
     """
 
     cells: tuple[Alpha, ...]
@@ -36,10 +36,14 @@ def alpha_to_text(alpha: Alpha) -> str:
 
 
 def alpha_from_text(text: str, nodes: int) -> Alpha:
-    """The α of a notation; ``|`` between the nodes' edges and a number such as ``3:`` in front may stand there.
+    """The α of a notation. It may have ``|`` between the edges of nodes, and a number such as ``3:`` in front.
 
     Raises:
-        ValueError: it is not one pair of 0 and 1 per edge.
+        ValueError: the text is not one pair of 0 and 1 per edge.
+
+    Example:
+        >>> alpha_from_text("11 10 | 00 01 00", nodes=2)
+        (3, 2, 0, 1, 0)
     """
     pairs = re.sub(r"^\s*\d+\s*:", "", text).replace("|", " ").split()
     expected = n_edges(nodes)
@@ -52,12 +56,12 @@ def alpha_from_text(text: str, nodes: int) -> Alpha:
 
 
 def live_cell(alpha: Alpha, nodes: int, inputs: tuple[bool, bool] = (True, True)) -> Alpha:
-    """α without the edges that carry nothing: a node that no live edge enters is zero, and so is all that leaves it.
+    """α without the edges that carry nothing. A node without live inputs is zero, and so are the edges that leave it.
 
     Args:
         alpha: the cell's codes.
-        nodes: its intermediate nodes.
-        inputs: whether nodes 0 and 1 carry anything.
+        nodes: number of its intermediate nodes.
+        inputs: for nodes 0 and 1, whether their values can differ from zero.
     """
     live = [*inputs, *[False] * nodes]
     kept = []
@@ -69,10 +73,10 @@ def live_cell(alpha: Alpha, nodes: int, inputs: tuple[bool, bool] = (True, True)
 
 
 def live_cells(alphas: Sequence[Alpha], nodes: int) -> tuple[Alpha, ...]:
-    """α of every cell of a network, without what cannot reach its output.
+    """α of every cell of a network, without operations that cannot reach its output.
 
-    A cell without a path puts out zero, so edges that read it go; a cell whose output no other cell reads goes
-    altogether. All zero in the last cell means that the network is none: its logits would not depend on the image.
+    A cell without a path outputs zero, so edges that read it are removed. A cell whose output no other cell reads is
+    emptied. If the last cell is all zero, this is no network: its logits would not depend on the image.
     """
     forward: list[Alpha] = []
     carries = [True, True]  # both outputs of the stem
@@ -83,7 +87,7 @@ def live_cells(alphas: Sequence[Alpha], nodes: int) -> tuple[Alpha, ...]:
 
 
 def _read_cells(alphas: list[Alpha], nodes: int) -> list[Alpha]:
-    """The cells with those emptied that no later cell reads."""
+    """The cells; those that no later cell reads are emptied."""
     sources = [source for source, _ in edges_of(nodes)]
     read = [*[False] * (len(alphas) - 1), True]
     kept = list(alphas)

@@ -1,4 +1,4 @@
-"""RobNet's cells as pictures: nodes in a row, convolutions as arcs above it, identities as arcs below."""
+"""Draws RobNet's cells: nodes in a row, convolutions as arcs above it, identities as arcs below."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from evo_robust.spaces.robnet.codec import CONVOLUTION, IDENTITY, Alpha
 
 
 def draw_cells(figure: Figure, cells: Sequence[Alpha], nodes: int) -> None:
-    """Draw the cell that all share, or a grid of all cells, into an empty figure.
+    """Draw the shared cell, or a grid of all cells, into an empty figure.
 
     Args:
-        figure: where to.
-        cells: α of the shared cell, or of each.
-        nodes: intermediate nodes of a cell.
+        figure: the empty figure.
+        cells: α of the shared cell, or of each cell.
+        nodes: number of intermediate nodes of a cell.
     """
     axes, width, height = canvas(figure)
     floor = _legend(axes, width, nodes, several=len(cells) > 1)
@@ -28,7 +28,7 @@ def draw_cells(figure: Figure, cells: Sequence[Alpha], nodes: int) -> None:
     if len(cells) == 1:
         draw_row(axes, nodes, _arcs(cells[0], nodes), whole)
         return
-    # the grid whose fields have most room for a cell about twice as wide as high
+    # the grid that leaves most room for cells about twice as wide as high
     columns = max(
         range(1, len(cells) + 1), key=lambda n: min(whole.width / n / 2.1, whole.height / -(-len(cells) // n))
     )
@@ -45,7 +45,7 @@ def draw_cells(figure: Figure, cells: Sequence[Alpha], nodes: int) -> None:
 
 
 def _arcs(alpha: Alpha, nodes: int) -> list[Arc]:
-    """An arc above the row for every convolution, one below for every identity."""
+    """The arcs of a cell: above the row for convolutions, below it for identities."""
     arcs = []
     for code, (source, target) in zip(alpha, edges_of(nodes), strict=True):
         if code & CONVOLUTION:
@@ -56,7 +56,7 @@ def _arcs(alpha: Alpha, nodes: int) -> list[Arc]:
 
 
 def _legend(axes: Axes, width: float, nodes: int, *, several: bool) -> float:
-    """What arcs and nodes mean, along the lower edge; the height that it takes, in inches."""
+    """Explain arcs and nodes along the lower edge; returns the height that this takes, in inches."""
     size = min(8.5, 0.9 * width)
     line = 0.02 * size
     inner = "node 2 is" if nodes == 1 else f"nodes 2–{nodes + 1} side by side are"

@@ -26,7 +26,7 @@ class PublishedRobNet:
 
 _LARGE = "11 11 | 11 11 11 | 01 11 01 10 | 11 01 01 01 11"
 
-# the paper's medium cell was published nowhere
+# the paper's medium cell was never published
 PUBLISHED = MappingProxyType(
     {
         "small": PublishedRobNet(("11 11 | 01 10 11 | 10 01 00 01 | 10 00 10 11 10",), 36, 20),

@@ -20,16 +20,16 @@ from evo_robust.spaces.supernet import Path, Supernet
 
 
 class RobNetNetwork(CellNetwork):
-    """A stem, cells, global average pooling and a linear classifier; what an α leaves out is not built.
+    """A stem, cells, global average pooling and a linear classifier. Operations that α lacks are not built.
 
     Args:
         cells: α of every cell in notation, ``11 10 …`` with one pair per edge.
-        nodes: intermediate nodes of a cell.
-        channels: C of the first cells; it doubles at every reduction. A cell puts out ``nodes``·C channels.
+        nodes: number of intermediate nodes of a cell.
+        channels: C of the first cells; it doubles at every reduction. A cell outputs ``nodes``·C channels.
         reductions: indices of the cells whose edges from nodes 0 and 1 have stride 2.
         n_classes: number of logits.
         in_shape: ``(c, h, w)`` of the images.
-        large_images: two convolutions of stride 2 as first stem and a third as second (ImageNet), not one of stride 1.
+        large_images: ImageNet's stems (two convolutions of stride 2, then a third) instead of one of stride 1.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RobNetNetwork(CellNetwork):
 
 
 class RobNetSupernet(RobNetNetwork, Supernet):
-    """The network of all operations; ``choose`` says which of them run. Weights bear the names of ``RobNetNetwork``."""
+    """The network of all operations; ``choose`` selects those that run. Weights have the names of ``RobNetNetwork``."""
 
     def choose(self, path: Path) -> None:
         """See :meth:`Supernet.choose`.
@@ -65,7 +65,7 @@ class RobNetSupernet(RobNetNetwork, Supernet):
             path: an architecture, whose ``cells`` are one α for all cells or one for each.
 
         Raises:
-            ValueError: no such architecture.
+            ValueError: ``path`` is no such architecture.
         """
         if not isinstance(path, RobNetArchitecture):
             raise ValueError(f"expected an architecture of RobNet, got {path!r}")
@@ -76,10 +76,10 @@ class RobNetSupernet(RobNetNetwork, Supernet):
 
 
 class RobNetCell(nn.Module):
-    """A cell: every node is the sum of the operations on its edges, the output their concatenation.
+    """A cell: every node is the sum of the operations on its edges; the output concatenates the nodes.
 
     Attributes:
-        active: code of every edge that runs now; a subset of what was built.
+        active: code of the operations that run now, for every edge; a subset of those that were built.
     """
 
     active: Alpha
@@ -107,7 +107,7 @@ class RobNetCell(nn.Module):
                 self.identities[f"e{edge}"] = FactorizedReduce(channels, channels)
 
     def forward(self, earlier: Tensor | None, before: Tensor | None) -> Tensor | None:
-        """Output ``(n, nodes·C, h, w)`` of the outputs of cells k−2 and k−1; None for zero, there and here."""
+        """Output ``(n, nodes·C, h, w)``, from the outputs of cells k−2 and k−1. None means zero, for inputs too."""
         if not any(self.active):
             return None
         read = {source for code, (source, _) in zip(self.active, self.wiring, strict=True) if code}
@@ -116,15 +116,15 @@ class RobNetCell(nn.Module):
             values[0] = self.preprocess0(self.relu(earlier))
         if 1 in read:
             values[1] = self.preprocess1(self.relu(before))
-        positive: dict[int, Tensor] = {}  # one ReLU per node serves all edges that leave it
+        positive: dict[int, Tensor] = {}  # one ReLU per node, used by all edges that leave it
         for target in range(2, self.wiring[-1][1] + 1):
             values.append(self._node(target, values, positive))
         some = next(value for value in values[2:] if value is not None)
         return torch.cat([torch.zeros_like(some) if value is None else value for value in values[2:]], 1)
 
     def _node(self, target: int, values: list[Tensor | None], positive: dict[int, Tensor]) -> Tensor | None:
-        """Sum of the operations on the edges into a node; None without any, which means zero."""
-        fresh: list[Tensor] = []  # tensors that nobody else holds
+        """Sum of the operations on the edges into a node; None where there are none, which means zero."""
+        fresh: list[Tensor] = []  # tensors that nothing else refers to
         kept: list[Tensor] = []
         for edge, (code, (source, end)) in enumerate(zip(self.active, self.wiring, strict=True)):
             value = values[source] if end == target and code else None

@@ -37,10 +37,10 @@ _PATIENCE = 10_000
 class RobNet(SearchSpace):
     """Cells in which every node may read every earlier one, through identity, separable convolution, both or neither.
 
-    Edges that cannot carry anything from image to logits are no part of an architecture: a node that no live edge
-    enters is zero, and so is what leaves it; a cell-free network's cell that puts out zero, or that no other cell
-    reads, is empty. Genomes that differ in such edges alone are one architecture. Nodes are not renumbered: every
-    edge has weights of its own in the supernet, so that isomorphic cells are different networks there.
+    Edges that cannot carry anything from image to logits are not part of an architecture. A node without live inputs is
+    zero, and so are the edges that leave it. With ``cells=free``, a cell is empty if it outputs zero or if no other
+    cell reads it. Genomes that differ only in such edges are the same architecture. Nodes are not renumbered: every
+    edge has its own weights in the supernet, so isomorphic cells are different networks there.
     """
 
     shares_weights: ClassVar[bool] = True
@@ -53,8 +53,8 @@ class RobNet(SearchSpace):
     nodes: int = chz.field(default=4, doc="intermediate nodes of a cell, >= 1")
     no_path: Literal["repair", "refuse"] = chz.field(
         default="repair",
-        doc="a genome without a path from image to logits: repair (every cell without one gets the identity of the "
-        "cell before it at its first node) or refuse",
+        doc="a genome without a path from image to logits: repair (every cell without a path passes on the output of "
+        "the cell before it, by an identity into its first node) or refuse",
     )
     final_channels: int = chz.field(default=36, doc="channels of networks trained after the search, >= 1")
     final_layers: int = chz.field(
@@ -67,17 +67,17 @@ class RobNet(SearchSpace):
 
     @property
     def n_described(self) -> int:
-        """Cells that a genome describes: 1 where they share α."""
+        """Number of cells that a genome describes: 1 where they share α."""
         return self.layers if self.cells == "free" else 1
 
     @property
     def n_choices(self) -> np.ndarray:
-        """All 2: per edge the identity bit, then the convolution bit; cell by cell."""
+        """All 2: for each edge the identity bit, then the convolution bit; cell by cell."""
         return np.full(2 * n_edges(self.nodes) * self.n_described, 2)
 
     @property
     def blocks(self) -> tuple[slice, ...]:
-        """The bits of each cell; with a shared α those of the edges into each node."""
+        """The bits of each cell; with a shared α, the bits of the edges into each node."""
         if self.cells == "free":
             size = 2 * n_edges(self.nodes)
             return tuple(slice(i * size, (i + 1) * size) for i in range(self.layers))
@@ -85,16 +85,17 @@ class RobNet(SearchSpace):
 
     @property
     def gene_names(self) -> tuple[str, ...]:
-        """``e3 identity``, ``e3 conv``, with the cell in front where cells are free."""
+        """Names such as ``e3 identity`` and ``e3 conv``, with the cell in front where cells are free."""
         cells = [f"cell {i} " for i in range(self.layers)] if self.cells == "free" else [""]
         edges = range(n_edges(self.nodes))
         return tuple(f"{cell}e{edge} {bit}" for cell in cells for edge in edges for bit in ("identity", "conv"))
 
     def decode(self, genome: np.ndarray) -> RobNetArchitecture:
-        """Architecture of bits ``(n_genes,)``, one without a path being repaired or refused.
+        """Architecture of bits ``(n_genes,)``; a genome without a path is repaired or refused.
 
         Raises:
-            InvalidArchitecture: not such bits, or no path from image to logits and ``no_path`` is ``refuse``.
+            InvalidArchitecture: these are no such bits, or there is no path from image to logits and ``no_path`` is
+                ``refuse``.
         """
         architecture = self._live(self._alphas(genome))
         if architecture is None and self.no_path == "repair":
@@ -111,7 +112,7 @@ class RobNet(SearchSpace):
         return [tuple(alpha) for alpha in codes.tolist()]
 
     def _live(self, alphas: list[Alpha]) -> RobNetArchitecture | None:
-        """The architecture of these α, None where nothing reaches the output."""
+        """The architecture of these α; None where nothing reaches the output."""
         free = self.cells == "free"
         kept = live_cells(alphas, self.nodes) if free else (live_cell(alphas[0], self.nodes),)
         return RobNetArchitecture(kept) if any(kept[-1]) else None
@@ -140,11 +141,11 @@ class RobNet(SearchSpace):
         return " / ".join(alpha_to_text(alpha) for alpha in self._cells(architecture))
 
     def from_text(self, text: str) -> RobNetArchitecture:
-        """Architecture of a notation; ``|`` may stand between nodes, ``/`` or new lines between cells.
+        """Architecture of a notation. Nodes may be separated by ``|``; cells are separated by ``/`` or new lines.
 
         Raises:
-            InvalidArchitecture: the text cannot be read, or nothing in it leads from image to logits (never repaired:
-                who writes a text means that network).
+            InvalidArchitecture: the text cannot be read, or has no path from image to logits (a text is taken
+                literally and never repaired).
         """
         cells = [part for part in text.replace("\n", "/").split("/") if part.strip()]
         if len(cells) != self.n_described:
@@ -200,19 +201,19 @@ class RobNet(SearchSpace):
     # --- drawing genomes --------------------------------------------------------------------------------------------
 
     def repair(self, genome: np.ndarray) -> np.ndarray:
-        """The genome itself, or where nothing reaches the logits one with an identity through every empty cell."""
+        """The genome itself; where nothing reaches the logits, one with an identity through every empty cell."""
         alphas = self._alphas(genome)
         if self.no_path == "refuse" or self._live(alphas) is not None:
             return genome
-        # edge 1 is node 1 → node 2: the cell hands on what the cell before it puts out
+        # edge 1 is node 1 → node 2: the cell passes on the output of the cell before it
         repaired = [a if any(live_cell(a, self.nodes)) else (0, IDENTITY, *a[2:]) for a in alphas]
-        if self._live(repaired) is None:  # cells that read empty ones alone
+        if self._live(repaired) is None:  # some cells read only empty ones
             repaired = [(a[0], a[1] | IDENTITY, *a[2:]) for a in alphas]
         codes = np.array(repaired)
         return np.stack((codes // IDENTITY, codes % IDENTITY), -1).reshape(-1).astype(genome.dtype)
 
     def seeds(self) -> tuple[RobNetArchitecture, ...]:
-        """The published cells that fit: shared ones anywhere (free cells all alike), the free ones in as many cells."""
+        """The published cells that fit: shared cells always; free cells where the number of cells is the same."""
         if self.nodes != NODES:
             return ()
         found = []
@@ -233,7 +234,7 @@ class RobNet(SearchSpace):
         """See :meth:`SearchSpace.draw_path`: every bit of α stays with probability ``keep``.
 
         Raises:
-            ValueError: so few operations are kept that no path through them was met.
+            ValueError: ``keep`` is so small that no draw had a path from image to logits.
         """
         for _ in range(_PATIENCE):
             bits = (rng.random(self.n_genes) < keep).astype(int)
@@ -247,7 +248,7 @@ class RobNet(SearchSpace):
         return RobNetArchitecture(((IDENTITY | CONVOLUTION,) * n_edges(self.nodes),) * self.n_described)
 
     def draw_smallest(self, rng: np.random.Generator) -> RobNetArchitecture:
-        """One operation into every node of every cell: a random edge, identity or convolution."""
+        """Architecture with one operation into every node of every cell: on a random edge, identity or convolution."""
         while True:
             alphas = []
             for _ in range(self.n_described):
@@ -260,9 +261,9 @@ class RobNet(SearchSpace):
                 return architecture
 
     def structure(self, architecture: Architecture) -> Structure:
-        """Operations edge by edge; density is that of live operations, the mean over cells where they are free.
+        """Operations edge by edge. Density counts live operations only; where cells are free, it is the mean over them.
 
-        The paper's D = Σα / (2·edges) (eq. 2) counts edges that carry nothing too: see :meth:`genome_density`.
+        The paper's D = Σα / (2·edges) (eq. 2) also counts edges that carry nothing: see :meth:`genome_density`.
         """
         alphas = self._cells(architecture)
         operations = [
@@ -276,15 +277,15 @@ class RobNet(SearchSpace):
         return Structure(tuple(operations), len(alphas), places, len(operations) / (2 * places * len(alphas)))
 
     def genome_density(self, genome: np.ndarray) -> float:
-        """The paper's D = Σα / (2·edges) of bits ``(n_genes,)`` (eq. 2), the mean over cells where they are free.
+        """The paper's D = Σα / (2·edges) of bits ``(n_genes,)`` (eq. 2); where cells are free, the mean over them.
 
-        Of uniform random genomes 7.6% have edges that carry nothing, so that the network's own density is smaller. A
-        genome without a path counts as it was asked for, not as it was repaired.
+        7.6% of uniform random genomes have edges that carry nothing, so their networks' own density is smaller. A
+        genome without a path counts before its repair.
         """
         return float(np.mean(genome))
 
     def sample_in(self, rng: np.random.Generator, budget: Budget) -> np.ndarray:
-        """Uniform random bits given the budget, in every cell where they are free.
+        """Random bits, uniform among those of the budget; where cells are free, every cell has the budget.
 
         Uniform bits give a large budget only 3% of the time, so the number of convolutions is drawn first.
         """
@@ -297,7 +298,7 @@ class RobNet(SearchSpace):
                 cell[rng.choice(places, draw_count(rng, low, high, places), replace=False), 1] = 1
             genome = bits.reshape(-1)
             architecture = self._live(self._alphas(genome))
-            # edges that carry nothing do not count, so that a few draws fall out of the budget
+            # edges that carry nothing do not count, so a few draws miss the budget
             if architecture is not None and self.structure(architecture).budget == budget:
                 return genome
         raise ValueError(f"none of {_PATIENCE} draws of RobNet(nodes={self.nodes}) has a {budget} budget")
