@@ -1,4 +1,4 @@
-"""Whether the parts of a data set agree: counts, classes, sizes, and what a split leaves of the classes."""
+"""Checks that the parts of a data set agree: counts, classes, sizes, and the classes in each split."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from evo_robust.data.images import Images, Splits
 from evo_robust.parts.base import UserError
 
-# Classes that a message names before it only counts them.
+# Classes that a message names; further ones are only counted.
 _NAMED = 5
 
 
 def check_arrays(what: str, x: np.ndarray, y: np.ndarray, n_classes: int, in_shape: tuple[int, int, int]) -> None:
-    """Raise ``ValueError`` where images or labels of a file are not what its data set says.
+    """Raise ``ValueError`` where images or labels do not match the description of their data set.
 
     Args:
         what: name of the part, for the message.
-        x: images, should be uint8 ``(n, c, h, w)``.
-        y: labels, should be whole numbers ``(n,)`` from 0.
+        x: images; expected uint8 ``(n, c, h, w)``.
+        y: labels; expected whole numbers ``(n,)`` from 0.
         n_classes: number of classes.
         in_shape: ``(c, h, w)``.
     """
@@ -41,10 +41,10 @@ def check_arrays(what: str, x: np.ndarray, y: np.ndarray, n_classes: int, in_sha
 
 
 def check_parts(name: str, found: object, n_classes: int, in_shape: tuple[int, int, int]) -> tuple[Images, Images]:
-    """What a data set's reader returned, once training and test images are what it says of itself.
+    """Training and test images as a data set's reader returned them, checked against its own description.
 
     Raises:
-        UserError: they are not; one message that says what was expected.
+        UserError: they do not match it; the message says what was expected.
     """
     if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, Images) for part in found)):
         kinds = [type(part).__name__ for part in found] if isinstance(found, tuple) else type(found).__name__
@@ -61,7 +61,7 @@ def check_parts(name: str, found: object, n_classes: int, in_shape: tuple[int, i
 
 
 class Described(Protocol):
-    """What checks ask of a data set."""
+    """What checks need of a data set."""
 
     @property
     def name(self) -> str:
@@ -85,14 +85,14 @@ class Described(Protocol):
 
 
 def check_splits(data: Described, splits: Splits) -> None:
-    """Refuse splits that nothing can be learned from, or measured on.
+    """Refuse splits that are useless for training or evaluation.
 
-    Training images must show every class: a network cannot learn what it never sees, and its figures would compare
-    with nothing. Validation and test images of one class alone are refused too, since a constant is right on all of
-    them. Where they only lack some, as small limits for a quick trial do, ``remarks`` says so.
+    Training images must show every class, since a network cannot learn a class that it never sees. Validation and test
+    images of a single class are refused too, since a constant answer would be right on all of them. If they only lack
+    some classes, as in a quick trial with small limits, ``remarks`` says so.
 
     Raises:
-        UserError: naming the split, its size and the limits.
+        UserError: a split is useless; the message names it, its size and the limits.
     """
     absent = _absent(splits.train, data.n_classes)
     if len(splits.train) and len(absent):
@@ -109,10 +109,10 @@ def check_splits(data: Described, splits: Splits) -> None:
 
 
 def remarks(data: Described, splits: Splits) -> list[str]:
-    """Lines for whoever reads figures of these splits: which of them lack classes."""
+    """Warnings for readers of figures on these splits: which splits lack classes."""
     return [
         f"warning: the {len(part)} {name} images of {data.name} show {data.n_classes - len(absent)} of "
-        f"{data.n_classes} classes ({_settings(data)}): figures say nothing of the others"
+        f"{data.n_classes} classes ({_settings(data)}): figures say nothing about the others"
         for name, part in (("validation", splits.val), ("test", splits.test))
         if len(part) and len(absent := _absent(part, data.n_classes))
     ]

@@ -1,4 +1,4 @@
-"""The idx files that MNIST and Fashion-MNIST come in."""
+"""Reads idx files, the format of MNIST and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def idx_bytes(path: Path) -> bytes:
     """Content of an idx file, or of the same file gzipped (``path`` with ``.gz``).
 
     Raises:
-        OSError: there is neither file.
+        OSError: neither file exists.
         ValueError: the gzipped file is damaged.
     """
     if path.exists():
@@ -30,8 +30,8 @@ def read_idx(path: Path) -> np.ndarray:
     """Array of uint8 in an idx file, or in the same file gzipped (``path`` with ``.gz``).
 
     Raises:
-        OSError: there is neither file.
-        ValueError: the file is no idx file of bytes, is torn, or its length is not what it says itself.
+        OSError: neither file exists.
+        ValueError: the file is no idx file of bytes, is damaged, or its length differs from its header.
     """
     content = idx_bytes(path)
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":

@@ -1,4 +1,4 @@
-"""Single image files: which are read, and how one becomes eight-bit pixels."""
+"""Single image files: which formats are read, and how a file becomes eight-bit pixels."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from PIL import Image, ImageOps
 
 _NAMES = "apng avif bmp dib gif j2c j2k jfif jp2 jpe jpeg jpf jpg jpx pbm pgm png pnm ppm tga tif tiff webp"
 SUFFIXES = frozenset(f".{name}" for name in _NAMES.split())
-"""Pictures of one image each, as a rule. Documents and icons are not read; whoever lists a folder counts them."""
+"""Suffixes of formats that usually hold one image. Documents and icons are not read, only counted."""
 
-# Formats in which Pillow's 32-bit mode stands for 16 bits.
+# Formats for which Pillow uses its 32-bit mode for 16-bit values.
 _SIXTEEN_BITS = ("PNG", "PPM")
 
 
 @dataclasses.dataclass
 class Notes:
-    """What is to be told of files: a list for each kind of thing, of ``(path, what)``.
+    """Files to report to the user, as lists of ``(path, text)``.
 
     Attributes:
         faults: files that cannot be used.
         warnings: files that were read, though the image library warned.
-        several: files that hold several pictures, of which the first was taken.
+        several: files with several pictures, of which the first was used.
     """
 
     faults: list[tuple[Path, str]] = dataclasses.field(default_factory=list)
@@ -41,9 +41,9 @@ _at_work = threading.local()
 
 @contextlib.contextmanager
 def warnings_by_file() -> Iterator[None]:
-    """While files are read in threads, warnings go to the notes of the file that they are about.
+    """While threads read files, put each warning into the notes of the file that it is about.
 
-    Python knows one way to show warnings for all threads, so whoever starts the threads enters this, once.
+    Python shows warnings in the same way in all threads, so the caller that starts the threads enters this once.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -61,9 +61,9 @@ def warnings_by_file() -> Iterator[None]:
 
 
 def read_images(out: np.ndarray, files: Sequence[Path], size: int) -> tuple[Notes, list[bytes]]:
-    """Decode ``files`` into uint8 ``(n, 3, size, size)``; what is to be told, and a digest of each image.
+    """Decode ``files`` into ``out``, uint8 ``(n, 3, size, size)``; returns notes for the user, and a digest per image.
 
-    Each is scaled so that its shorter side is ``size``, and cut to its middle.
+    Each image is scaled so that its shorter side is ``size``, and cropped to its centre.
     """
     notes, digests = Notes(), []
     for row, path in zip(out, files, strict=True):
@@ -76,7 +76,7 @@ def read_images(out: np.ndarray, files: Sequence[Path], size: int) -> tuple[Note
                 image.draft("RGB", (size, size))  # JPEG: skip the detail that scaling would throw away
                 fitted = ImageOps.fit(_eight_bits(image).convert("RGB"), (size, size), Image.Resampling.BICUBIC)
             row[:] = np.asarray(fitted).transpose(2, 0, 1)
-        except Exception as error:  # torn files make Pillow raise almost anything: whatever it is, the file is named
+        except Exception as error:  # damaged files make Pillow raise almost anything; the message names the file
             notes.faults.append((path, str(error) or type(error).__name__))
         notes.warnings += [(path, text) for text in _at_work.found]
         digests.append(hashlib.sha256(row).digest())
@@ -85,10 +85,10 @@ def read_images(out: np.ndarray, files: Sequence[Path], size: int) -> tuple[Note
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The image itself, or a grey one of 16 bits scaled to 8: 65535 becomes 255, where Pillow would clip at 255.
+    """The image with 8 bits; a grey one of 16 bits is scaled (65535 becomes 255), where Pillow would clip at 255.
 
     Raises:
-        ValueError: more than 16 bits, or floats: nobody knows which value is white.
+        ValueError: it has more than 16 bits or floats, so that the value of white is unknown.
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN_BITS):
         return Image.fromarray((np.asarray(image).astype(np.float32) / 257).round().astype(np.uint8))

@@ -29,12 +29,12 @@ LAYOUT = """\
   train/CLASS/…           images, at any depth below each class's folder
   val/CLASS/…             images of the same classes
   (or val/images/… with val/val_annotations.txt, as Tiny ImageNet comes)
-Names that begin with a dot are no data."""
+Names that begin with a dot are ignored."""
 
 
 @dataclasses.dataclass
 class Listing:
-    """Image files with their class indices, and how many other files of each kind lie beside them."""
+    """Image files with their class indices, and the number of other files by kind."""
 
     files: list[Path] = dataclasses.field(default_factory=list)
     labels: list[int] = dataclasses.field(default_factory=list)
@@ -55,8 +55,8 @@ def _folders(part: Path) -> list[str]:
 def decoded(folder: Path, size: int, seed: int, cache: Path) -> tuple[Images, Images]:
     """Training and validation images ``(n, 3, size, size)`` in ``stratified_order``, mapped from a file in ``cache``.
 
-    Each image is scaled so that its shorter side is ``size``, and cut to its middle. Files are decoded on first use;
-    other files, another size or another seed make another copy. Their digests cover the names of the classes too.
+    Each image is scaled so that its shorter side is ``size``, and cropped to its centre. Files are decoded on first
+    use; other files, another size or another seed give another copy. Digests cover the names of the classes too.
 
     Raises:
         UserError: the layout is not as expected, or a file is damaged; the message names it.
@@ -74,7 +74,7 @@ def decoded(folder: Path, size: int, seed: int, cache: Path) -> tuple[Images, Im
 
 
 def stamp_of(folder: Path) -> str:
-    """Digest of path, size and time of every file below ``train`` and ``val``: changes when files do.
+    """Digest of path, size and time of every file below ``train`` and ``val``; it changes when files change.
 
     Raises:
         UserError: a folder cannot be read.
@@ -84,16 +84,17 @@ def stamp_of(folder: Path) -> str:
         for entry in _below(part, follow=1) if part.is_dir() else ():
             try:
                 about = entry.stat()
-            except OSError:  # a link to nothing
+            except OSError:  # a broken link
                 about = entry.stat(follow_symlinks=False)
             total.update(f"{os.path.relpath(entry.path, folder)}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
     return total.hexdigest()
 
 
 def _below(folder: Path | str, follow: int = 0) -> Iterator[os.DirEntry[str]]:
-    """Files at any depth, in the order of their names; links to folders as files, but for the first ``follow`` levels.
+    """Files at any depth, in the order of their names; links to folders are followed only in the first levels.
 
-    Names that begin with a dot are left out: notebooks, file managers and version control keep such beside data.
+    ``follow`` is the number of these levels; deeper links to folders count as files. Names that begin with a dot are
+    left out, since notebooks, file managers and version control keep such files beside data.
     """
     try:
         with os.scandir(folder) as entries:
@@ -101,7 +102,7 @@ def _below(folder: Path | str, follow: int = 0) -> Iterator[os.DirEntry[str]]:
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror})") from None
     for entry in found:
-        # links to folders below a class may lead round in circles
+        # links to folders below a class may form a loop
         if entry.is_dir(follow_symlinks=follow > 0):
             yield from _below(entry.path, max(0, follow - 1))
         else:
@@ -177,7 +178,7 @@ def _annotated(part: Path, annotations: Path, names: Sequence[str]) -> Listing:
         listing.labels.append(index[name])
     if len(set(listing.files)) < len(lines):
         twice = collections.Counter(listing.files).most_common(1)[0][0]
-        raise UserError(f"{annotations}: {twice.name} stands there twice")
+        raise UserError(f"{annotations}: {twice.name} is listed twice")
     unlisted = sum(1 for _ in _below(part / "images")) - len(listing.files) if (part / "images").is_dir() else 0
     if unlisted > 0:
         listing.others[f"not in {annotations.name}"] += unlisted
@@ -185,10 +186,10 @@ def _annotated(part: Path, annotations: Path, names: Sequence[str]) -> Listing:
 
 
 def _tell_others(part: Path, listing: Listing) -> None:
-    """Count aloud what is not read."""
+    """Print how many files are not read, by kind."""
     if listing.others:
         counts = ", ".join(f"{n} {kind}" for kind, n in sorted(listing.others.items()))
-        print(f"not read in {part}: {counts} (read are {' '.join(sorted(SUFFIXES))})", file=sys.stderr)
+        print(f"not read in {part}: {counts} (formats read: {' '.join(sorted(SUFFIXES))})", file=sys.stderr)
 
 
 def _decode_all(listings: dict[str, Listing], names: Sequence[str], size: int, seed: int, target: Path) -> None:
@@ -199,7 +200,7 @@ def _decode_all(listings: dict[str, Listing], names: Sequence[str], size: int, s
         content = {}
         for part, listing in listings.items():
             labels = np.array(listing.labels, dtype=np.int64)
-            # the test images are the same whatever the seed of the split
+            # the order of the test images does not depend on the seed of the split
             order = stratified_order(labels, seed if part == "train" else 0)
             np.save(temporary / f"{part}-labels.npy", labels[order])
             pixels = _decode(part, [listing.files[i] for i in order], size, temporary / f"{part}.npy")
@@ -209,18 +210,18 @@ def _decode_all(listings: dict[str, Listing], names: Sequence[str], size: int, s
         try:
             temporary.rename(target)
         except OSError:
-            if not target.is_dir():  # another process was first: its files are the same
+            if not target.is_dir():  # unless another process made the same files first
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _decode(part: str, files: list[Path], size: int, path: Path) -> str:
-    """Decode ``files`` into an array in the file ``path``; the digest of their pixels."""
+    """Decode ``files`` into an array in the file ``path``; returns the digest of their pixels."""
     shape = (len(files), 3, size, size)
     array = _array_on_disk(path, shape)
     starts = range(0, len(files), _PER_JOB)
-    # threads: Pillow lets go of the interpreter's lock while it decodes and scales
+    # threads suffice: Pillow releases the interpreter's lock while it decodes and scales
     parallel = Parallel(n_jobs=-1, prefer="threads", return_as="generator")
     jobs = (delayed(read_images)(array[i : i + _PER_JOB], files[i : i + _PER_JOB], size) for i in starts)
     console = Console(stderr=True)
@@ -240,9 +241,9 @@ def _decode(part: str, files: list[Path], size: int, path: Path) -> str:
 
 
 def _array_on_disk(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    """An array in a file whose whole space is taken at once.
+    """An array in a file whose disk space is reserved at once.
 
-    A mapped file has holes until its pages are written, and a disk that is full by then ends the process with SIGBUS.
+    Otherwise a mapped file has holes until its pages are written. If the disk is full then, SIGBUS ends the process.
 
     Raises:
         OSError: the disk is full; its ``filename`` is ``path``.
@@ -256,7 +257,7 @@ def _array_on_disk(path: Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _tell(notes: Notes, n: int) -> None:
-    """Raise ``UserError`` where files are damaged; say what else a user wants to know, naming the first file."""
+    """Raise ``UserError`` where files are damaged; print other remarks, each with the first file it is about."""
     if notes.faults:
         raise UserError(
             f"{len(notes.faults)} of {n} image files are damaged, the first: {_first(notes.faults)}; "
@@ -267,7 +268,7 @@ def _tell(notes: Notes, n: int) -> None:
         text = f"{len(files)} of {n} image files were read with a warning, the first: {_first(notes.warnings)}"
         print(f"warning: {text}", file=sys.stderr)
     if notes.several:
-        text = f"{len(notes.several)} of {n} image files hold several pictures, of which the first is taken"
+        text = f"{len(notes.several)} of {n} image files hold several pictures, of which the first is used"
         print(f"warning: {text}; the first such file: {_first(notes.several)}", file=sys.stderr)
 
 
@@ -278,7 +279,7 @@ def _first(found: Sequence[tuple[Path, str]]) -> str:
 
 def _mapped(folder: Path, part: str) -> Images:
     try:
-        # mode c: private pages, so torch may treat the array as its own while the file stays as it is
+        # mode c (copy on write): torch may write to the array, and the file does not change
         x = np.load(folder / f"{part}.npy", mmap_mode="c")
         y = np.load(folder / f"{part}-labels.npy")
         content = json.loads((folder / "about.json").read_text())["content"][part]

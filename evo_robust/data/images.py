@@ -1,4 +1,4 @@
-"""Images on a device as uint8, and batches of them: shuffled, augmented and scaled there."""
+"""Images as uint8 on a device, and batches of them, which are shuffled, augmented and scaled on that device."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from evo_robust.parts.base import Part
 
-# Images that one pass of augmentation handles: small steps on small images would cost more in calls than in work.
+# Number of values that one pass of augmentation handles; with fewer, calls would take longer than the work itself.
 _CHUNK_VALUES = 6_000_000
-# Bytes of images that are hashed at once: images in a mapped file need not fit into memory.
+# Bytes of images hashed at a time, since images in a mapped file need not fit into memory.
 _HASHED_AT_ONCE = 1 << 24
 
 
@@ -27,7 +27,7 @@ class Images:
     Attributes:
         x: uint8 ``(n, c, h, w)``.
         y: int64 ``(n,)``, class indices from 0.
-        digest: of what they are, where somebody has computed it already; see ``content``.
+        digest: their digest, where it has been computed already; see ``content``.
     """
 
     x: Tensor
@@ -46,7 +46,7 @@ class Images:
         return len(self.y)
 
     def to(self, device: str | torch.device) -> Images:
-        """The same images on a device (themselves where they are there already)."""
+        """The same images on a device; this object itself where they are on it already."""
         return Images(self.x.to(device), self.y.to(device))
 
     def content(self) -> str:
@@ -65,15 +65,15 @@ class Images:
         return Images(self.x[indices], self.y[indices])
 
     def floats(self, indices: Tensor | slice | None = None) -> Tensor:
-        """Float32 images ``(n, c, h, w)`` in [0,1], in channels-last memory; all of them without ``indices``."""
+        """Float32 images ``(n, c, h, w)`` in [0,1], in channels-last memory; without ``indices``, all images."""
         return _floats(self.x if indices is None else self.x[indices])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits:
-    """Training and validation images for the search, test images for judgement alone.
+    """Training and validation images for the search, and test images only for the final evaluation.
 
-    Any beginning of a split has the class proportions of the whole, so ``val.take(slice(100))`` is a fair sample.
+    The first k images of a split have the class proportions of the whole, so ``val.take(slice(100))`` is a fair sample.
     """
 
     train: Images
@@ -89,7 +89,7 @@ class Splits:
 class Augment(Part):
     """Random changes of training images: shifted crop, then mirror image, then cutout (DeVries & Taylor 2017)."""
 
-    crop_padding: int = chz.field(default=4, doc="largest shift in pixels, in each direction; what moves in is black")
+    crop_padding: int = chz.field(default=4, doc="largest shift in pixels, in each direction; new pixels are black")
     flip: bool = chz.field(default=True, doc="mirror left and right with probability 1/2")
     cutout: int = chz.field(default=0, doc="side of a black square at a random place (cut at the border); 0 for none")
 
@@ -99,7 +99,7 @@ class Augment(Part):
             raise ValueError(f"expected crop_padding and cutout >= 0, got {self.crop_padding} and {self.cutout}")
 
     def apply(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Changed copies of uint8 images ``(n, c, h, w)``, each with its own draw, channels-last in memory."""
+        """Augmented copies of uint8 images ``(n, c, h, w)``, each with its own random changes; channels-last memory."""
         n, _, h, w = x.shape
         if self.crop_padding or self.flip:
             x = self._shift_and_mirror(x, generator)
@@ -121,27 +121,32 @@ class Augment(Part):
         if self.flip:
             mirrored = torch.rand((n, 1), generator=generator, device=device) < 0.5
             columns = torch.where(mirrored, w - 1 - columns, columns)
-        # a gather of whole pixels by their position in the padded stack: one pass for all images
+        # gathers whole pixels by their position in the padded stack, in one pass for all images
         image = torch.arange(n, device=device)[:, None] * (h + 2 * pad)
         pixels = (image + rows)[:, :, None] * (w + 2 * pad) + (left + columns)[:, None, :]
         return padded.index_select(0, pixels.reshape(-1)).view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 def stratified_order(y: np.ndarray, seed: int) -> np.ndarray:
-    """Random order of the labels' positions in which every beginning has the class proportions of the whole.
+    """A random order of positions in which the first k labels, for any k, have the class proportions of the whole.
 
     Args:
         y: labels ``(n,)``.
-        seed: of the order within and between classes.
+        seed: seed of the order within and between classes.
 
     Returns:
         int64 ``(n,)``, a permutation.
+
+    Example:
+        >>> y = np.array([0, 0, 0, 0, 1, 1])
+        >>> np.bincount(y[stratified_order(y, seed=0)[:3]]).tolist()
+        [2, 1]
     """
     rng = np.random.default_rng(seed)
     place = np.empty(len(y))
     for label in np.unique(y):
         members = rng.permutation(np.flatnonzero(y == label))
-        # member k of a class comes at the fraction (k + u)/n of the way, so classes advance side by side
+        # member k of a class is placed at the fraction (k + u)/n, so all classes advance at the same rate
         place[members] = (np.arange(len(members)) + rng.random()) / len(members)
     return np.argsort(place, kind="stable")
 
@@ -163,8 +168,8 @@ def batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over ``images``: float32 ``(b, c, h, w)`` in [0,1], channels-last, and labels ``(b,)``.
 
-    Shuffled where a generator is given, in order where not; the last batch may be smaller. Images come out on the
-    generator's device (streamed there where they lie elsewhere), augmented there with draws from that generator.
+    With a generator, images are shuffled; without one, they keep their order. The last batch may be smaller. Batches
+    are on the generator's device (copied there where images are elsewhere), and augmented there with that generator.
 
     Raises:
         ValueError: a batch size below 1, or augmentation without a generator.

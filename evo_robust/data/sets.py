@@ -1,4 +1,4 @@
-"""Data sets by name: where they lie, how they are read and checked, and their splits."""
+"""Data sets by name: where their files are, how they are read and checked, and their splits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from evo_robust.parts.base import UserError
 Arrays = tuple[np.ndarray, np.ndarray]
 """Images uint8 ``(n, c, h, w)`` and labels ``(n,)``."""
 
-# What reading a missing or damaged file raises, in torchvision, scipy and here.
+# Errors that a missing or damaged file may raise, in torchvision, scipy and here.
 _UNREADABLE = (OSError, EOFError, ValueError, RuntimeError)
 
 
@@ -41,7 +41,7 @@ def _ordered(arrays: Arrays, seed: int) -> Images:
 
 @chz.chz
 class Digits(DataSet):
-    """Scikit-learn's 1,797 handwritten digits of 8×8 pixels, embedded there; 360 of them, always the same, to test."""
+    """Scikit-learn's 1,797 handwritten digits of 8×8 pixels, in its package; the same 360 are always for tests."""
 
     n_classes = 10
     in_shape = (1, 8, 8)
@@ -67,7 +67,7 @@ class Digits(DataSet):
 
 @chz.chz
 class Published(DataSet):
-    """A data set of files that torchvision knows, read as they are and fetched where they are missing."""
+    """A data set whose files torchvision knows. Files are read as they are, and downloaded where they are missing."""
 
     title: ClassVar[str]
     folder: ClassVar[str]
@@ -98,7 +98,7 @@ class Published(DataSet):
         return tuple(found)
 
     def verified(self, root: Path) -> bool:
-        """See :meth:`DataSet.verified`: torchvision refuses other files for most sets."""
+        """See :meth:`DataSet.verified`: for most sets torchvision refuses any other files."""
         return True
 
     def _checked(self, root: Path) -> tuple[Arrays, Arrays]:
@@ -109,7 +109,7 @@ class Published(DataSet):
 
     @abc.abstractmethod
     def _arrays(self, root: Path) -> tuple[Arrays, Arrays]:
-        """Training and test images as published; raises one of ``_UNREADABLE`` where that fails."""
+        """Training and test images as published; raises one of ``_UNREADABLE`` where they cannot be read."""
 
     @abc.abstractmethod
     def _fetch(self, root: Path) -> None:
@@ -229,20 +229,20 @@ class MNIST(Published):
         "2646ac647ad5339dbf082846283269ea",
         "27ae3e4e09519cfbb04c329615203637",
     )
-    """MD5 of the unpacked files: other images of this format are welcome, but are not MNIST to caches and records."""
+    """MD5 of the unpacked files. Other images of this format may be used, but caches and records keep them apart."""
 
     @property
     def _files(self) -> list[tuple[str, str | None]]:
         return [(f"{part}-{kind}-ubyte", None) for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
     def _arrays(self, root: Path) -> tuple[Arrays, Arrays]:
-        # torchvision only takes unpacked files; reading both kinds here leaves a read-only folder usable
+        # torchvision reads only unpacked files; reading both kinds here makes a read-only folder usable
         x, y, test_x, test_y = (read_idx(root / self.folder / name) for name, _ in self._files)
         return (x[:, None], y), (test_x[:, None], test_y)
 
     def verified(self, root: Path) -> bool:
         """See :meth:`DataSet.verified`: by the MD5 of the unpacked files."""
-        # torchvision's checksums are those of packed files, which people pack anew
+        # torchvision's checksums are those of packed files, which users may have packed again
         folder = root / self.folder
         return all(
             hashlib.md5(idx_bytes(folder / name), usedforsecurity=False).hexdigest() == md5
@@ -272,8 +272,8 @@ class FashionMNIST(MNIST):
 class ImageFolders(DataSet, abc.ABC):
     """Image files in ``train/CLASS/`` and ``val/CLASS/``; the published validation images serve as test images.
 
-    They are decoded once, at ``size``, into the cache folder. Torchvision fetches none of
-    them, so ``download`` has no effect.
+    They are decoded once, at ``size``, into the cache folder. Torchvision cannot download them, so ``download`` has no
+    effect.
     """
 
     folder: ClassVar[str]
@@ -282,7 +282,7 @@ class ImageFolders(DataSet, abc.ABC):
     @property
     @abc.abstractmethod
     def title(self) -> str:
-        """The data set's name as people write it."""
+        """The data set's usual name, such as ``Tiny ImageNet``."""
 
     size: int = chz.field(default=64, doc="height and width that images are scaled and cut to, >= 8")
 
@@ -293,7 +293,7 @@ class ImageFolders(DataSet, abc.ABC):
 
     @property
     def n_classes(self) -> int:
-        """Number of class folders (subsets of the classes are welcome); the published number before there are any."""
+        """Number of class folders (a subset of the classes will do); the published number where there are none yet."""
         return len(class_names(self._place(data_folder(self.root)))) or self.published_classes
 
     @property
@@ -303,7 +303,7 @@ class ImageFolders(DataSet, abc.ABC):
 
     @property
     def default_augment(self) -> Augment:
-        """Shifts by up to an eighth of the size, and mirror images."""
+        """Augmentation: shifts by up to an eighth of the size, and mirror images."""
         return Augment(crop_padding=self.size // 8)
 
     def _place(self, root: Path) -> Path:

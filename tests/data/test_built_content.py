@@ -94,7 +94,7 @@ def test_a_search_does_not_go_on_with_other_images(own_cache: Path, tmp_path: Pa
     changed = Images(samples.images.x ^ 1, samples.images.y)
     dataclasses.replace(samples, images=changed).write(file)
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".jsonl", ".csv")}
-    message = r"would not compare.*\(transfer_error\) is not what it was.*Nothing was changed; choose another out="
+    message = r"would not compare.*\(transfer_error\) has changed.*Nothing was changed; choose another out="
     with pytest.raises(UserError, match=message):
         searched(tmp_path / "run", 2)
     assert {path: path.read_bytes() for path in before} == before
