@@ -1,1 +1,1 @@
-"""A found network trained from scratch, and judged."""
+"""Training a found network from scratch, and evaluating it."""

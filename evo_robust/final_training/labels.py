@@ -1,4 +1,4 @@
-"""Labels of the points on a line, each where it covers nothing."""
+"""Places labels at the points of a line so that they cover nothing."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from matplotlib.transforms import Bbox
 
 _NEAR = ((7, 6), (7, -6), (0, 9), (0, -9), (-7, -6), (-7, 6))
 _FAR = ((24, 22), (24, 40), (40, 22), (-24, -22), (24, -24), (-24, -40))
-"""Places around a point, in 1/72 inch; to the far ones leads a line."""
+"""Places around a point, in 1/72 inch; far ones are joined to the point by a line."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """A label of the point with this index; a ``needed`` one is there whatever it covers."""
+    """A label for the point with this index; a ``needed`` label is always written, whatever it covers."""
 
     index: int
     text: str
@@ -27,17 +27,17 @@ class Label:
 
 
 def label_points(axes: Axes, points: np.ndarray, labels: Sequence[Label], beside: Sequence[Text]) -> None:
-    """Write labels at points of a line, the most important first; what finds no free place is left out.
+    """Write labels at points of a line, the most important first; a label without a free place is left out.
 
     Args:
-        axes: with its line, scales and limits as they stay.
-        points: of the line ``(n, 2)``, in data units.
-        labels: in order of importance.
+        axes: axes with the line; scales and limits must be final.
+        points: points of the line ``(n, 2)``, in data units.
+        labels: labels in order of importance.
         beside: texts that are in the axes already.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()  # only now is it known where things lie
+    figure.draw_without_rendering()  # positions are known only after this
     line = _dense(axes.transData.transform(points))
     taken = [_box(text) for text in beside]
     for label in labels:
@@ -63,13 +63,13 @@ def _write(axes: Axes, point: np.ndarray, label: Label, place: tuple[int, int]) 
         va="center" if abs(y) < 8 and x else "bottom" if y > 0 else "top",
         arrowprops=arrow if place in _FAR else None,
     )  # fmt: skip
-    text.set_in_layout(False)  # the layout is done: it must not move what has been measured
+    text.set_in_layout(False)  # a new layout must not move what was measured
     return text
 
 
 def _box(text: Text) -> Bbox:
-    """The box of the letters alone, in dots; that of an annotation would include its line."""
-    text.get_window_extent()  # puts the text where it belongs
+    """The box of the letters only, in dots; an annotation's own box would include its line."""
+    text.get_window_extent()  # moves the text to its final place
     return Text.get_window_extent(text)
 
 
@@ -84,6 +84,6 @@ def _inside(points: np.ndarray, box: Bbox) -> bool:
 
 
 def _dense(points: np.ndarray) -> np.ndarray:
-    """Points along a line of straight pieces."""
+    """Closely spaced points along a line of straight segments."""
     steps = np.linspace(0, 1, 200)[:, None, None]
     return (points[:-1] * (1 - steps) + points[1:] * steps).reshape(-1, 2)

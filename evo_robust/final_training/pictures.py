@@ -1,4 +1,4 @@
-"""How a trained network fares: accuracy over the attack's strength, and its training."""
+"""Pictures of a trained network: accuracy over the attack's strength, and its training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NORMS = {"linf": "L∞: how far each pixel may move, of 0..1", "l2": "L2: lengt
 
 
 def draw_curve(path: Path, result: Result) -> None:
-    """Accuracy on the test images over ε, beginning with the clean images; guessing as a dashed line."""
+    """Draw accuracy on the test images over ε, from clean images on; a dashed line shows random guessing."""
     eps, error = np.array(result.points()).T
     accuracy, chance = 100 * (1 - error), 100 / result.n_classes
     with picture(path, height=4.8) as figure:
@@ -43,7 +43,7 @@ def draw_curve(path: Path, result: Result) -> None:
 
 
 def _labels(eps: np.ndarray, accuracy: np.ndarray, norm: str) -> list[Label]:
-    """The accuracies that are written, in order of importance: unattacked, at 8/255, at the largest ε, others."""
+    """Labels of accuracies in order of importance: without attack, at 8/255, at the largest ε, others."""
     usual = [k for k in range(1, len(eps)) if norm == "linf" and abs(eps[k] - 8 / 255) < 1e-6]
     ends = [k for k in (len(eps) - 1,) if k > 0 and k not in usual]
     others = [k for k in range(1, len(eps)) if k not in (*usual, *ends)]
@@ -53,7 +53,7 @@ def _labels(eps: np.ndarray, accuracy: np.ndarray, norm: str) -> list[Label]:
 
 
 def draw_training(path: Path, result: Result, logs: Sequence[EpochLog]) -> None:
-    """Loss and accuracy on the training images over the epochs, and what came out on the test images."""
+    """Draw loss and accuracy on the training images over the epochs, and the final accuracy on the test images."""
     epochs = [log.epoch for log in logs]
     accuracy = [100 * (1 - log.train_error) for log in logs]
     with picture(path, height=4.8) as figure:

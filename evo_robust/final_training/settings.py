@@ -1,4 +1,4 @@
-"""What a retraining is and what it leaves: its settings and its result, as files, table and sentences."""
+"""Settings and result of a retraining, as files, table and sentences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RESULT_FILE = "result.json"
 
 @chz.chz
 class Retraining(Part):
-    """How one network is trained from scratch and judged on the test images."""
+    """How one network is trained from scratch and evaluated on the test images."""
 
     network: str | None = chz.field(default=None, doc="reference network by name; None for a found one")
     space: SearchSpace | None = chz.field(default=None, doc="space of the found network, from its genotype")
@@ -50,7 +50,7 @@ class Retraining(Part):
     epochs: int = chz.field(default=120, doc="passes over the training images; >= 1")
     train_on: Literal["all", "train"] = chz.field(
         default="all",
-        doc="all: training and validation images, since nothing is chosen any more; train: without validation",
+        doc="all: training and validation images, since nothing is chosen any more; train: only training images",
     )
     attack: Attack = chz.field(default_factory=PGD, blueprint_unspecified=PGD, doc="attack of the robustness curve")
     eps: tuple[Fraction, ...] = chz.field(
@@ -60,12 +60,12 @@ class Retraining(Part):
     norm: Norm = chz.field(default="linf", doc="norm of the curve's ball: linf or l2")
     precision: Precision = chz.field(
         default="float32",
-        doc="of a gradient attack's crafting: float32, which repeats to the bit; bf16, faster on CUDA; auto, the "
-        "faster of the two as measured; the network itself, in float32, has the last word on every image",
+        doc="precision in which a gradient attack searches: float32, reproducible to the bit; bf16, faster on CUDA; "
+        "auto, whichever is measured as faster; every image is then classified by the network itself in float32",
     )
     adversarial_set: AdversarialSet | None = chz.field(
         default=None,
-        doc="judge on an adversarial set made of test images, too: search (that of the search) or AdversarialSet",
+        doc="evaluate on an adversarial set of test images, too: search (with the search's settings) or AdversarialSet",
     )
     seed: int = chz.field(default=0, doc="seed of weights, batches and attacks; >= 0")
 
@@ -108,12 +108,12 @@ class Retraining(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a retrained network fares on the test images.
+    """A retrained network's errors on the test images.
 
     Attributes:
         network: notation of the architecture, or name of the reference network.
         data: name of the data set.
-        recipe: class of the training recipe.
+        recipe: class name of the training recipe.
         epochs: passes over the training images.
         n_train: number of training images.
         n_test: number of test images.
@@ -122,10 +122,10 @@ class Result:
         flops: multiply-accumulates of one image (thop).
         attack: attack of the curve, such as ``PGD-20``.
         norm: norm of its ball.
-        clean_error: fraction of the test images that is misclassified.
+        clean_error: fraction of the test images that is misclassified without attack.
         eps: strengths of the curve, ascending, in units of the pixel range 0..1.
         error: fraction misclassified at each strength.
-        adversarial: error on and size of the adversarial set's test part; None where it was not asked for.
+        adversarial: error and number of images of the adversarial set's test part; None where there is no such set.
         seconds: time of training (of the last process) and attack.
     """
 
@@ -147,7 +147,7 @@ class Result:
     seconds: dict[str, float]
 
     def points(self) -> list[tuple[float, float]]:
-        """Strength and error from the clean images on."""
+        """Pairs of strength and error, the clean images first."""
         return [(0.0, self.clean_error), *zip(self.eps, self.error, strict=True)]
 
     def how(self) -> str:
@@ -155,7 +155,7 @@ class Result:
         return f"{self.recipe}, {self.epochs} epochs on {self.n_train:,} images of {self.data}"
 
     def table(self) -> Table:
-        """Accuracy at every strength, for people."""
+        """Table of the accuracy at every strength."""
         numbers = ("ε", "ε·255", f"accuracy on {self.n_test:,} test images")
         made = table(f"{self.how()}; {self.params:,} parameters", words=("attack",), numbers=numbers)
         for eps, error in self.points():
@@ -167,7 +167,7 @@ class Result:
         return made
 
     def summary(self) -> dict[str, Any]:
-        """JSON values for a genotype's provenance."""
+        """The result as JSON values, for ``genotype.json``."""
         keys = (
             "recipe",
             "epochs",
@@ -208,10 +208,10 @@ def load_result(folder: Path) -> Result:
     """Result of a finished retraining.
 
     Raises:
-        UserError: it is not finished, or damaged.
+        UserError: the retraining is not finished, or its file is damaged.
     """
     if not (folder / RESULT_FILE).is_file():
-        raise UserError(f"the training in {folder} is not finished; the command that began it goes on where it stopped")
+        raise UserError(f"the training in {folder} is not finished; the command that began it resumes it")
     content = _read(folder / RESULT_FILE, _RESULT)
     values = {field.name: content[field.name] for field in dataclasses.fields(Result)}
     values["eps"], values["error"] = tuple(values["eps"]), tuple(values["error"])

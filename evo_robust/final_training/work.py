@@ -1,4 +1,4 @@
-"""A found network trained from scratch and judged: the work, and the folder that it leaves."""
+"""Trains a found network from scratch and evaluates it, in a folder of its own."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ def retrain(
     command: str = "",
     say: Say = silent,
 ) -> Result:
-    """Train a network and judge it, in a folder; an interrupted training goes on where it stopped.
+    """Train a network and evaluate it, in a folder; an interrupted training resumes where it stopped.
 
     Args:
-        settings: what is trained and how.
-        folder: made when absent, continued when it holds the same training.
+        settings: what is trained, and how.
+        folder: made when absent; resumed when it holds the same training.
         genotype: the found network, for its figures and origin; None for a reference network.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         command: the command line, for the record.
-        say: takes lines of progress.
+        say: called with each line of progress text.
 
     Raises:
-        UserError: a device, data or folder that cannot be used, or a damaged checkpoint.
+        UserError: device, data or folder cannot be used, or a checkpoint is damaged.
     """
     device = choose_device(device)
-    data = settings.data.pinned()  # missing data and impossible networks are said before a folder is made
+    data = settings.data.pinned()  # report missing data and impossible networks before a folder is made
     try:
         model = settings.build()
     except ValueError as error:
@@ -101,7 +101,7 @@ def retrain(
 
 
 def _check_cache(settings: Retraining, data: DataSet) -> None:
-    """Refuse a cache that takes no files, where an adversarial set has to be built in it."""
+    """Refuse a cache folder that cannot be written, where an adversarial set has to be built in it."""
     if settings.adversarial_set is None:
         return
     made = settings.adversarial_set.folder(data, cache_folder())
@@ -110,7 +110,7 @@ def _check_cache(settings: Retraining, data: DataSet) -> None:
 
 
 def _check_folder(folder: Path, identity: Mapping[str, Any]) -> bool:
-    """Refuse a folder of something else; whether it tells of its images all that ``identity`` tells."""
+    """Refuse a folder with other content; False where it lacks the digest of images that ``identity`` has."""
     if not (folder / SETTINGS_FILE).exists():
         if any(path.name != "lock" and not path.name.startswith(".") for path in folder.iterdir()):
             raise UserError(f"{folder} holds other files: expected a new, empty or retraining folder as out=")
@@ -125,13 +125,13 @@ def _check_folder(folder: Path, identity: Mapping[str, Any]) -> bool:
 
 
 def _final(settings: Retraining, genotype: Genotype) -> Genotype:
-    """The genotype as it is trained: with the space and data of the retraining."""
+    """The genotype with the space and data of the retraining."""
     data, space = settings.data, settings.space or genotype.space
     return dataclasses.replace(genotype, space=space, data=data.name, n_classes=data.n_classes, in_shape=data.in_shape)
 
 
 def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say: Say) -> Result:
-    """Train, judge and write everything."""
+    """Train, evaluate and write everything."""
     images, test = settings.images(device)
     params, flops = count_params(model), count_flops(model, settings.data.in_shape, "thop")
     say(f"training {params:,} parameters on {len(images):,} images of {settings.data.name} into {folder}")
@@ -167,7 +167,7 @@ def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say:
 
 
 def _on_adversarial_set(settings: Retraining, model: nn.Module, device: str, say: Say) -> dict[str, float] | None:
-    """Error on the adversarial set's test part and its size; None where none is asked for."""
+    """Error and number of images of the adversarial set's test part; None where there is no such set."""
     if settings.adversarial_set is None:
         return None
     made = settings.adversarial_set.build_or_load(settings.data, cache_folder(), device, joblib.cpu_count(), say)
@@ -204,7 +204,7 @@ def _trained(settings: Retraining, model: nn.Module, images: Images, folder: Pat
 
 
 def _write(result: Result, logs: list[EpochLog], folder: Path) -> None:
-    """Tables and pictures; the result itself last, since it marks the training as finished."""
+    """Write tables and pictures, then the result, which marks the training as finished."""
     names = [field.name for field in dataclasses.fields(EpochLog)]
     write_csv(folder / "training.csv", names, [[getattr(log, name) for name in names] for log in logs])
     rows = [[f"{eps:.6g}", f"{error:.6g}", f"{1 - error:.6g}"] for eps, error in result.points()]
