@@ -1,4 +1,4 @@
-"""What pictures of several runs answer to the questions in their titles."""
+"""Answers to the questions in the titles of comparisons."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from evo_robust.plotting.groups import LEAST, GroupStanding, p_value
 
 
 def who_leads(found: Sequence[GroupStanding], budget: int) -> str:
-    """Which search got furthest in the common box after ``budget`` evaluations, and whether that may be chance."""
+    """Which search has the best hypervolume in the common box after ``budget`` evaluations; whether by chance."""
     if len(found) == 1:
         ends = found[0].at_equal_budget
         low, high = ends.values.min(), ends.values.max()
-        return f"From {low:.3f} to {high:.3f} after {budget} evaluations, {_text(found[0])} in the mean."
+        return f"From {low:.3f} to {high:.3f} after {budget} evaluations, on average {_text(found[0])}."
     best, second = sorted(found, key=lambda group: -group.at_equal_budget.mean)[:2]
     figures = f"{_text(best)} against {_text(second)}"
     if best.at_equal_budget.text == second.at_equal_budget.text:
@@ -22,7 +22,7 @@ def who_leads(found: Sequence[GroupStanding], budget: int) -> str:
 
 
 def beats(search: GroupStanding, other: GroupStanding, budget: int) -> str:
-    """Whether a search got further than its random baseline after ``budget`` evaluations of each."""
+    """Whether a search has a better hypervolume than its random baseline after ``budget`` evaluations of each."""
     own, its = search.at_equal_budget, other.at_equal_budget
     said = "Yes" if own.mean > its.mean else "No" if own.mean < its.mean else "Neither is ahead"
     box = f"hypervolume {_text(search)} against {_text(other)} in the common box, after {budget} evaluations each"
@@ -30,7 +30,7 @@ def beats(search: GroupStanding, other: GroupStanding, budget: int) -> str:
 
 
 def _text(group: GroupStanding) -> str:
-    """Mean and deviation, which no line's end parts."""
+    """Mean and deviation, in text that is never split at the end of a line."""
     return group.at_equal_budget.text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
@@ -40,4 +40,4 @@ def _chance(one: GroupStanding, other: GroupStanding) -> str:
     if min(one.n, other.n) < LEAST:
         return f"With fewer than {LEAST} runs of a search, that may be chance."
     p = p_value(one, other)
-    return f"That is hardly chance ({p_text(p)})." if p < SIGNIFICANT else f"That may be chance ({p_text(p)})."
+    return f"That is unlikely to be chance ({p_text(p)})." if p < SIGNIFICANT else f"That may be chance ({p_text(p)})."

@@ -1,4 +1,4 @@
-"""Several runs laid over each other: fronts, hypervolume, top-N networks; a run beside its random baseline."""
+"""Compares several runs in one picture: fronts, hypervolume, top-N networks; a run with its random baseline."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from evo_robust.record.view import COSTS, View
 from evo_robust.style import INK, MARKERS, RUNS, dress, grid, heading, note, picture
 
 COMMON = "hypervolume in the common box"
-"""What a comparison's hypervolume is called: it is no run's own, and changes with the runs that are compared."""
+"""Name of a comparison's hypervolume. It belongs to no single run, and depends on which runs are compared."""
 
 
 def shown_columns(views: Sequence[View], names: Sequence[str]) -> list[Quantity]:
-    """How columns are shown, one scale for all runs."""
+    """How columns are shown, with one scale for all runs."""
     found = []
     for name in names:
         unit = next((view.unit(name) for view in views if view.unit(name)), "")
@@ -51,9 +51,10 @@ def runs_of(groups: Sequence[Group]) -> list[View]:
 
 
 def draw_fronts(groups: Sequence[Group], names: Sequence[str], path: Path, title: str, answer: str = "") -> None:
-    """The fronts over each other, every pair of common objectives, other evaluated networks faint.
+    """Draw all fronts in one panel per pair of common objectives, with other evaluated networks in pale dots.
 
-    Of a group of runs: what half of them reach, and each of them faint. ``answer`` is one to a question in ``title``.
+    For a group of runs, a thick line shows what at least half of them reach, and thin lines show each run. ``answer``
+    answers the question in ``title``.
     """
     shown = shown_columns(runs_of(groups), names)
     if len(names) == 1:
@@ -89,7 +90,7 @@ def _overlay(axes: Axes, groups: Sequence[Group], qx: Quantity, qy: Quantity) ->
         if group.repeated:
             label = f"fronts of {group.label}"
             x, y = half_reach(edges)
-            dot = "o" if len(x) == 1 else None  # a line of one point is none
+            dot = "o" if len(x) == 1 else None  # a line of one point would be invisible
             axes.step(x, y, where="post", color=colour, lw=2.6, marker=dot, zorder=4, label=label)
     axes.margins(0.08)
     better(axes)
@@ -98,9 +99,9 @@ def _overlay(axes: Axes, groups: Sequence[Group], qx: Quantity, qy: Quantity) ->
 def _overlay_run(
     axes: Axes, view: View, qx: Quantity, qy: Quantity, colour: str, marker: str, *, faint: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One run's networks and front, or ``faint`` its line alone; the corners of the line that it reached."""
+    """Draw one run's networks and front, or with ``faint`` only its line; returns the corners of that line."""
     x, y = qx.shown(view.column(qx.name)), qy.shown(view.column(qy.name))
-    # what the search reached in these two alone; networks behind the line are on the front for another objective
+    # the front in these two objectives only; networks behind the line are on the front for another objective
     edge = nondominated(np.column_stack([x, y]))
     edge = edge[np.lexsort((-y[edge], x[edge]))]
     if faint:
@@ -116,7 +117,7 @@ def _overlay_run(
 
 
 def half_reach(edges: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The line ``(x, y)`` that at least half of the runs reach, given the corners of each one's line, x rising."""
+    """The line ``(x, y)`` that at least half of the runs reach, from the corners of each run's line, x ascending."""
     x = np.unique(np.concatenate([xs for xs, _ in edges]))
     heights = np.sort([HypervolumeCurve(xs, ys).at(x, before=np.inf) for xs, ys in edges], axis=0)
     y = heights[(len(edges) - 1) // 2]
@@ -143,9 +144,9 @@ def _draw_one_column(groups: Sequence[Group], shown: Quantity, path: Path, title
 
 
 def draw_hypervolumes(groups: Sequence[Group], names: Sequence[str], path: Path, found: Sequence[Standing]) -> None:
-    """Hypervolume over evaluations, in one box for all runs, given where each of them stands.
+    """Draw hypervolume over evaluations, in one box for all runs; ``found`` are the standings of all runs.
 
-    Of a group of runs their mean is drawn, and each of them faint.
+    For a group of runs, a thick line shows the mean, and thin lines show each run.
     """
     views = runs_of(groups)
     with picture(path, height=5.6) as figure:
@@ -172,7 +173,7 @@ def _question(groups: Sequence[Group]) -> str:
 
 
 def _draw_repeats(axes: Axes, group: Group, own: Sequence[HypervolumeCurve], colour: str, before: float) -> None:
-    """The mean of a group's curves, each of them faint, and mean and deviation of what they end with."""
+    """Draw the mean of a group's curves and, thin, each curve; the label gives mean and deviation at their end."""
     for view, curve in zip(group.views, own, strict=True):
         x = np.concatenate([[0], curve.evaluations, [view.n_asked]])
         y = np.concatenate([[before], curve.values, curve.values[-1:]])
@@ -185,14 +186,14 @@ def _draw_repeats(axes: Axes, group: Group, own: Sequence[HypervolumeCurve], col
 
 
 def repeats_note(groups: Sequence[Group]) -> str:
-    """A sentence, after a space, where runs are drawn together."""
+    """A sentence about thick and thin lines, with a space before it; empty where no run is repeated."""
     if not any(group.repeated for group in groups):
         return ""
     return " Thick: mean of a search's runs, in the legend with their standard deviation at the end; thin: single runs."
 
 
 def write_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) -> None:
-    """The curves in the common box as CSV: run, evaluations, value, one line per value of :func:`history`."""
+    """Write the curves in the common box as CSV: run, evaluations, value; one line per value of :func:`history`."""
     rows = [
         [view.name, int(n), f"{volume:.8g}"]
         for view, curve in zip(views, common_curves(views, names), strict=True)
@@ -202,10 +203,10 @@ def write_hypervolumes(views: Sequence[View], names: Sequence[str], path: Path) 
 
 
 def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path, groups: Sequence[Group]) -> None:
-    """Mean figures of the networks with the fewest FLOPs, a panel per figure, in the form of RoCo-NAS's Figs. 3 and 4.
+    """Draw mean figures of the networks with the fewest FLOPs, a panel per figure, as in RoCo-NAS's Figs. 3 and 4.
 
-    Of a group of runs the mean over the runs, with a whisker of one standard deviation to either side. A front with
-    fewer networks has no bar beyond them: it would be the one before once more.
+    A group of runs has the mean over the runs, with a whisker of one standard deviation on each side. A front with
+    fewer than N networks has no bar for N, since that would only repeat the bar before.
     """
     rows, columns = grid(len(shown))
     with picture(path, max(8.0, 3.5 * columns), 3.2 * rows + 0.7) as figure:
@@ -225,13 +226,13 @@ def draw_top(tables: Sequence[Top], shown: Sequence[Quantity], path: Path, group
 
 
 def _short_fronts(tables: Sequence[Top]) -> str:
-    """A sentence on fronts with fewer networks than the tables go up to."""
+    """A sentence about fronts that are smaller than the largest N; empty where there are none."""
     short = [f"{t.run} has only {t.networks}" for t in tables if t.networks < t.n == max(TOP)]
     return f"–: a front has no more networks than the bar before shows ({', '.join(short)}). " if short else ""
 
 
 def _bars(axes: Axes, group: Group, tables: Sequence[Top], q: Quantity, r: int, n_groups: int) -> None:
-    """A bar for every N that takes more networks of a front than the N before."""
+    """Draw a bar for every N that includes more networks of a front than the N before."""
     runs = [view.name for view in group.views]
     width = 0.8 / n_groups
     upright = 90 if n_groups > 2 else 0
@@ -252,16 +253,16 @@ def _bars(axes: Axes, group: Group, tables: Sequence[Top], q: Quantity, r: int, 
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-    """Where a run stands beside others.
+    """A run's figures in a comparison.
 
     Attributes:
-        run: its name.
-        evaluations: its budget, failures counted.
+        run: the run's name.
+        evaluations: its budget, failures included.
         front: size of its front.
-        own_hypervolume: in the run's own box, of all its objectives: what its search and its pictures tell.
-        common_box_hypervolume: in the box of this comparison, after all its evaluations.
-        common_box_at_equal_budget: the same after as many evaluations as the shortest run had.
-        dominated: share of its front that a network of another run's front dominates.
+        own_hypervolume: hypervolume in the run's own box, of all its objectives, as its search and pictures show it.
+        common_box_hypervolume: hypervolume in the box of this comparison, after all evaluations of the run.
+        common_box_at_equal_budget: the same, after as many evaluations as the shortest run had.
+        dominated: share of its front that networks on another run's front dominate.
         best: lowest value by column.
     """
 
@@ -276,7 +277,7 @@ class Standing:
 
 
 def standings(views: Sequence[View], names: Sequence[str]) -> list[Standing]:
-    """The comparison in numbers, on the columns ``names``."""
+    """The figures of all runs, in the columns ``names``."""
     budget = min(view.n_asked for view in views)
     fronts = [np.column_stack([view.column(name)[view.front] for name in names]) for view in views]
     found = []
@@ -292,7 +293,7 @@ def standings(views: Sequence[View], names: Sequence[str]) -> list[Standing]:
 
 
 def group_standings(groups: Sequence[Group], found: Sequence[Standing]) -> list[GroupStanding]:
-    """The comparison by groups, given where each run stands."""
+    """The figures of all groups, from the standings of their runs."""
     by_run = {standing.run: standing for standing in found}
     result = []
     for group in groups:
@@ -305,7 +306,7 @@ def group_standings(groups: Sequence[Group], found: Sequence[Standing]) -> list[
 
 
 def write_standings(found: Sequence[Standing], path: Path) -> None:
-    """The comparison as CSV, values as recorded."""
+    """Write the comparison as CSV, with values as recorded."""
     fixed = [field.name for field in dataclasses.fields(Standing) if field.name != "best"]
     names = list(found[0].best)
     rows = [[*(getattr(s, key) for key in fixed), *(s.best[name] for name in names)] for s in found]

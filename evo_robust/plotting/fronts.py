@@ -18,11 +18,11 @@ from evo_robust.record.view import COSTS, View
 from evo_robust.style import EVALUATED, FRONT, INK, KNEE, PALE, dress, grid, heading, note, picture, plain
 
 MAX_NUMBERED = 30
-"""Larger fronts show only the numbers of the networks that stand out."""
+"""On larger fronts, only special networks (the knee, the best ones) have numbers."""
 
 
 def draw_front(view: View, path: Path) -> None:
-    """All evaluated networks faint, the front numbered as in ``front.csv``, its best compromise marked."""
+    """Draw all evaluated networks pale, the front with the numbers of ``front.csv``, and its best compromise marked."""
     m = view.F.shape[1]
     if m == 1:
         _draw_best_so_far(view, path)
@@ -37,7 +37,7 @@ def draw_front(view: View, path: Path) -> None:
 
 
 def objective_pairs(view: View) -> list[tuple[int, int]]:
-    """Pairs of objectives (x, y), a cost always on x, pairs with a cost first."""
+    """Pairs of objectives (x, y): a cost is always on x, and pairs with a cost come first."""
     names = view.run.objectives
     pairs = []
     for i, j in itertools.combinations(range(len(names)), 2):
@@ -75,7 +75,7 @@ def _panel(axes: Axes, view: View, jx: int, jy: int) -> None:
 
 
 def _cloud(axes: Any, view: View, *columns: np.ndarray) -> None:
-    """Evaluated points, the front and its knee, in two or three dimensions, with the front's numbers."""
+    """Draw evaluated points, the front and its knee in two or three dimensions, with the front's numbers."""
     front, alone = view.front, len(view.front) == 1
     numbered = list(range(len(front))) if len(front) <= MAX_NUMBERED else sorted(view.roles())
     plain_ones = [i for i in range(len(front)) if i not in numbered]
@@ -87,7 +87,7 @@ def _cloud(axes: Any, view: View, *columns: np.ndarray) -> None:
         (front[blue], 110, FRONT, 3, "Pareto front"),
         (front[[view.knee]], 150, KNEE, 4, knee),
     ):
-        if len(places):  # a legend tells of dots that are there
+        if len(places):  # no legend entry without dots
             axes.scatter(*(c[places] for c in columns), s=size, color=colour, zorder=z, label=label, **edge)
     if len(view.others):
         others = (c[view.others] for c in columns)
@@ -98,11 +98,11 @@ def _cloud(axes: Any, view: View, *columns: np.ndarray) -> None:
 
 
 def _space(figure: Figure, place: tuple[int, int, int], view: View) -> None:
-    """The three objectives in space, a line from each network of the front down to the floor."""
+    """Draw three objectives in space, with a line from each network of the front down to the floor."""
     axes = figure.add_subplot(*place, projection="3d", computed_zorder=False)
     order = sorted(range(3), key=lambda j: view.run.objectives[j] not in COSTS)
     shown = view.quantities()
-    # three-dimensional axes of matplotlib cannot be logarithmic: draw the logarithm and write the value
+    # matplotlib's three-dimensional axes cannot be logarithmic, so draw the logarithm and label it with the value
     columns = [_log_or_plain(shown[j], view.F[:, j]) for j in order]
     _cloud(axes, view, *columns)
     floor = columns[2].min()
@@ -117,8 +117,8 @@ def _space(figure: Figure, place: tuple[int, int, int], view: View) -> None:
             axis.set_major_locator(MultipleLocator(1))
             axis.set_major_formatter(lambda v, _: plain(10**v))
         else:
-            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))  # more run into each other at this slant
-    # the corner where all are small is the nearest one
+            axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))  # more labels would overlap at this angle
+    # the corner where all objectives are small is the nearest one
     axes.view_init(elev=20, azim=-135)
     axes.set_title("all three at once: better is near and low", fontsize=10)
     axes.set_box_aspect(None, zoom=0.85)
@@ -129,9 +129,9 @@ def _log_or_plain(shown: Quantity, values: np.ndarray) -> np.ndarray:
 
 
 def better(axes: Axes) -> None:
-    """An arrow to where both objectives are small, where that corner is empty."""
+    """Draw an arrow towards the corner where both objectives are small, if that corner is empty."""
     points = np.concatenate([np.asarray(c.get_offsets()) for c in axes.collections])
-    axes.autoscale_view()  # else the limits are those of before the last dots
+    axes.autoscale_view()  # so that the limits include the last dots
     place = axes.transAxes.inverted().transform(axes.transData.transform(points))
     if (place < (0.24, 0.16)).all(axis=1).any():
         return
@@ -160,7 +160,7 @@ def _draw_best_so_far(view: View, path: Path) -> None:
 
 
 def draw_parallel(view: View, path: Path) -> None:
-    """One line per network of the front across all objectives, low is good everywhere."""
+    """Draw a line across all objectives for each network of the front; lower is better everywhere."""
     shown = view.quantities()
     scaled = np.column_stack([_unit(q, view.F[:, j], view.F[view.front, j]) for j, q in enumerate(shown)])
     m = len(shown)
@@ -183,7 +183,7 @@ def draw_parallel(view: View, path: Path) -> None:
 
 
 def _unit(shown: Quantity, every: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The front's values as heights in [0, 1] between its best and worst; 0 where all are equal."""
+    """The front's values scaled to [0, 1] between best and worst; 0 where all are equal."""
     values = np.log(values) if shown.log else values
     width = float(np.ptp(values))
     return (values - values.min()) / width if width > 0 else np.zeros_like(values)
@@ -197,18 +197,18 @@ def _upright(axes: Axes, j: int, shown: Quantity, values: np.ndarray) -> None:
 
 
 def _name_lines(axes: Axes, roles: dict[int, str], scaled: np.ndarray, knee: int) -> None:
-    """Names at the right end of the lines that stand out, moved apart where they would touch."""
+    """Write names at the right end of special lines, moved apart where they would touch."""
     m, texts = scaled.shape[1], {}
     for i, role in roles.items():
         texts[i] = f"#{i} {role}".replace(", ", ",\n") if len(role) > 24 else f"#{i} {role}"
     order = sorted(roles, key=lambda i: scaled[i, -1])
     half = {i: 0.025 * (texts[i].count("\n") + 1) + 0.01 for i in order}
     places, free = {}, -0.03
-    for i in order:  # upwards, each above the one below it
+    for i in order:  # upwards: move each name above the one below it
         places[i] = max(float(scaled[i, -1]), free + half[i])
         free = places[i] + half[i]
     free = 1.03
-    for i in reversed(order):  # and down again, where the highest one had no room
+    for i in reversed(order):  # then down again, where the highest name had no room
         places[i] = min(places[i], free - half[i])
         free = places[i] - half[i]
     for i in order:

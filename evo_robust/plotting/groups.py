@@ -1,4 +1,4 @@
-"""Runs that repeat one search with other seeds belong together: which ones, what they are called, how they stand."""
+"""Groups runs that repeat one search with other seeds: their members, their name and their figures."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from evo_robust.record.reading import IMAGES
 from evo_robust.record.view import View
 
 LEAST = 3
-"""Runs that a group must have before it is tested against another: of fewer no test tells anything."""
+"""Number of runs that a group needs for a test against another; with fewer, no test can show a difference."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one search with different seeds; a run that nothing repeats is a group of its own.
+    """Runs of one search with different seeds; a run without repeats is a group by itself.
 
     Attributes:
-        name: what the group is called in legends.
-        views: its runs, as they were given.
+        name: the group's name in legends.
+        views: its runs, in the given order.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Group:
 
     @property
     def repeated(self) -> bool:
-        """Whether it is more than one run."""
+        """Whether the group has more than one run."""
         return len(self.views) > 1
 
     @property
     def label(self) -> str:
-        """Its name, with the number of runs where there are several: ``random, 5 seeds``."""
+        """The group's name, with the number of runs if there are several: ``random, 5 seeds``."""
         return f"{self.name}, {len(self.views)} seeds" if self.repeated else self.name
 
     @property
     def budget(self) -> str:
-        """Evaluations of its runs, such as ``120`` or ``116 to 120``."""
+        """Number of evaluations of its runs, such as ``120`` or ``116 to 120``."""
         return _range([view.n_asked for view in self.views])
 
 
@@ -57,17 +57,17 @@ def alone(views: Sequence[View]) -> list[Group]:
 
 
 def groups_of(views: Sequence[View]) -> list[Group]:
-    """Runs whose problems differ in seeds alone, together; groups and their runs as they come.
+    """Groups of runs whose problems differ only in seeds; groups and their runs keep the given order.
 
-    The seeds are the search's and its evaluator's (of candidates, of a supernet): those of data and of adversarial sets
-    change what is measured. What is part of no identity (``n_gen``) may differ. A second run with the same seeds is
-    no repeat, so it starts a second group.
+    Only the seeds of the search and its evaluator (of candidates, of a supernet) may differ. Seeds of data and of
+    adversarial sets change what is measured. Fields that are part of no identity, such as ``n_gen``, may differ too. A
+    second run with the same seeds is no repeat, so it starts a second group.
     """
     times: collections.Counter[tuple[str, str]] = collections.Counter()
     found: dict[tuple[str, int], list[View]] = {}
     for view in views:
         values = dotted(view.run.problem, identity=True)
-        values[IMAGES] = view.run.problem.data.content  # runs on other images repeat nothing
+        values[IMAGES] = view.run.problem.data.content  # a run on other images is no repeat
         settings = json.dumps({key: v for key, v in values.items() if not _is_seed(key)}, sort_keys=True)
         seeds = json.dumps({key: v for key, v in values.items() if _is_seed(key)}, sort_keys=True)
         found.setdefault((settings, times[settings, seeds]), []).append(view)
@@ -84,12 +84,12 @@ def _is_seed(key: str) -> bool:
 
 
 def _common_name(names: Sequence[str]) -> str:
-    """What names begin with: ``random`` of ``random-0`` and ``random-1``; the first where that is nothing."""
+    """The common beginning of names: ``random`` for ``random-0`` and ``random-1``; without one, the first name."""
     if len(names) == 1:
         return names[0]
     prefix = os.path.commonprefix(list(names))
     if any(name[len(prefix) :][:1].isdigit() for name in names):
-        prefix = prefix.rstrip("0123456789")  # random-10 and random-11 have a digit of their seeds in common
+        prefix = prefix.rstrip("0123456789")  # random-10 and random-11 share a digit of their seeds
     return re.sub(r"((^|[-_./= ]+)(seed|s))?[-_./= ]*$", "", prefix) or names[0]
 
 
@@ -101,12 +101,12 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        """Their mean."""
+        """The mean of the values."""
         return float(self.values.mean())
 
     @property
     def sd(self) -> float:
-        """Their standard deviation, as of a sample; NaN of one value."""
+        """The sample standard deviation of the values; NaN for one value."""
         return float(self.values.std(ddof=1)) if len(self.values) > 1 else math.nan
 
     @property
@@ -117,12 +117,12 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class GroupStanding:
-    """How far the runs of a group came.
+    """The hypervolume of a group's runs in the common box.
 
     Attributes:
-        name: of the group.
-        end: hypervolume of each run in the common box, after all its evaluations.
-        at_equal_budget: after as many evaluations as the shortest of all runs had.
+        name: the group's name.
+        end: hypervolume of each run after all its evaluations.
+        at_equal_budget: hypervolume of each run after as many evaluations as the shortest of all runs had.
     """
 
     name: str
@@ -131,29 +131,29 @@ class GroupStanding:
 
     @property
     def n(self) -> int:
-        """How many runs."""
+        """Number of runs."""
         return len(self.end.values)
 
 
 def p_value(a: GroupStanding, b: GroupStanding) -> float:
-    """Two-sided Mann–Whitney p of two groups at equal budget; NaN where one has fewer than ``LEAST`` runs."""
+    """Two-sided Mann–Whitney p of two groups at equal budget; NaN where a group has fewer than ``LEAST`` runs."""
     if min(a.n, b.n) < LEAST:
         return math.nan
     return float(mannwhitneyu(a.at_equal_budget.values, b.at_equal_budget.values, alternative="two-sided").pvalue)
 
 
 def smallest_p(n: int, m: int) -> float:
-    """The smallest p that groups of so many runs can reach: all of one above all of the other."""
+    """The smallest possible p for groups of n and m runs, where every run of one is above all runs of the other."""
     return 2 / math.comb(n + m, n)
 
 
 def best_of(found: Sequence[GroupStanding]) -> GroupStanding:
-    """The group with the highest mean at equal budget among those that can be tested, or among all."""
+    """The group with the highest mean at equal budget, among the groups that can be tested; else among all."""
     return max([g for g in found if g.n >= LEAST] or found, key=lambda g: g.at_equal_budget.mean)
 
 
 def write_groups(found: Sequence[GroupStanding], path: Path) -> None:
-    """The groups as CSV: runs, hypervolume in the common box at equal budget and at the end, p against others."""
+    """Write the groups as CSV: runs, hypervolume in the common box at equal budget and at the end, p against others."""
     whats = ("mean", "sd", "min", "max")
     ends = ("common_box_at_equal_budget", "common_box_hypervolume")
     header = ["group", "runs", *(f"{end}_{what}" for end in ends for what in whats)]

@@ -1,4 +1,4 @@
-"""The networks that stand out on the front, drawn."""
+"""Draws special networks of the front: the best compromise, and the best in each objective."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from evo_robust.record.view import View
 from evo_robust.style import FRONT, KNEE, picture
 
 _WIDTH = 10.0
-"""Of the picture, in inches; a line of bold print holds nine and a half letters an inch."""
+"""Width of the picture in inches; a line of bold print has 9.5 letters per inch."""
 
 
 def draw_networks(view: View, path: Path) -> None:
-    """The graph of the best compromise and of the best network in each objective, one below the other."""
+    """Draw the graphs of the best compromise and of the best network in each objective, one below the other."""
     space, shown = view.run.problem.space, view.quantities()
-    # a network may stand out for many reasons
+    # a network may be the best in several objectives
     titles = {
         index: textwrap.wrap(f"#{index}  {role}", int(9.5 * _WIDTH), subsequent_indent="      ")
         for index, role in view.roles().items()

@@ -1,4 +1,4 @@
-"""Hypervolume over evaluations: how fast and how far searches come."""
+"""Hypervolume over evaluations: how fast and how far searches get."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from evo_robust.style import FRONT, heading, note, picture
 
 @dataclasses.dataclass(frozen=True)
 class HypervolumeCurve:
-    """How far a search had come, after how many evaluations.
+    """A search's hypervolume over its evaluations.
 
     Attributes:
-        evaluations: asked for ``(n,)`` when each value was reached, failures counted.
-        values: ``(n,)``.
+        evaluations: number of evaluations ``(n,)`` at each value, failures included.
+        values: hypervolume ``(n,)``.
     """
 
     evaluations: np.ndarray
     values: np.ndarray
 
     def at(self, evaluations: Any, before: float = 0.0) -> np.ndarray:
-        """What had been reached after so many ``evaluations``, of any shape; ``before`` where there was no value."""
+        """The value after ``evaluations``, an array of any shape; ``before`` where there was no value yet."""
         return np.concatenate([[before], self.values])[np.searchsorted(self.evaluations, evaluations, side="right")]
 
 
 def mean_curve(given: Sequence[HypervolumeCurve], end: int, before: float) -> HypervolumeCurve:
-    """The mean of curves, wherever one of them steps, up to ``end``; a search that is over keeps what it reached."""
+    """The mean of curves up to ``end``, with a step wherever one has a step; a finished search keeps its last value."""
     x = np.unique(np.concatenate([*(curve.evaluations for curve in given), [end]]))
     return HypervolumeCurve(x, np.mean([curve.at(x, before) for curve in given], axis=0))
 
 
 def history(view: View, names: Sequence[str], so_far: Callable[[np.ndarray], np.ndarray]) -> HypervolumeCurve:
-    """What a search had reached in the columns ``names``, after each usable evaluation.
+    """A search's value in the columns ``names``, after each usable evaluation.
 
-    Where weights (or whatever else a fingerprint stands for) changed during the search, figures compare within one
-    fingerprint only: then there is a value per generation, of the rows until its end that share the fingerprint of
-    its last one. That is the front that the search had at that time.
+    Figures compare only within one fingerprint. Where it changed during the search, for example with new weights, there
+    is one value per generation: that of the rows up to its end with the fingerprint of its last row. These rows gave
+    the search its front at that time.
 
     Args:
         view: the run.
-        names: columns.
-        so_far: value ``(n,)`` after each of the points ``(n, m)``, in their order.
+        names: the columns.
+        so_far: gives the value ``(n,)`` after each of the points ``(n, m)``, in their order.
     """
     rows, F = _points(view, names)
     order = {row["id"]: n for n, row in enumerate(view.run.evaluations, 1)}
@@ -67,7 +67,7 @@ def history(view: View, names: Sequence[str], so_far: Callable[[np.ndarray], np.
 
 
 def _points(view: View, names: Sequence[str]) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Usable rows of all fingerprints and their columns ``(n, m)``; an earlier row may lack what the front's have."""
+    """Usable rows of all fingerprints that have all columns, and these columns ``(n, m)``."""
     rows = view.run.ok()
     F = columns(rows, names)
     whole = np.isfinite(F).all(axis=1)
@@ -75,22 +75,22 @@ def _points(view: View, names: Sequence[str]) -> tuple[list[dict[str, Any]], np.
 
 
 def own_curve(view: View) -> HypervolumeCurve:
-    """Hypervolume of a run over its evaluations, in the run's own box: the values of ``progress.csv`` and between."""
+    """Hypervolume of a run over its evaluations in its own box: the values of ``progress.csv`` and those between."""
     return history(view, view.run.objectives, lambda F: hypervolume_curve(F, view.box))
 
 
 def common_curves(views: Sequence[View], names: Sequence[str]) -> list[HypervolumeCurve]:
     """Hypervolume of the columns ``names`` over evaluations, one curve per run, all in one box.
 
-    The box goes from the best to a tenth beyond the worst of all runs, so that the curves compare. With other runs
-    beside it a run has other values: they are no figures of the run itself.
+    The box goes from the best to a tenth beyond the worst of all runs, so that the curves compare. A run's values here
+    depend on the other runs, so they are not figures of the run itself.
     """
     box = common_box(np.concatenate([_points(view, names)[1] for view in views]))
     return [history(view, names, lambda F: hypervolume_curve(F, box)) for view in views]
 
 
 def draw_hypervolume(view: View, path: Path) -> None:
-    """The hypervolume of one run over its evaluations, in its own box, generations marked."""
+    """Draw the hypervolume of one run over its evaluations, in its own box, with generations marked."""
     curve, starts = own_curve(view), _generation_starts(view)
     with picture(path, height=5.0) as figure:
         axes = figure.add_subplot()
@@ -105,7 +105,7 @@ def draw_hypervolume(view: View, path: Path) -> None:
 
 
 def own_note(view: View) -> str:
-    """What a run's own hypervolume is measured in."""
+    """A sentence that describes a run's own box."""
     ends = ", ".join(
         f"{q.words} {q.number(float(low))} to {q.text(float(high))}"
         for q, low, high in zip(view.quantities(), view.box.ideal, view.box.reference, strict=True)
@@ -114,7 +114,7 @@ def own_note(view: View) -> str:
 
 
 def draw_curve(axes: Axes, view: View, curve: HypervolumeCurve, colour: str) -> None:
-    """One run's curve as steps over the evaluations asked for, from nothing to the end of its budget."""
+    """Draw one run's curve as steps over its evaluations, from zero to the end of its budget."""
     x = np.concatenate([[0], curve.evaluations, [view.n_asked]])
     y = np.concatenate([[0.0], curve.values, curve.values[-1:]])
     draw_steps(axes, view, x, y, colour, f"{view.name}: {y[-1]:.4f} after {view.n_asked}")
@@ -122,7 +122,7 @@ def draw_curve(axes: Axes, view: View, curve: HypervolumeCurve, colour: str) -> 
 
 
 def dress_volumes(axes: Axes, label: str) -> None:
-    """Labels and scales of hypervolume over evaluations."""
+    """Set labels and scales for hypervolume over evaluations."""
     axes.set_xlabel("evaluations")
     axes.set_ylabel(label)
     axes.set_xlim(left=0)
@@ -131,13 +131,13 @@ def dress_volumes(axes: Axes, label: str) -> None:
 
 
 def draw_steps(axes: Axes, view: View, x: np.ndarray, y: np.ndarray, colour: str, label: str) -> None:
-    """Steps, with a dot on each generation where it was measured apart: a value of its own, not a step of one front."""
+    """Draw steps; where generations were measured separately, each has a dot, since its value stands by itself."""
     marks: Any = {"marker": "o", "markevery": list(np.flatnonzero(x))} if view.n_earlier else {}
     axes.step(x, y, where="post", color=colour, lw=2, label=label, **marks)
 
 
 def zoom(axes: Axes, views: Sequence[View], volumes: Sequence[HypervolumeCurve]) -> None:
-    """Show the heights that matter: all that the runs reached after a twentieth of their evaluations."""
+    """Limit the y axis to values that the runs reached after a twentieth of their evaluations."""
     later = np.concatenate(
         [
             curve.values[curve.evaluations >= min(0.05 * view.n_asked, curve.evaluations[-1])]
@@ -150,14 +150,14 @@ def zoom(axes: Axes, views: Sequence[View], volumes: Sequence[HypervolumeCurve])
 
 
 def common_note(groups: Sequence[Group], names: Sequence[str]) -> str:
-    """What the hypervolume of a comparison is measured in."""
+    """A sentence that describes the common box of a comparison."""
     what = ", ".join(words(name) for name in names)
     box = f"Common box: from the best to a tenth beyond the worst of all these runs: {what}."
     return f"{box} Only for comparing them; a run's own figure is in its progress.csv.{apart_note(groups)}"
 
 
 def apart_note(groups: Sequence[Group], worse: str = "fall") -> str:
-    """A sentence, after a space, where a run's generations are measured apart: the curve may get ``worse``."""
+    """A sentence, with a space before it, where generations are measured separately and the curve may get ``worse``."""
     apart = [group for group in groups if any(view.n_earlier for view in group.views)]
     if not apart:
         return ""
@@ -168,7 +168,7 @@ def apart_note(groups: Sequence[Group], worse: str = "fall") -> str:
 
 
 def _generation_starts(view: View) -> list[float]:
-    """Evaluations before each generation but the first; none when there are too many lines to read."""
+    """Number of evaluations before each generation except the first; empty where lines would be too dense."""
     generations = [row["generation"] for row in view.run.evaluations]
     starts = [i + 0.0 for i in range(1, len(generations)) if generations[i] != generations[i - 1]]
     return starts if len(starts) <= 60 else []

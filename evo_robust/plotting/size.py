@@ -1,4 +1,4 @@
-"""Is it just size? How each objective goes with the number of parameters."""
+"""Is it just size? Correlation of each objective with the number of parameters."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from evo_robust.record.view import View
 from evo_robust.style import EVALUATED, FRONT, PALE, dress, grid, heading, note, picture
 
 FEWEST = 10
-"""Fewer networks tell nothing: a perfect rank order of three has p = 1/3, and tests for large samples call it 0."""
+"""Least number of networks: a perfect rank order of three has p = 1/3, but tests for large samples give 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SizeRelation:
-    """How one objective goes with the parameter count over n networks.
+    """Correlation of one objective with the number of parameters, over n networks.
 
     Attributes:
-        objective: its name.
+        objective: the objective's name.
         n: number of networks.
         spearman: rank correlation in [-1, 1]; NaN where it is not defined (fewer than ten networks, or no spread).
         spearman_p: p value in [0, 1], as if the networks were independent.
@@ -42,11 +42,11 @@ class SizeRelation:
 
     @property
     def verdict(self) -> str:
-        """The answer in words, by the stronger of both correlations: either may miss what the other one sees."""
+        """The answer in words, by the stronger of both correlations, since either may miss a relation."""
         if self.n < FEWEST:
             return "too few networks to tell"
         if math.isnan(self.spearman):
-            return "cannot be told: no spread"
+            return "unknown: all values are equal"
         both = ((self.spearman, self.spearman_p), (self.pearson, self.pearson_p))
         strength = max((abs(r) for r, p in both if p <= SIGNIFICANT), default=0.0)
         return next((said for least, said in _STRENGTHS if strength >= least), "no clear relation to size")
@@ -56,7 +56,7 @@ _STRENGTHS = ((0.9, "almost only size"), (0.7, "mostly size"), (0.3, "partly siz
 
 
 def answer(found: Sequence[SizeRelation]) -> str:
-    """Is it just size, in one line, such as ``Partly size: clean error. Almost only size: FLOPs.``."""
+    """The answer in one line, such as ``Partly size: clean error. Almost only size: FLOPs.``."""
     by_verdict: dict[str, list[str]] = {}
     for c in found:
         by_verdict.setdefault(c.verdict, []).append(words(c.objective))
@@ -64,7 +64,7 @@ def answer(found: Sequence[SizeRelation]) -> str:
 
 
 def correlation(objective: str, values: np.ndarray, params: np.ndarray) -> SizeRelation:
-    """Spearman and Pearson correlation of two columns ``(n,)``; rows where either is NaN do not count."""
+    """Spearman and Pearson correlation of two columns ``(n,)``; rows with a NaN are left out."""
     found = correlate(params, values)
     if found.n < FEWEST:
         return SizeRelation(objective, found.n)
@@ -83,7 +83,7 @@ def correlations(view: View) -> list[SizeRelation]:
 
 
 def write_sizes(found: list[SizeRelation], path: Path) -> None:
-    """The correlations as CSV; empty cells where one is not defined."""
+    """Write the correlations as CSV, with empty cells where one is not defined."""
     header = [field.name for field in dataclasses.fields(SizeRelation)]
     rows = [["" if isinstance(v, float) and math.isnan(v) else v for v in dataclasses.astuple(c)] for c in found]
     write_csv(path, [*header, "verdict"], [[*row, c.verdict] for row, c in zip(rows, found, strict=True)])
@@ -98,7 +98,7 @@ def draw_size(view: View, found: list[SizeRelation], path: Path) -> None:
         for k, c in enumerate(found):
             _panel(figure.add_subplot(rows, columns, k + 1), view, params, shown[c.objective], c)
         heading(figure, "Is it just size? Objectives against the number of parameters", answer(found))
-        note(figure, "ρ: Spearman, r: Pearson. A search's networks are no independent sample: read p as a hint.")
+        note(figure, "ρ: Spearman, r: Pearson. A search's networks are not independent, so p is only a hint.")
 
 
 def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: SizeRelation) -> None:

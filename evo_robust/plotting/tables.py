@@ -1,6 +1,6 @@
-"""Numbers that compare the fronts of several runs: top-N tables and pairs of equal FLOPs, from the search's figures.
+"""Compares the fronts of several runs by the search's figures: top-N tables, and pairs of networks of equal FLOPs.
 
-RoCo-NAS's Tables III to V have this form, but their figures are of networks that were trained after the search.
+RoCo-NAS's Tables III to V have this form, but with figures of networks that were trained after the search.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ TOP = (1, 3, 5)
 
 
 SEARCH_TIME = (
-    "Figures of the search, on networks as it trained and measured them. RoCo-NAS's tables are of networks that were "
-    "trained after it and judged on test images (evo_robust.retrain)."
+    "Figures from the search. RoCo-NAS's tables have figures of networks that were trained again after the search "
+    "and measured on test images (see evo_robust.retrain)."
 )
-"""What a reader of these numbers must know."""
+"""Note for readers of these numbers."""
 
 
 def common_columns(views: Sequence[View]) -> list[str]:
-    """Columns that every run has for all its networks, objectives of the runs first, then recorded figures."""
+    """Columns that every run has for all its networks: objectives first, then recorded figures."""
     objectives = dict.fromkeys(name for view in views for name in view.run.objectives)
     figures = dict.fromkeys(name for view in views for row in view.figures for name in row)
     names = dict.fromkeys([*objectives, *figures])
@@ -37,13 +37,13 @@ def common_columns(views: Sequence[View]) -> list[str]:
 
 
 def common_objectives(views: Sequence[View]) -> list[str]:
-    """Columns that every run has and that at least one of them minimises, in declared order.
+    """Columns that every run has and at least one run minimises, in declared order.
 
     Raises:
-        UserError: there is none, or FLOPs are counted by different rules.
+        UserError: there are none, or FLOPs are counted by different rules.
     """
     wanted = dict.fromkeys(name for view in views for name in view.run.objectives)
-    # what all of them minimise comes first; a column that one run only recorded compares them as well
+    # objectives of all runs come first; a column that some run only recorded compares them as well
     found = [name for name in common_columns(views) if name in wanted]
     if not found:
         each = "; ".join(f"{view.name}: {', '.join(view.run.objectives)}" for view in views)
@@ -62,8 +62,8 @@ class Top:
 
     Attributes:
         run: name of the run.
-        n: how many were asked for.
-        networks: how many the front has of them, at most n.
+        n: number of networks asked for.
+        networks: number of networks averaged, at most n; fewer on a smaller front.
         means: mean by column.
     """
 
@@ -95,7 +95,7 @@ class Pair:
 
     Attributes:
         first: the run and the network's index on its front.
-        second: the same of the other run.
+        second: the same for the other run.
         difference: relative difference of their FLOPs.
     """
 
@@ -105,11 +105,14 @@ class Pair:
 
 
 def equal_flops_pairs(views: Sequence[View], tolerance: float) -> list[Pair]:
-    """Pairs in the form of Table V, of the first run and each other, by FLOPs; closest first, each network once.
+    """Pairs of networks of nearly equal FLOPs, from the first run and each other run (RoCo-NAS, Table V).
 
     Args:
         views: two or more runs.
         tolerance: largest relative difference of FLOPs, such as .02.
+
+    Returns:
+        The pairs, closest first. Each network is in at most one pair.
     """
     pairs = []
     for other in views[1:]:
@@ -137,13 +140,13 @@ def pair_sides(pair: Pair, columns: Sequence[str]) -> list[tuple[str, int, str, 
 
 
 def write_top(tables: Sequence[Top], columns: Sequence[str], path: Path) -> None:
-    """Top-N as CSV, values as recorded; ``measured`` says when."""
+    """Write the top-N table as CSV, with values as recorded; ``measured`` says that they are the search's."""
     rows = [[t.n, t.run, t.networks, "search", *(t.means[name] for name in columns)] for t in tables]
     write_csv(path, ["top", "run", "networks", "measured", *columns], rows)
 
 
 def write_pairs(pairs: Sequence[Pair], columns: Sequence[str], path: Path) -> None:
-    """Pairs as CSV, two lines each, values as recorded; ``measured`` says when."""
+    """Write the pairs as CSV, two lines each, with values as recorded; ``measured`` says that they are the search's."""
     rows = []
     for number, pair in enumerate(pairs, 1):
         for run, index, architecture, figures in pair_sides(pair, columns):
@@ -154,4 +157,4 @@ def write_pairs(pairs: Sequence[Pair], columns: Sequence[str], path: Path) -> No
 def _need_flops(views: Sequence[View], columns: Sequence[str]) -> None:
     if "flops" not in columns:
         missing = [view.name for view in views if not np.isfinite(view.column("flops")).all()]
-        raise UserError(f"top-N tables go by FLOPs, and {' and '.join(missing)} holds none: add the objective Flops")
+        raise UserError(f"top-N tables need FLOPs, and {' and '.join(missing)} has none: add the objective Flops")

@@ -1,4 +1,4 @@
-"""Tables for a terminal: the front, and what compares runs."""
+"""Tables for a terminal: the front of a run, and comparisons of runs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from evo_robust.record.quantity import Quantity, quantity, words
 from evo_robust.record.view import COSTS, View
 
 COMMON_BOX = (
-    "Common box: from the best to a tenth beyond the worst of these runs; other runs beside them change it. "
-    "Own hypervolume: as the search and its progress.csv tell it, in the run's own box."
+    "Common box: from the best to a tenth beyond the worst of these runs; with other runs it changes. "
+    "Own hypervolume: in the run's own box, as in the search's last line and its progress.csv."
 )
 
 
 def shown_figures(view: View, more: Sequence[str] = ()) -> list[Quantity]:
-    """The figures that tables of a run show: objectives, costs, what was measured on the front alone, and ``more``."""
+    """The figures in tables of a run: objectives, costs, reported figures of the front, and ``more``."""
     names = dict.fromkeys(name for name in (*COSTS, *view.reported, *more) if name not in view.run.objectives)
     return view.quantities() + [quantity(name, view.unit(name), view.column(name)) for name in names]
 
 
 def front_table(view: View) -> Table:
-    """The front: index, objectives, costs, what stands out; architectures are too wide for a terminal (front.csv)."""
+    """The front: index, objectives, costs, labels of special networks. Architectures are only in ``front.csv``."""
     shown = shown_figures(view)
     title = f"Front of {view.name}: {view.summary()}, hypervolume {view.hypervolume:.4f}"
     made = _table(title, ["#"], shown)
@@ -40,9 +40,9 @@ def front_table(view: View) -> Table:
 
 
 def size_table(found: Sequence[SizeRelation]) -> Table:
-    """Is it just size? One line per objective."""
+    """The correlations with the number of parameters, one line per objective."""
     numbers = ("networks", "Spearman", "p", "Pearson", "p")
-    made = table("Is it just size? SizeRelation with the number of parameters", words=("objective",), numbers=numbers)
+    made = table("Is it just size? Correlation with the number of parameters", words=("objective",), numbers=numbers)
     made.add_column("in words")
     for c in found:
         values = (f"{c.spearman:+.2f}", f"{c.spearman_p:.2g}", f"{c.pearson:+.2f}", f"{c.pearson_p:.2g}")
@@ -52,7 +52,7 @@ def size_table(found: Sequence[SizeRelation]) -> Table:
 
 
 def standings_table(found: Sequence[Standing], shown: Sequence[Quantity]) -> Table:
-    """How far each run came, and with how much."""
+    """The standings of all runs: budget, front, hypervolume and best figures."""
     made = _table("Side by side: hypervolume in the common box of these runs, and each run's own", ["run"], [])
     budget = min(s.evaluations for s in found)
     names = ("evaluations", "front", "in the common box", f"after {budget}", "of its front beaten", "own hypervolume")
@@ -70,7 +70,7 @@ def standings_table(found: Sequence[Standing], shown: Sequence[Quantity]) -> Tab
 
 
 def groups_table(found: Sequence[GroupStanding], budget: int) -> Table:
-    """How far the runs of each search came, and whether that may be chance."""
+    """The hypervolume of each search over its runs, and whether a difference may be chance."""
     best = best_of(found)
     made = _table(
         "Hypervolume in the common box of all these runs, over seeds: mean ± standard deviation", ["search"], []
@@ -92,7 +92,7 @@ def groups_table(found: Sequence[GroupStanding], budget: int) -> Table:
         least = max(smallest_p(g.n, best.n) for g in tested if g is not best)
         made.caption = (
             f"p: two-sided Mann–Whitney after {budget} evaluations, not corrected for several comparisons; "
-            f"with so many runs it cannot be below {least:.2g}"
+            f"with so few runs it cannot be below {least:.2g}"
         )
     return made
 
@@ -129,7 +129,7 @@ def _table(title: str, first: Sequence[str], shown: Sequence[Quantity]) -> Table
 
 
 def add_quantities(made: Table, shown: Sequence[Quantity]) -> None:
-    """A column per quantity."""
+    """Add a column for each quantity."""
     for q in shown:
-        # the unit under the name keeps columns narrow
+        # the unit goes below the name, so that columns stay narrow
         made.add_column(q.label.replace(" at ", "\nat ", 1).replace(" (", "\n(", 1), justify="right")

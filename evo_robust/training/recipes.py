@@ -53,9 +53,7 @@ class Recipe(Part, abc.ABC):
     precision: Literal["float32", "bf16"] = chz.field(
         default="float32", doc="bf16: forward and backward in bfloat16, except for operations that need float32"
     )
-    augment: Augment | None = chz.field(
-        default=None, doc="random changes of images; the data set's own when not given"
-    )
+    augment: Augment | None = chz.field(default=None, doc="random changes of images; the data set's own when not given")
 
     @chz.validate
     def _ranges(self) -> None:

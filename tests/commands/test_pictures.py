@@ -176,7 +176,7 @@ def standing(name: str, *values: float) -> GroupStanding:
 def test_which_search_leads_is_said() -> None:
     low, high = standing("low", 0.1, 0.2, 0.3, 0.25, 0.15), standing("high", 0.6, 0.7, 0.8, 0.75, 0.65)
     assert re.fullmatch(
-        r"high is ahead of low after 80 evaluations: .* That is hardly chance .*", who_leads([low, high], 80)
+        r"high is ahead of low after 80 evaluations: .* That is unlikely to be chance .*", who_leads([low, high], 80)
     )
     assert who_leads([high, standing("other", 0.5, 0.9, 0.7)], 80).endswith("That may be chance (p = 1).")
     assert "With one run of each, that may be chance." in who_leads([standing("a", 0.1), standing("b", 0.2)], 9)
@@ -190,8 +190,8 @@ def test_a_study_answers_its_questions() -> None:
     noise = np.random.default_rng(0).normal(size=40)
     rising, falling = (relate("density", "robust accuracy", x, sign * x + 0.1 * noise) for sign in (1, -1))
     unclear = relate("parameters", "robust accuracy", x, noise)
-    assert denser(rising, falling).startswith("Yes: r = +") and "Larger ones withstand less" in denser(rising, falling)
-    assert denser(falling, None).startswith("No, they withstand less")
+    assert denser(rising, falling).startswith("Yes: r = +") and "Larger ones are less robust" in denser(rising, falling)
+    assert denser(falling, None).startswith("No, they are less robust")
     assert denser(unclear, unclear).startswith("Not clearly") and "Larger" not in denser(unclear, unclear)
     where = dataclasses.replace(falling, where="small budget")
     assert "Better, small budget: off direct edges" in how_many_and_where(rising, [where, unclear])

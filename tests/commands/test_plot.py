@@ -258,7 +258,7 @@ def test_correlation_with_size():
     noise = np.random.default_rng(0).random(40)
     assert size.correlation("e", noise, np.arange(40.0)).verdict == "no clear relation to size"
     flat, few = size.correlation("e", np.ones(11), x), size.correlation("e", x[:3], x[:3])
-    assert math.isnan(flat.spearman) and flat.verdict == "cannot be told: no spread"
+    assert math.isnan(flat.spearman) and flat.verdict == "unknown: all values are equal"
     assert math.isnan(few.spearman) and few.verdict == "too few networks to tell"
     holes = np.where(np.arange(11) == 3, np.nan, x)
     assert size.correlation("e", holes, x).n == 10
@@ -482,7 +482,7 @@ def test_bad_input_is_one_message_and_writes_nothing(tmp_path, capsys, pair):
         ([f"run={good},", out], "expected run=DIR"),
         ([f"run={good},{other_rule}", out], "counted differently"),
         ([f"run={good},{stranger}", out], "no objective in common"),
-        ([f"run={good},{no_flops}", out], "top-N tables go by FLOPs"),
+        ([f"run={good},{no_flops}", out], "top-N tables need FLOPs"),
         ([f"run={good}", f"baseline={stranger}", out], "no objective in common"),
         ([f"run={good},{pair[1]}", f"baseline={good}", out], "one run beside a baseline"),
         ([f"run={good}", "tolerance=2", out], "expected tolerance in [0, 1)"),

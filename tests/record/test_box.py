@@ -114,7 +114,7 @@ def test_a_comparison_tells_its_common_box_from_the_run_s_own(
     said = " ".join(capsys.readouterr().out.split())
     for value in (*own, *common):
         assert f"{value:.4f}" in said
-    assert "Common box: from the best" in said and "Own hypervolume: as the search" in said
+    assert "Common box: from the best" in said and "Own hypervolume: in the run's own box" in said
 
 
 def test_the_box_is_kept_and_readable(searched: tuple[Run, list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""What a study's pictures answer to the questions in their titles."""
+"""Answers to the questions in the titles of a study's pictures."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from evo_robust.correlations import SIGNIFICANT, p_text, signed
 
 
 def denser(density: Relation, size: Relation | None) -> str:
-    """Whether denser networks withstand more, and whether larger ones do too."""
+    """Whether denser networks are more robust, and whether larger ones are too."""
     if not density.correlation.known:
         return "That cannot be told: too few networks, or all alike."
     sure = density.correlation.pearson_p < SIGNIFICANT
-    said = "Not clearly" if not sure else "Yes" if density.correlation.pearson > 0 else "No, they withstand less"
+    said = "Not clearly" if not sure else "Yes" if density.correlation.pearson > 0 else "No, they are less robust"
     rival = ""
     if size is not None and size.correlation.known and size.correlation.pearson_p < SIGNIFICANT:
-        larger = "Larger ones withstand more, too" if size.correlation.pearson > 0 else "Larger ones withstand less"
+        larger = "Larger ones are more robust, too" if size.correlation.pearson > 0 else "Larger ones are less robust"
         rival = f" {larger}: {_r(size)}."
     return f"{said}: {_r(density)}.{rival}"
 
 
 def how_many_and_where(number: Relation, places: Sequence[Relation]) -> str:
-    """Whether more convolutions make networks robust, and in which budgets it matters where they stand."""
+    """Whether more convolutions make networks more robust, and in which budgets their place matters."""
     if not number.correlation.known:
         return "That cannot be told: too few networks, or all alike."
     sure = number.correlation.pearson_p < SIGNIFICANT
@@ -34,12 +34,12 @@ def how_many_and_where(number: Relation, places: Sequence[Relation]) -> str:
         many = "More convolutions, more robust" if number.correlation.pearson > 0 else "More convolutions, less robust"
     telling = [r for r in places if r.correlation.known and r.correlation.pearson_p < SIGNIFICANT]
     sides = [f"{r.where}: {'on' if r.correlation.pearson > 0 else 'off'} direct edges ({_r(r)})" for r in telling]
-    where = f"Better, {'; '.join(sides)}" if sides else "Where they stand makes no clear difference in any budget"
+    where = f"Better, {'; '.join(sides)}" if sides else "Their place makes no clear difference in any budget"
     return f"{many} ({_r(number)}). {where}."
 
 
 def telling_cells(found: Sequence[Relation]) -> str:
-    """The cells in which FSP distance goes with the accuracy gap."""
+    """The cells in which FSP distance correlates with the accuracy gap."""
     telling = [k for k, r in enumerate(found) if r.correlation.known and r.correlation.pearson_p < SIGNIFICANT]
     if not telling:
         return f"In none: p ≥ {SIGNIFICANT} everywhere."
@@ -48,14 +48,14 @@ def telling_cells(found: Sequence[Relation]) -> str:
 
 
 def ranks_best(found: Ranking) -> str:
-    """The figure with the highest τ, and whether its interval leaves chance out."""
+    """The figure with the highest τ, and whether its interval excludes chance."""
     known = [a for a in found.against(found.main) if not np.isnan(a.kendall.tau)]
     if not known:
         return "None: all figures are equal for all networks."
     best = max(known, key=lambda a: a.kendall.tau)
     told = f"τ = {signed(best.kendall.tau)}, 95% interval {signed(best.kendall.low)} to {signed(best.kendall.high)}"
     if best.kendall.low <= 0:
-        return f"None surely. {best.predictor.name} comes nearest ({told})."
+        return f"None for certain. {best.predictor.name} is closest ({told})."
     return f"{best.predictor.name} does best ({told})."
 
 

@@ -14,7 +14,7 @@ from evo_robust.record.quantity import quantity
 from evo_robust.style import EVALUATED, INK, KNEE, PALE, plain
 
 _COUNTS = ("parameters", "convolutions per cell")
-"""Shown on a straight axis however wide their range is: the line of least squares is straight there."""
+"""Always on a linear axis, whatever their range, so that the least-squares line is straight."""
 
 
 def scatter(axes: Axes, found: Relation, title: str, *, x_label: str | None = None, y_label: bool = True) -> None:
@@ -27,7 +27,7 @@ def scatter(axes: Axes, found: Relation, title: str, *, x_label: str | None = No
     axes.scatter(x, y, s=20, color=EVALUATED, alpha=0.75, lw=0)
     c = found.correlation
     if log:
-        # powers of ten: distances span several, and their names alone would fill the axis
+        # ticks at powers of ten only, since distances span several of them
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=5))
         axes.xaxis.set_major_formatter(FuncFormatter(_short))
@@ -48,7 +48,7 @@ def correlation_lines(found: Relation) -> str:
     """Pearson and Spearman, each with its p, on two lines."""
     c = found.correlation
     if not c.known:
-        return f"no correlation to tell\n{networks(c.n)}" if c.n else "no such network"
+        return f"correlation not defined\n{networks(c.n)}" if c.n else "no such network"
     return (
         f"Pearson r = {signed(c.pearson)} ({p_text(c.pearson_p)})\n"
         f"Spearman ρ = {signed(c.spearman)} ({p_text(c.spearman_p)}), n = {c.n}"

@@ -1,4 +1,4 @@
-"""Which cheap figure ranks networks as honest training does: Kendall's τ with intervals."""
+"""Which cheap figure ranks networks as full training does: Kendall's τ with intervals."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ _KINDS = {"evaluation": "measured by a run", "size": "known without training"}
 
 
 def draw_ranking(found: Ranking, words: str, path: Path) -> None:
-    """τ of every predictor as a bar with its interval, single truths as marks, the truths' own agreement as a line.
+    """Draw τ of every predictor as a bar with its interval.
+
+    Marks show τ against single truths, and a line shows how well the truths agree with each other.
 
     Args:
         found: predictors and truths.
-        words: which accuracy of the truth is ranked.
+        words: name of the accuracy by which the truth ranks.
         path: PNG file.
     """
     main = found.against(found.main)
@@ -65,7 +67,7 @@ def _bar(axes: Axes, y: int, found: Agreement, singles: Sequence[float]) -> None
 
 
 def draw_scores(found: Ranking, words: str, path: Path) -> None:
-    """True accuracy over each predictor's rank, a panel per predictor: a falling cloud is a good ranking."""
+    """Draw true accuracy over each predictor's rank, a panel per predictor; a falling cloud means a good ranking."""
     main = found.against(found.main)
     truth = 100 * found.truths[found.main]
     columns = min(3, len(main))

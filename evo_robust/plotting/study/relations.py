@@ -1,4 +1,4 @@
-"""What a study draws of relations: density, convolutions, finetuning, FSP distance by depth (RobNet, Figs. 3, 5-7)."""
+"""Draws a study's relations: density, convolutions, finetuning, FSP distance by depth (RobNet, Figs. 3, 5-7)."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ _BINS = 24
 
 
 def draw_density(found: Sequence[Relation], path: Path, *, caution: str) -> None:
-    """Robust accuracy against density and, where recorded, against the parameter count.
+    """Draw robust accuracy against density and, where recorded, against the number of parameters.
 
-    The genomes' own density is nearly the same picture: its correlation is told in the small print.
+    The genomes' own density would give nearly the same picture, so only its correlation is in the small print.
 
     Args:
-        found: relations, the robust accuracy's among them; density first.
+        found: relations of the robust accuracy, density first.
         path: PNG file.
-        caution: what must be known about the sample.
+        caution: a warning about the sample.
     """
     robust = [r for r in found if r.y_name == found[0].y_name]
     shown = [r for r in robust if r.x_name != GENOME_DENSITY]
     asked = [f"{correlation_lines(r).splitlines()[0]}" for r in robust if r.x_name == GENOME_DENSITY]
     with picture(path, 4.6 * len(shown) if len(shown) > 1 else 7.0, 5.2) as figure:
         panels = figure.subplots(1, len(shown), squeeze=False)[0]
-        labels = {"density": "density (% of all that could be there)"}
-        titles = {"density": "Density", "parameters": "The plain rival: size"}
+        labels = {"density": "density (% of all possible operations)"}
+        titles = {"density": "Density", "parameters": "Simpler explanation: size"}
         for k, (axes, r) in enumerate(zip(panels, shown, strict=True)):
             scatter(axes, r, titles[r.x_name], x_label=labels.get(r.x_name), y_label=k == 0)
         same_heights(panels, 100 * np.concatenate([r.y for r in shown]))
         line = "Line: least squares. " if found[0].correlation.known else ""
         size = next((r for r in shown if r.x_name == "parameters"), None)
-        heading(figure, "Do denser networks withstand more?", denser(found[0], size))
-        beside = f"Genomes' own density, edges that carry nothing counted: {asked[0]}. " if asked else ""
+        heading(figure, "Are denser networks more robust?", denser(found[0], size))
+        beside = f"Density of genomes, including edges that carry nothing: {asked[0]}. " if asked else ""
         note(figure, f"{networks(found[0].correlation.n)}. {line}{beside}{caution}")
 
 
 def draw_convolutions(found: Sequence[Relation], path: Path, *, caution: str) -> None:
-    """Convolutions against robust accuracy, then their share on direct edges within each budget.
+    """Draw robust accuracy against the number of convolutions, then against their share on direct edges.
 
     Args:
         found: the relation of the number of convolutions, then one per budget.
         path: PNG file.
-        caution: what must be known about the sample.
+        caution: a warning about the sample.
     """
     with picture(path, 14.0, 5.2) as figure:
         panels = figure.subplots(1, len(found))
@@ -64,7 +64,7 @@ def draw_convolutions(found: Sequence[Relation], path: Path, *, caution: str) ->
             if k:
                 axes.set_xlim(-5, 105)
         same_heights(panels, 100 * found[0].y)
-        title = "How many convolutions make a network robust, and where should they stand?"
+        title = "How many convolutions make a network robust, and where should they be?"
         heading(figure, title, how_many_and_where(found[0], found[1:]))
         budgets = f"small up to {SMALL:.0%} of the places, medium up to {MEDIUM:.0%}, large above"
         note(
@@ -75,7 +75,7 @@ def draw_convolutions(found: Sequence[Relation], path: Path, *, caution: str) ->
 
 
 def draw_finetuning(found: Sequence[Change], path: Path) -> None:
-    """Histograms before and after on one axis, means marked; a panel per accuracy."""
+    """Draw histograms before and after finetuning on one axis, with means marked; a panel per accuracy."""
     with picture(path, 4.6 * len(found) + (4.0 if len(found) == 1 else 0.0), 4.9) as figure:
         panels = figure.subplots(1, len(found), squeeze=False)[0]
         for axes, change in zip(panels, found, strict=True):
@@ -84,12 +84,12 @@ def draw_finetuning(found: Sequence[Change], path: Path) -> None:
         gain = 100 * float((found[0].after - found[0].before).mean())
         verb = "gains" if gain >= 0 else "loses"
         name = found[0].name[0].upper() + found[0].name[1:]
-        heading(figure, "What does finetuning change?", f"{name} {verb} {abs(gain):.1f} points in the mean.")
+        heading(figure, "What does finetuning change?", f"{name} {verb} {abs(gain):.1f} points on average.")
         order = "; ".join(f"{c.name}: τ = {signed(c.agreement.tau)}" for c in found)
         note(
             figure,
-            f"{networks(len(found[0].before))}. Dashed lines: means. Kendall's τ between the orders before and after "
-            f"finetuning (1: it changes no ranking): {order}.",
+            f"{networks(len(found[0].before))}. Dashed lines: means. Kendall's τ between the rankings before and after "
+            f"finetuning (1: same ranking): {order}.",
         )
 
 
@@ -105,7 +105,7 @@ def _histograms(axes: Axes, change: Change) -> None:
     axes.margins(x=0.15)
     top = axes.get_ylim()[1]
     axes.set_ylim(0, top * 1.16)
-    # the number stands on the side away from the other mean
+    # each number is on the side away from the other mean
     left_first = before.mean() <= after.mean()
     for values, colour, left in ((before, _BEFORE, left_first), (after, _AFTER, not left_first)):
         axes.annotate(f"{values.mean():.1f} %", (values.mean(), top * 1.08), (-5 if left else 5, 0), fontsize=10,
@@ -117,13 +117,13 @@ def _histograms(axes: Axes, change: Change) -> None:
 
 
 def draw_fsp(found: Sequence[Relation], path: Path, *, inherited: bool, caution: str) -> None:
-    """Correlation by depth as bars, and below it the points of the first, a middle and the last cell.
+    """Draw the correlation by depth as bars, and below it the points of the first, a middle and the last cell.
 
     Args:
         found: one relation per cell, first to last.
         path: PNG file.
-        inherited: whether distances and gaps are those of inherited weights, before finetuning.
-        caution: what must be known about the sample.
+        inherited: whether distances and gaps were measured with inherited weights, before finetuning.
+        caution: a warning about the sample.
     """
     depths = shown_depths(found)
     with picture(path, 10.0, 7.9) as figure:
@@ -133,13 +133,13 @@ def draw_fsp(found: Sequence[Relation], path: Path, *, inherited: bool, caution:
             place = ", the first" if depth == 0 else ", the last" if depth == len(found) - 1 else ""
             axes = figure.add_subplot(grid[1, k])
             scatter(axes, found[depth], f"Cell {depth}{place}", x_label="FSP distance", y_label=k == 0)
-        title = "In which cells does FSP distance go with the gap between clean and robust accuracy?"
+        title = "In which cells does FSP distance correlate with the gap between clean and robust accuracy?"
         heading(figure, title, telling_cells(found))
-        weights = "inherited weights, before finetuning" if inherited else "the weights that were judged"
+        weights = "inherited weights, before finetuning" if inherited else "the final weights"
         most = max(r.correlation.n for r in found)
         note(
             figure,
-            "FSP distance: how far an attack moves what a cell makes of its input. "
+            "FSP distance: how far an attack changes what a cell computes. "
             f"Up to {networks(most)} per cell, with {weights}. Pale bars: p ≥ {SIGNIFICANT} (not corrected for the "
             f"number of cells). {caution}",
         )

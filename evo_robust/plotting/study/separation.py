@@ -1,4 +1,4 @@
-"""What tells the best from the worst: t-SNE of their genes and a linear classifier's weights (RobNet, Fig. 4)."""
+"""What separates the best from the worst: t-SNE of their genes, and a linear classifier's weights (RobNet, Fig. 4)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from evo_robust.analysis.separation import FEW_EACH, SHARE, Separation
 from evo_robust.style import FRONT, KNEE, PALE, heading, note, picture
 
 MOST_BARS = 40
-"""More weights than this do not fit: the strongest are drawn, the CSV file holds all."""
+"""Number of weights that fit into the picture; it shows the strongest, and the CSV file has all."""
 
 
 def draw_separation(found: Separation, words: str, path: Path) -> None:
-    """Best and worst architectures as points, and every gene's weight as a bar.
+    """Draw best and worst architectures as points, and every gene's weight as a bar.
 
     Args:
         found: the two groups and the classifier.
-        words: which accuracy made them best and worst.
+        words: name of the accuracy that decides which are best and worst.
         path: PNG file.
     """
     with picture(path, 12.0, 5.4) as figure:
@@ -28,28 +28,28 @@ def draw_separation(found: Separation, words: str, path: Path) -> None:
             points = found.points[chosen]
             label = f"{name} {SHARE:.0%} by {words} ({found.each} networks)"
             left.scatter(*points.T, s=26, color=colour, alpha=0.8, edgecolor="white", lw=0.4, label=label)
-        left.set_title("Architectures that are alike lie together (t-SNE)")
+        left.set_title("Similar architectures lie close together (t-SNE)")
         left.set(xticks=[], yticks=[])
         left.spines[["top", "right"]].set_visible(True)
         _bars(right, found)
         right_ones = f"A linear classifier gets {found.accuracy:.0%} of unseen networks right (guessing: 50%)."
-        heading(figure, "Do the genes tell the best from the worst?", right_ones)
+        heading(figure, "Do genes separate the best from the worst?", right_ones)
         note(figure, _small_print(found))
 
 
 def _small_print(found: Separation) -> str:
     parts = [
-        f"Right by 5-fold cross-validation: {100 * found.accuracy:.1f}%; of the networks it was fitted to: "
+        f"Right in 5-fold cross-validation: {100 * found.accuracy:.1f}%; on the networks of the fit: "
         f"{100 * found.training_accuracy:.1f}%.",
         "Weights per standard deviation of a gene.",
     ]
     if not np.isnan(found.positive):
         parts.append(f"{found.positive:.0%} of the weights of yes/no genes are positive.")
     parts.append(
-        f"The paper's classifier (SGDClassifier): {100 * found.published.accuracy:.1f}% of what it was fitted to."
+        f"The paper's classifier (SGDClassifier): {100 * found.published.accuracy:.1f}% on the networks of its fit."
     )
     if found.each < FEW_EACH:
-        parts.append(f"Groups of fewer than {FEW_EACH} networks: read this as a hint.")
+        parts.append(f"With fewer than {FEW_EACH} networks per group, this is only a hint.")
     return " ".join(parts)
 
 
@@ -63,4 +63,4 @@ def _bars(axes: Axes, found: Separation) -> None:
     axes.grid(axis="x", visible=False)
     axes.set_ylabel("weight")
     part = "" if len(names) == len(found.names) else f", the {len(names)} strongest of {len(found.names)}"
-    axes.set_title(f"Weight of each gene{part}: above 0 speaks for the best")
+    axes.set_title(f"Weight of each gene{part}: above 0 means best")

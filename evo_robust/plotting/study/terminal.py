@@ -15,7 +15,7 @@ from evo_robust.progress import table
 def relations_table(found: Sequence[Relation]) -> Table:
     """One line per correlation."""
     numbers = ("n", "Pearson r", "p", "Spearman ρ", "p")
-    made = table("What goes with accuracy?", words=("x", "against", "networks"), numbers=numbers)
+    made = table("What correlates with accuracy?", words=("x", "against", "networks"), numbers=numbers)
     for r in found:
         c = r.correlation
         figures = (str(c.n), signed(c.pearson), _p(c.pearson_p), signed(c.spearman), _p(c.spearman_p))
