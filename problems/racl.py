@@ -1,37 +1,44 @@
 """RACL (Dong et al., 2020): DARTS cells found by gradients, whose Lipschitz constant is small with confidence.
 
-From the paper: the weights of a supernet's operations and edges are log-normal, α ~ LN(µ_α, σ_α²) and β ~ LN(µ_β,
-σ_β²). Cross-entropy on clean images moves µ and σ in turns, under the constraint Pr[λ_F ≤ λ*] ≥ η, by an augmented
-Lagrangian. The supernet's weights learn from the other half of the training images. Only the network found in the end
-is trained against attacks: ``python -m evo_robust.retrain``. No code was released. What the paper leaves open is chosen
-here:
+From the paper:
+
+- The weights of a supernet's operations and edges are log-normal: α ~ LN(µ_α, σ_α²) and β ~ LN(µ_β, σ_β²).
+- Cross-entropy on clean images moves µ and σ in turns. The constraint Pr[λ_F ≤ λ*] ≥ η enters by an augmented
+  Lagrangian.
+- The supernet's weights learn from the other half of the training images.
+- Only the network found in the end is trained against attacks: ``python -m evo_robust.retrain``.
+
+No code was released. What the paper leaves open is chosen here:
 
 - λ* is a tenth of what the first distribution keeps with confidence η, under the weights of each epoch
-  (``algorithm.gradient.confidence.factor=0.1``; ``….limit=`` sets it). θ begins at 0, medians at 1/operations and
-  1/inputs, σ at 0.3.
-- The operation ``none`` has the constant 0. It is left out, since putting it on all edges would be the cheapest way to
-  meet the constraint.
-- Moments are those of cells that share their weights, as the search's cells do, and the constraint uses σ. The paper
-  adds variances as if cells were independent, and prints σ²: ``algorithm.gradient.confidence.cells=independent``,
-  ``….form=as_printed``, ``….constants=paper``. The moments are good for σ up to 0.9
-  (``evo_robust/lipschitz/moments.py``). A search warns when it goes beyond, and ``co_training.csv`` has the figure
-  (``sigma_max``). ``….quantile=sampled`` draws instead.
-- ``paper`` trains weights alone for the first 15 of the 50 epochs, on mixtures of the first distribution. PC-DARTS, on
-  which RACL builds, does so; RACL's paper does not say. Seven generations of five epochs follow.
-- There are two objectives: clean error and the Lipschitz bound (the corrected one, which is a true bound). Robust error
-  is recorded. Half of the offspring come from the distribution; ``algorithm.share=1`` is the paper's method, 0 is
-  NSGA-II.
+  (``algorithm.gradient.confidence.factor=0.1``). ``….limit=`` sets it instead.
+- θ begins at 0, medians at 1/operations and 1/inputs, σ at 0.3.
+- The operation ``none`` has the constant 0. It is left out. Otherwise the cheapest way to meet the constraint would be
+  to put it on all edges.
+- Moments are those of cells that share their weights, as the search's cells do. The constraint uses σ. The paper adds
+  variances as if cells were independent, and prints σ²: ``algorithm.gradient.confidence.cells=independent``,
+  ``….form=as_printed``, ``….constants=paper``.
+- The moments are good for σ up to 0.9 (``evo_robust/lipschitz/moments.py``). A search warns when it goes beyond.
+  ``co_training.csv`` has the figure (``sigma_max``). ``….quantile=sampled`` draws instead.
+- ``paper`` trains weights alone for the first 15 of the 50 epochs, on mixtures of the first distribution. PC-DARTS does
+  so, on which RACL builds. RACL's paper does not say. Seven generations of five epochs follow.
+- There are two objectives: clean error and the Lipschitz bound. The bound is the corrected one, which is a true bound.
+  Robust error is recorded.
+- Half of the offspring come from the distribution. ``algorithm.share=1`` is the paper's method, 0 is NSGA-II.
 - Table 5 by overrides: ``algorithm.gradient.confidence=None`` (no constraint), ``….confidence.learning=False``,
   ``….confidence.eta=0.7``, ``….confidence.rho=0.01``.
-- After each step, the medians of an edge's α and of a node's β are scaled to a sum of 1. The paper does not say so, but
-  without it all shrink until the constraint is met (``algorithm.distribution.scale=free``).
+- After each step, the medians of an edge's α are scaled to a sum of 1, and so are those of a node's β. The paper does
+  not say so. Without it all shrink until the constraint is met (``algorithm.distribution.scale=free``).
 - A fifth of the training images validates candidates, and the rest is halved. The paper halves all 50,000.
 - ``demo`` also trains the weights on an architecture drawn from the distribution, beside each mixture (``drawn``).
-- ``constraints=LogGate constraints.0.of=LipschitzConfidence`` gives single architectures a λ*: what half of random
-  architectures keep with the present weights (``constraints.0.quantile``, ``….sample``).
-  ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)`` sets it by hand. With ``relative=True`` and ``at_most=0``
-  it is that of the distribution, which rejects none in the demo: the distribution sums over all operations, an
-  architecture over two per node (docs/results.md).
+
+Single architectures may have a λ* of their own:
+
+- ``constraints=LogGate constraints.0.of=LipschitzConfidence`` takes what half of random architectures keep with the
+  present weights (``constraints.0.quantile``, ``….sample``).
+- ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)`` sets it by hand.
+- With ``relative=True`` and ``at_most=0`` it is that of the distribution. In the demo this rejects none: the
+  distribution sums over all operations, an architecture over two per node (docs/results.md).
 """
 
 from evo_robust import (

@@ -1,18 +1,23 @@
 """RobNet (Guo et al., CVPR 2020): robust networks drawn from one supernet that was trained against attacks.
 
-From the paper: the space of densely wired cells (α: identity, separable convolution, both or neither on each of 14
-edges); a supernet trained with PGD-7 on one random α per batch; 1,000 random architectures that inherit its weights,
-are finetuned for three epochs, and are judged by white-box PGD on validation images. Its search code was never
-released. What the paper leaves open is chosen here:
+From the paper:
 
-- Bits of a random α are 1 with probability 1/2. The supernet's size and recipe (C24, 8 cells, SGD .05, batch 64) are
-  those of another public project. Batch normalisation is recalibrated before a candidate is judged, because a
-  supernet's running statistics mix all paths.
+- The space of densely wired cells. α says what runs on each of 14 edges: identity, separable convolution, both or
+  neither.
+- A supernet trained with PGD-7, on one random α per batch.
+- 1,000 random architectures inherit its weights and are finetuned for three epochs. White-box PGD on validation images
+  judges them.
+
+Its search code was never released. What the paper leaves open is chosen here:
+
+- Bits of a random α are 1 with probability 1/2.
+- The supernet's size and recipe (C24, 8 cells, SGD .05, batch 64) are those of another public project.
+- Batch normalisation is recalibrated before a candidate is judged. A supernet's running statistics mix all paths.
 - Parameters are a second objective, so there is a front. ``algorithm=NSGA2`` searches instead of drawing at random.
-- ``budgets`` is the paper's study of 100 architectures for each of three budgets (§3.4), drawn within the budget.
+- ``budgets`` is the paper's study (§3.4): 100 architectures for each of three budgets, drawn within the budget.
 - ``scratch`` trains the same architectures from scratch. That is the truth to compare a supernet's ranking with.
-  ``evaluator.seed=1`` trains them once more, which tells how far one truth repeats another.
-- An attack at 8/255 is half a grey step of these digits and hardly fools a network. So the demo trains at 0.1, and
+  ``evaluator.seed=1`` trains them once more, which shows how far one truth repeats another.
+- An attack at 8/255 is half a grey step of these digits. It hardly fools a network. So the demo trains at 0.1, and
   judges at 0.05, 0.1 and 0.15.
 
 ``python -m evo_robust.analyze run=DIR`` draws the paper's study from each of these runs.
@@ -63,7 +68,7 @@ demo = Problem(
     objectives=(RobustError(attack=PGD(steps=20), eps=(0.05, 0.1, 0.15)), Params()),
     recorded=(CleanError(),),
     evaluator=OneShot(
-        # uniform paths alone learn almost nothing in so few steps (docs/results.md); on 8x8 maps a second thread costs
+        # uniform paths alone learn almost nothing in so few steps (docs/results.md). On 8x8 maps a second thread costs
         # more than it saves
         supernet=SupernetTraining(epochs=120, recipe=_DIGITS, sampling="progressive", threads=1),
         finetune=1,

@@ -1,12 +1,12 @@
-"""RobNet-free (Guo et al., CVPR 2020, §3.5): every cell has its own α; a high FSP distance is rejected first.
+"""RobNet-free (Guo et al., CVPR 2020, §3.5): every cell has its own α, and a high FSP distance is rejected first.
 
 This space is too large for random search alone. The FSP distance says how much an attack changes the flow through a
-cell. The paper found that in deep cells it goes with the gap between clean and robust accuracy. So candidates with a
-high distance are rejected before finetuning. The paper does not say how high; here the limit is the median over random
+cell. The paper found that in deep cells it grows with the gap between clean and robust accuracy. So candidates with a
+high distance are rejected before finetuning. The paper does not say how high. Here the limit is the median over random
 architectures.
 
-- ``study`` is the paper's Fig. 7: 50 networks without finetuning and without the gate, with the FSP distances of all
-  cells recorded. ``python -m evo_robust.analyze run=DIR`` draws it.
+- ``study`` is the paper's Fig. 7: 50 networks without finetuning and without the gate. The FSP distances of all cells
+  are recorded. ``python -m evo_robust.analyze run=DIR`` draws it.
 - The published RobNet-free has 20 cells with C=36. Its α fits no other depth, so ``paper`` has 20 cells too.
 - ``algorithm=NSGA2`` searches instead of drawing at random.
 """

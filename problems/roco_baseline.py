@@ -1,6 +1,6 @@
 """Baseline of RoCo-NAS: the same search for accuracy and FLOPs alone.
 
-The error on the adversarial set is measured and recorded, as for the paper's Table III, but not minimised.
+The error on the adversarial set is recorded, as for the paper's Table III. It is not minimised.
 """
 
 import chz
