@@ -10,7 +10,7 @@ from evo_robust.estimators.strengths import STRENGTHS, Strengths
 from evo_robust.objectives.base import Objective
 from evo_robust.parts.base import UserError, classes_called, dotted, nearest
 from evo_robust.parts.chz_inside import values_of
-from evo_robust.parts.layers import fractions, part_class
+from evo_robust.parts.layers import below, fractions, part_class, under
 from evo_robust.parts.making import make
 from evo_robust.problem.value import Problem, objectives_in
 
@@ -28,8 +28,9 @@ def override(problem: Problem, given: Mapping[str, str], label: str) -> Problem:
         UserError: unknown key, part or value.
     """
     base = {key: fractions(value) for key, value in values_of(problem).items()}
-    given = _bring_settings(problem, _expand_tuples(problem, _expand_strengths(dict(given), base), base), base)
-    return make(Problem, given, base, label)
+    given = _expand_tuples(problem, dict(given), base)
+    base = _bring_settings(problem, given, base)
+    return make(Problem, _expand_strengths(given, base), base, label)
 
 
 def _expand_strengths(given: dict[str, str], base: Mapping[str, Any]) -> dict[str, str]:
@@ -43,8 +44,8 @@ def _expand_strengths(given: dict[str, str], base: Mapping[str, Any]) -> dict[st
         named = STRENGTHS[name.lower()]
         smallest = base.get(f"{key}.values", named.values)[0]
         del given[key]
-        for below, value in dotted(named.scaled(smallest / named.values[0])).items():
-            given.setdefault(f"{key}.{below}", _text(value))
+        for inside, value in dotted(named.scaled(smallest / named.values[0])).items():
+            given.setdefault(f"{key}.{inside}", _text(value))
     return given
 
 
@@ -74,7 +75,7 @@ def _refuse_odd_places(given: Mapping[str, str]) -> None:
             raise UserError(f"unknown key {key!r}: expected {name}.0, {name}.1 and so on")
 
 
-def _bring_settings(problem: Problem, given: dict[str, str], base: dict[str, Any]) -> dict[str, str]:
+def _bring_settings(problem: Problem, given: Mapping[str, str], base: dict[str, Any]) -> dict[str, Any]:
     """An objective that is named where it was not keeps the settings under which the problem declares it elsewhere.
 
     What was recorded or reported beside the search and now is an objective is no longer measured beside it.
@@ -82,18 +83,19 @@ def _bring_settings(problem: Problem, given: dict[str, str], base: dict[str, Any
     declared: dict[type, Objective] = {}
     for objective in objectives_in((problem.objectives, problem.recorded, problem.reported, problem.constraints)):
         declared.setdefault(type(objective), objective)
-    for key, name in list(given.items()):
+    for key in sorted(given, key=lambda key: key.count(".")):  # a sum before its terms
         # a misspelt key is said as it was typed, not with what would stand below it
         if key.partition(".")[0] not in _TUPLES:
             continue
-        named = classes_called(Objective, name)  # type: ignore[type-abstract] # it is looked below
-        cls = named[0] if len(named) == 1 else None
-        if cls in declared and base.get(key) is not cls:
+        named = classes_called(Objective, given[key])  # type: ignore[type-abstract] # it is looked below
+        if len(named) != 1 or base.get(key) is named[0]:
+            continue
+        base = below(Problem, {key: given[key]}, base)
+        if (cls := named[0]) in declared:
             if f"{key}.label" not in given:
                 _take_out(cls, key.split("."), given, base)
-            for below, value in dotted(declared[cls]).items():
-                given.setdefault(f"{key}.{below}", _text(value))
-    return given
+            base |= under(key, declared[cls])
+    return base
 
 
 def _take_out(cls: type, to: list[str], given: Mapping[str, str], base: dict[str, Any]) -> None:
@@ -108,9 +110,9 @@ def _take_out(cls: type, to: list[str], given: Mapping[str, str], base: dict[str
         for key in items:
             del base[key]
         for key, value in items.items():
-            index, _, below = key.removeprefix(f"{name}.").partition(".")
+            index, _, rest = key.removeprefix(f"{name}.").partition(".")
             if int(index) in kept:
-                base[".".join(filter(None, (name, str(kept.index(int(index))), below)))] = value
+                base[".".join(filter(None, (name, str(kept.index(int(index))), rest)))] = value
 
 
 def _indices(items: Mapping[str, Any]) -> list[int]:

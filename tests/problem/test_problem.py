@@ -10,11 +10,12 @@ from toys import Distance, Integers, Total, Toy
 
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
+from evo_robust.attacks.gradient import FGSM, MIFGSM, PGD
 from evo_robust.data.sets import Digits
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.constraints import Gate
 from evo_robust.objectives.cost import Flops, Params
-from evo_robust.objectives.errors import CleanError
+from evo_robust.objectives.errors import CleanError, RobustError
 from evo_robust.objectives.fsp import FSPDistance
 from evo_robust.parts.base import LATER, Fraction, Part, UserError, digest, dotted, nearest
 from evo_robust.parts.resolve import from_dotted
@@ -227,6 +228,22 @@ def test_what_was_reported_may_become_an_objective(name: str) -> None:
     beside = load("roco", "demo", {name: "RobustError", "objectives.1.label": "x"} if name[-1] == "1" else
                   {"objectives": "CleanError,RobustError", "objectives.1.label": "x"})  # fmt: skip
     assert beside.objectives[1].name == "x" and beside.reported == (reported,)
+
+
+def test_settings_come_along_but_not_those_of_an_attack_that_is_another() -> None:
+    def attack(**more: str) -> object:
+        given = {"objectives.1": "RobustError", **{k.replace("__", "."): v for k, v in more.items()}}
+        found = load("roco", "demo", given).objectives[1]
+        assert isinstance(found, RobustError) and [float(e) for e in found.eps] == [0.05, 0.1, 0.2]
+        return found.attack
+
+    assert attack() == PGD(steps=20)
+    assert attack(objectives__1__attack="FGSM") == FGSM()
+    # what both have from a common base stays
+    assert attack(objectives__1__attack="MIFGSM") == MIFGSM(steps=20, random_start=True)
+    inside = load("roco", "demo", {"objectives.0": "WeightedSum", "objectives.0.of.0": "TransferError",
+                                   "objectives.0.of.1": "RobustError", "objectives": "WeightedSum,Flops"})  # fmt: skip
+    assert inside.objectives[0].of == (load("roco").objectives[1], load("roco").reported[0])  # type: ignore[attr-defined]
 
 
 def test_what_was_recorded_may_become_an_objective() -> None:
