@@ -45,7 +45,7 @@ class GradientAttack(Attack, abc.ABC):
             loss = attack_loss(self.loss, logits, y, clean)
             gradient = slope(loss.sum(), x)
         # where a network has no finite slope there is no way up: those pixels stay
-        return logits.detach(), loss.detach(), gradient.nan_to_num_(0.0, 0.0, 0.0)
+        return logits.detach(), loss.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
     def move(
         self, x: Tensor, delta: Tensor, gradient: Tensor, memory: Tensor | None, eps: Tensor, step: Tensor, norm: Norm

@@ -426,6 +426,16 @@ def test_a_network_with_weights_that_are_no_numbers_is_wrong(held_out: Images) -
     assert (curve.clean_error, *curve.error) == (1.0, 1.0)
 
 
+def test_a_slope_that_is_one_number_for_all_pixels_is_followed() -> None:
+    class Brightness(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            bright = x.sum((1, 2, 3)) - 8  # autograd gives its gradient as one number, seen by every pixel
+            return torch.stack((torch.zeros_like(bright), bright), 1)
+
+    images = Images(torch.full((4, 1, 4, 4), 120, dtype=torch.uint8), torch.zeros(4, dtype=torch.long))
+    assert robust_curve(Brightness(), images, PGD(steps=5), (0.01, 0.1), generator=seeded()).error == (0.0, 1.0)
+
+
 def test_slopes_without_a_number_move_nothing() -> None:
     class Steep(Linear):
         def score(self, x: Tensor) -> Tensor:
