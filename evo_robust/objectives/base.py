@@ -1,4 +1,4 @@
-"""What an objective measures and what it is given to measure it."""
+"""Objectives, and the context and candidate that they measure."""
 
 from __future__ import annotations
 
@@ -28,26 +28,25 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Where a search runs: the same for all its candidates.
+    """The settings of a running search, the same for all its candidates.
 
     Attributes:
         space: the search space.
         data: the data set (a description; ``data.load()`` gives the images).
-        seed: the seed from which every candidate's randomness comes: the problem's, or one that follows from it and the
-            evaluator's.
+        seed: seed of all random numbers of candidates: the problem's, or one made from it and the evaluator's seed.
         device: torch device name, ``cpu``, ``cuda`` or ``cuda:1``.
-        workers: how many candidates are evaluated at a time on this machine.
-        staff: workers of a cluster that evaluate candidates instead; None where this machine does.
-        cache: folder for things that later runs reuse (adversarial sets, resized images).
-        recorded: what is measured beside the objectives and kept in the record alone.
-        reported: what is measured on the final front alone.
-        keep: folder where candidates' weights are kept for that; None where nobody needs them.
-        folder: the run folder, for state that a resume needs; None when a search keeps no record.
-        say: takes one line of progress text.
-        shared_from: kind of device, ``cpu`` or ``cuda``, that weights which candidates share (a supernet) were trained
-            on, where those of an earlier search are wanted; ``device`` trains them when not given.
-        weights: file of the weights that candidates share at present, where those are trained with the search.
-        measured_under: fingerprints of the rows that the run folder's ledger holds already.
+        workers: number of candidates that this machine evaluates at a time.
+        staff: workers of a cluster that evaluate candidates; None where this machine does.
+        cache: folder for files that later runs reuse (adversarial sets, supernets, decoded images).
+        recorded: objectives that are measured and recorded, but not searched for.
+        reported: objectives that are measured only on the final front.
+        keep: folder for candidates' weights, which ``reported`` needs; None where no weights are kept.
+        folder: the run folder, for state that a resumed search needs; None when a search keeps no record.
+        say: called with each line of progress text.
+        shared_from: kind of device, ``cpu`` or ``cuda``, on which an earlier search trained the shared weights that are
+            needed again; when not given, they are trained on ``device``.
+        weights: file with the present shared weights, where they are trained during the search.
+        measured_under: fingerprints of the rows that are already in the run folder's ledger.
     """
 
     space: SearchSpace
@@ -72,12 +71,12 @@ class Candidate:
     """One architecture under evaluation.
 
     Attributes:
-        context: where the search runs.
+        context: the search's settings.
         architecture: the canonical architecture.
         text: its notation.
-        seed: depends on the context's seed and the architecture alone.
+        seed: the candidate's seed, from the context's seed and the architecture only.
         splits: training, validation and test images on the device.
-        model: the network with weights, in eval mode; None while only cheap objectives are asked. Set by ``use``.
+        model: the network with weights, in eval mode; None while only cheap objectives are measured. Set by ``use``.
         figures: extra figures to be recorded, JSON values by name.
     """
 
@@ -91,12 +90,12 @@ class Candidate:
     _correct: Tensor | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def use(self, model: nn.Module) -> None:
-        """From now on ``model`` is the network, with the weights it has now."""
-        # the same module with other weights classifies otherwise
+        """Make ``model``, with its present weights, the network to be measured."""
+        # what the former weights classified no longer holds, even if the module is the same
         self.model, self._correct = model, None
 
     def generator(self, purpose: str) -> torch.Generator:
-        """Random generator on the candidate's device that depends on seed and purpose alone."""
+        """Random generator on the candidate's device, seeded by the candidate's seed and ``purpose`` only."""
         generator = torch.Generator(device=self.context.device)
         return generator.manual_seed(seed_from(self.seed, purpose))
 
@@ -104,24 +103,24 @@ class Candidate:
         """The trained network.
 
         Raises:
-            ValueError: an objective that needs weights was asked before there are any.
+            ValueError: there are no weights yet: the objective should say ``needs_weights``.
         """
         if self.model is None:
             raise ValueError("expected a trained network, got a candidate before training")
         return self.model
 
     def shared(self) -> Mapping[str, Tensor]:
-        """Tensors that a search under way trains for all its candidates, by name; none elsewhere."""
+        """Tensors that the search trains for all its candidates, by name; empty where there are none."""
         return {} if self.context.weights is None else mapped_tensors(self.context.weights)
 
     def validation(self, limit: int | None = None) -> Images:
-        """The first ``limit`` validation images, all when not given; any beginning has the class proportions of all."""
+        """The first ``limit`` validation images, or all. The first k images have the class proportions of all."""
         return self.splits.val if limit is None else self.splits.val.take(slice(limit))
 
     def correct(self, limit: int | None = None) -> Tensor:
-        """Which of the first ``limit`` validation images (all when not given) the network gets right, bool ``(n,)``.
+        """Which of the first ``limit`` validation images (or all) the network classifies correctly, bool ``(n,)``.
 
-        One pass serves every objective that asks.
+        They are computed once for all objectives.
         """
         images = self.validation(limit)
         if self._correct is None or len(self._correct) < len(images):
@@ -142,59 +141,66 @@ class Objective(Part, abc.ABC):
         """Column name: the label, or the class name in snake case."""
         if self.label is not None:
             return self.label
-        # a capital begins a word after a small letter, or before one: FSPDistance is fsp_distance
+        # a capital letter begins a word after a small letter or before one: FSPDistance is fsp_distance
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
 
     @property
     def unit(self) -> str:
-        """Unit of the value: none of its own; ``fraction`` is a share in [0, 1], which people read in percent."""
+        """Unit of the value, empty by default; ``fraction`` means a share in [0, 1], shown in percent."""
         return ""
 
     @property
     def short_unit(self) -> str:
-        """The unit as axes and columns show it."""
+        """The unit in a short form for axes and columns."""
         return self.unit
 
     @property
     def reads(self) -> frozenset[Fact]:
-        """Facts that its value depends on where a part provides them, beside weights."""
+        """Facts that the value depends on, besides weights, where another part provides them."""
         return frozenset()
 
     @property
     def attacked(self) -> str:
-        """What it attacks and how, in words such as ``white-box by PGD (20 steps) at L∞ 0.05``; empty for no attack."""
+        """The attack in words, such as ``white-box, PGD-20 on each network itself at L∞ ε 0.05``; empty for none."""
         return ""
 
     def prepare(self, context: Context) -> None:  # noqa: B027 (most objectives need nothing)
-        """Build, once and in the main process, what all candidates share (cached files)."""
+        """Build what all candidates share, such as cached files: once, in the main process."""
 
     def builds(self, context: Context) -> Sequence[Path]:
-        """Files of the cache that ``prepare`` makes where they are not there yet."""
+        """Files of the cache that ``prepare`` makes where they are missing."""
         return ()
 
     def check(self, data: DataSet) -> None:  # noqa: B027
-        """Raise ``ValueError`` where the objective cannot be measured on ``data``; before anything is written."""
+        """Raise ``ValueError`` where the objective cannot be measured on ``data``; called before any writing."""
 
     def state(self, context: Context) -> str:
-        """Digest of what the value depends on beside settings and data (built files), once ``prepare`` is over."""
+        """Digest of the built files that the value depends on; valid after ``prepare``."""
         return ""
 
     def former_states(self, context: Context) -> Sequence[str]:
-        """What ``state`` of the same files may have been in earlier versions, so that their records go on."""
+        """Values of ``state`` for the same files in earlier versions, so that their runs can be resumed."""
         return ()
 
     def caution(self, shared: Mapping[str, Tensor]) -> str | None:
-        """One line that a reader of its values must know, given what a search has learned so far; None as a rule.
+        """A warning for readers of its values, in one line; usually None.
 
         Args:
-            shared: tensors that the search has trained for its candidates, by name.
+            shared: tensors that the search has trained for its candidates so far, by name.
         """
         return None
 
     @abc.abstractmethod
     def measure(self, candidate: Candidate) -> float:
-        """The objective's value in its ``unit``, a finite float; may add to ``candidate.figures``.
+        """The objective's value in its ``unit``, a finite float. It may add to ``candidate.figures``.
 
-        Whatever it raises, and a value that is no finite number, makes this candidate a failure; the search goes on. It
-        leaves weights, mode and images as they are.
+        If it raises an error or returns no finite number, this candidate fails, and the search goes on. It must not
+        change weights, mode or images.
+
+        Example:
+            >>> def measure(self, candidate):
+            ...     images = candidate.validation(100)
+            ...     with torch.no_grad():
+            ...         logits = candidate.network()(images.floats())
+            ...     return float((logits.argmax(1) != images.y).float().mean())
         """

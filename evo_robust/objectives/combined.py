@@ -16,12 +16,12 @@ from evo_robust.parts.facts import Fact
 
 @chz.chz
 class WeightedSum(Objective):
-    """Weighted sum of objectives; RoCo-NAS's public code sums natural and adversarial error, with weights 1.
+    """Weighted sum of objectives; RoCo-NAS's public code adds natural and adversarial error, with weights 1.
 
-    A sum decides beforehand what a Pareto front leaves open: it is here to compare with, not to recommend.
+    A sum fixes the trade-off beforehand, while a Pareto front leaves it open. Use it for comparisons.
     """
 
-    of: tuple[Objective, ...] = chz.field(doc="what is summed, at least one; each needs a trained network")
+    of: tuple[Objective, ...] = chz.field(doc="objectives to add, at least one; each needs a trained network")
     weights: tuple[float, ...] = chz.field(default=(), doc="one weight > 0 for each; all 1 when not given")
 
     @chz.validate
@@ -35,7 +35,7 @@ class WeightedSum(Objective):
 
     @property
     def unit(self) -> str:
-        """What the terms have in common; fractions add up to more than one, which is no fraction."""
+        """The common unit of the terms; a sum of fractions may exceed 1, so it has a unit of its own."""
         units = {objective.unit for objective in self.of}
         if len(units) > 1 or self.weights:
             return "weighted sum"

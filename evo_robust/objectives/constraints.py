@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 
 @chz.chz
 class Constraint(Part):
-    """An objective that must not exceed a limit: reaches pymoo as G = value/limit − 1 ≤ 0."""
+    """An objective that must not exceed a limit; for pymoo, G = value/limit − 1 ≤ 0.
+
+    Example:
+        >>> Constraint(of=Params(), at_most=5e6).violation(2.5e6)
+        -0.5
+    """
 
     limit_needed: ClassVar[bool] = True
     logarithmic: ClassVar[bool] = False
-    """Whether value and limit are logarithms, of any sign: G is their difference then."""
+    """Whether value and limit are logarithms of any sign; then G is their difference."""
 
-    of: Objective = chz.field(doc="what is limited")
-    at_most: float | None = chz.field(doc="largest allowed value, in the objective's unit; > 0, of a logarithm any")
+    of: Objective = chz.field(doc="the objective that is limited")
+    at_most: float | None = chz.field(doc="largest allowed value, in the objective's unit; > 0, for a logarithm any")
 
     @chz.validate
     def _positive(self) -> None:
@@ -37,22 +42,22 @@ class Constraint(Part):
         return f"{self.of.name}_at_most"
 
     def violation(self, value: float) -> float:
-        """G of a measured value: ≤ 0 when the constraint holds (relative, so that constraints compare)."""
+        """G of a measured value, ≤ 0 when the constraint holds; it is relative, so that constraints compare."""
         if self.at_most is None:
-            raise ValueError(f"{self.name}: expected a limit, which a search finds when it starts")
+            raise ValueError(f"{self.name}: expected a limit; a search sets it when it starts")
         return value - self.at_most if self.logarithmic else value / self.at_most - 1.0
 
     def allows(self, limit: float) -> bool:
-        """Whether something can be held to this limit."""
+        """Whether this limit is possible: > 0, or finite for a logarithm."""
         return math.isfinite(limit) if self.logarithmic else limit > 0
 
 
 @chz.chz
 class LogConstraint(Constraint):
-    """A limit of a logarithm: G = value − limit, both of any sign, is ln of how many times the limit is exceeded.
+    """A limit for a logarithm: G = value − limit, the ln of the ratio; both may have any sign.
 
     RACL's constraint for an architecture is ``LogConstraint(of=LipschitzConfidence(), at_most=ln λ*)``: G = µ + Φ⁻¹(η)σ
-    − ln λ* (Dong et al., 2020, eq. 15). Where weights are trained with the search, :class:`LogGate` finds the λ*.
+    − ln λ* (Dong et al., 2020, eq. 15). Where weights are trained during the search, :class:`LogGate` finds λ*.
     """
 
     limit_needed: ClassVar[bool] = False
@@ -66,19 +71,19 @@ class LogConstraint(Constraint):
 
 @chz.chz
 class Gate(Constraint):
-    """A constraint on the network with inherited weights: what exceeds its limit is rejected before finetuning.
+    """A constraint on the network with inherited weights: it rejects a candidate before finetuning.
 
-    The limit is a quantile of what random architectures of the space reach, all measured with inherited weights (and
-    recalibrated statistics) when a search starts; where weights are trained with the search, in every generation anew,
-    always the same architectures. Only evaluators that inherit weights have gates. RobNet rejects
-    cell-free networks of high FSP distance (Guo et al., CVPR 2020, §3.5), at a threshold that the paper does not tell.
+    The limit is a quantile over random architectures, measured with inherited weights (and recalibrated statistics)
+    when a search starts. Where weights are trained during the search, it is measured again in every generation, on the
+    same architectures. Gates need an evaluator that inherits weights. RobNet rejects cell-free networks of high FSP
+    distance (Guo et al., CVPR 2020, §3.5); the paper does not give its threshold.
     """
 
     limit_needed: ClassVar[bool] = False
 
     at_most: float | None = chz.field(
         default=None,
-        doc="largest allowed value, > 0, of a LogGate any; the quantile over random architectures when not given",
+        doc="largest allowed value, > 0, for a LogGate any; when not given, the quantile over random architectures",
     )
     quantile: float = chz.field(default=0.5, doc="share of random architectures that would pass, in (0,1)")
     sample: int = chz.field(default=50, doc="random architectures that the quantile is taken over, >= 2")
@@ -97,7 +102,7 @@ class Gate(Constraint):
 
     @property
     def needs(self) -> frozenset[Fact]:
-        """See :attr:`Part.needs`: there is something to measure before anything costly is done."""
+        """See :attr:`Part.needs`: inherited weights, so that a candidate can be measured before anything costly."""
         return frozenset({INHERITED_WEIGHTS})
 
     @property
@@ -110,8 +115,8 @@ class Gate(Constraint):
 class LogGate(Gate):
     """A gate on a logarithm, whose limit may have any sign: G = value − limit.
 
-    RACL's λ* for single architectures is ``LogGate(of=LipschitzConfidence(), quantile=0.5)``: that which half of random
-    architectures keep with confidence η, with the weights at present.
+    RACL's λ* for single architectures is ``LogGate(of=LipschitzConfidence(), quantile=0.5)``: with the present weights,
+    half of the random architectures stay below it with confidence η.
     """
 
     logarithmic: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""What a network costs: operations under three counting rules, and parameters."""
+"""The cost of a network: operations under three counting rules, and parameters."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Flops(Objective):
 
     rule: CountingRule = chz.field(
         default="thop",
-        doc="thop (its default counting: BN and average pools too), macs (matrix products and convolutions alone) "
-        "or nsga (NSGA-Net's: BN, ReLU and pools too)",
+        doc="thop (as the thop library counts: BN and average pools too), macs (only matrix products and "
+        "convolutions) or nsga (NSGA-Net's rule: BN, ReLU and pools too)",
     )
 
     @chz.validate
@@ -48,7 +48,7 @@ class Flops(Objective):
 
     @property
     def unit(self) -> str:
-        """Multiply-accumulates and what else the rule counts."""
+        """The unit, with the counting rule."""
         return f"operations counted by {self.rule}"
 
     @property
@@ -80,30 +80,39 @@ class Params(Objective):
 
 
 def count_params(model: nn.Module) -> int:
-    """Number of parameters, shared ones once; buffers such as running statistics do not count."""
+    """Number of parameters. Shared ones count once, and buffers (such as running statistics) do not count.
+
+    Example:
+        >>> count_params(nn.Linear(3, 2))
+        8
+    """
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def count_flops(model: nn.Module, in_shape: Shape, rule: CountingRule = "thop") -> int:
-    """Operations of the forward pass of one image ``(c, h, w)`` in eval mode; the model stays as it is.
+    """Operations of the forward pass of one image ``(c, h, w)`` in eval mode; the model is not changed.
 
     Args:
         model: any module from images ``(n, c, h, w)``.
         in_shape: shape of one image.
-        rule: ``thop``: MACs of convolutions and linear layers, 2 per BN element, average pools; modules alone.
+        rule: ``thop``: MACs of convolutions and linear layers, 2 per BN element, average pools; only modules.
             ``macs``: MACs of every matrix product and convolution, functional ones too (torch's flop counter).
             ``nsga`` (NSGA-Net): MACs of convolutions (and their bias) and linear layers, 2 per BN element, 1 per
-            ReLU element and per pooled input element; modules alone.
+            ReLU element and per pooled input element; only modules.
 
     Raises:
-        ValueError: unknown rule, or no shape of an image.
+        ValueError: the rule is unknown, or ``in_shape`` is not the shape of an image.
+
+    Example:
+        >>> count_flops(nn.Conv2d(1, 4, 3), (1, 8, 8), "macs")
+        1296
     """
     _check_rule(rule)
     check_network(model)
     if len(in_shape) != 3 or not all(isinstance(side, numbers.Integral) and side >= 1 for side in in_shape):
         raise ValueError(f"expected in_shape (channels, height, width), each >= 1, got {tuple(in_shape)}")
     rules = {"thop": _count_thop, "macs": _count_macs, "nsga": _count_nsga}
-    # a copy takes hooks, buffers and modes, so that the model itself is never touched
+    # hooks, buffers and modes go to a copy, so that the model itself is not changed
     replica = copy.deepcopy(model).eval()
     reference = next(iter(replica.parameters()), torch.empty(0))
     image = torch.zeros(1, *in_shape, dtype=reference.dtype, device=reference.device)
@@ -119,7 +128,7 @@ def _check_rule(rule: str) -> None:
 
 def _count_thop(model: nn.Module, image: Tensor) -> int:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # thop asks the old distutils for torch's version
+        warnings.simplefilter("ignore", DeprecationWarning)  # thop uses distutils to read torch's version
         import thop
     return int(thop.profile(model, inputs=(image,), verbose=False)[0])
 
@@ -144,7 +153,7 @@ def _count_nsga(model: nn.Module, image: Tensor) -> int:
 
 
 def _nsga_operations(module: nn.Module, x: Any, y: Any) -> int:
-    """Operations of one leaf module under NSGA-Net's rule; 0 for kinds that the rule does not know."""
+    """Operations of one leaf module under NSGA-Net's rule; 0 for other kinds of modules."""
     if isinstance(module, _CONVOLUTIONS):
         per_element = x.numel() if module.transposed else y.numel()
         channels = module.out_channels if module.transposed else module.in_channels
@@ -162,7 +171,7 @@ def _nsga_operations(module: nn.Module, x: Any, y: Any) -> int:
 
 
 def _network(candidate: Candidate) -> nn.Module:
-    """The candidate's network, or one just built on the CPU where it has none yet."""
+    """The candidate's network, or a new one on the CPU where it has none yet."""
     if candidate.model is not None:
         return candidate.model
     data = candidate.context.data

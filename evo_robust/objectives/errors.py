@@ -1,4 +1,4 @@
-"""Errors of a candidate's network on the search's validation images: without attack and under one."""
+"""Errors of a candidate's network on the validation images, without attack and under attack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from evo_robust.parts.base import Fraction
 
 Reduction = Literal["mean", "worst"]
 Crafting = Literal["float32", "bf16"]
-"""Precisions whose figures are the same in every run; the curve's ``auto`` may choose otherwise next time."""
+"""Precisions that give the same figures in every run; ``auto`` may choose differently next time."""
 
 
 @chz.chz
@@ -35,7 +35,7 @@ class CleanError(Objective):
 
     @property
     def unit(self) -> str:
-        """Of the validation images."""
+        """``fraction``: share of the validation images."""
         return "fraction"
 
     def measure(self, candidate: Candidate) -> float:
@@ -47,8 +47,12 @@ class CleanError(Objective):
 class RobustError(SpectrumObjective):
     """Fraction of validation images that are misclassified under an attack, over one or more strengths.
 
-    Every strength is recorded in the candidate's figures under the objective's name, with the list of those that were
-    estimated instead of attacked.
+    The error at every strength is recorded in the candidate's figures under the objective's name, with the list of
+    strengths that were estimated instead of attacked.
+
+    Example:
+        >>> RobustError(attack=PGD(steps=7), eps=(4 / 255, 8 / 255), reduce="worst").name
+        'robust_error'
     """
 
     attack: Attack = chz.field(default_factory=PGD, blueprint_unspecified=PGD, doc="how adversarial images are found")
@@ -59,18 +63,18 @@ class RobustError(SpectrumObjective):
     reduce: Reduction = chz.field(default="mean", doc="mean over the strengths, or the worst of them")
     precision: Crafting = chz.field(
         default="float32",
-        doc="of a gradient attack's crafting: float32, which repeats to the bit; bf16, faster on CUDA; the network "
-        "itself, in float32, has the last word on every image either way",
+        doc="precision in which a gradient attack searches: float32, reproducible to the bit; bf16, faster on CUDA; "
+        "every image is then classified by the network itself in float32",
     )
     limit: int | None = chz.field(default=None, doc="validation images attacked, >= 1; all when not given")
     estimator: Estimator | None = chz.field(
         default=None,
-        doc="estimates the noise at some strengths, such as AverageANE (Wsr-NAS); all are attacked when not given",
+        doc="estimates the noise at some strengths, such as AverageANE (Wsr-NAS); when not given, all are attacked",
     )
     n_real: int | None = chz.field(
         default=None,
-        doc="with an estimator: how many strengths are attacked (N1), evenly, fewer than all; half of them, rounded "
-        "up, when not given",
+        doc="with an estimator: how many strengths are attacked (N1), evenly spaced, fewer than all; half of them, "
+        "rounded up, when not given",
     )
 
     @chz.validate
@@ -97,7 +101,7 @@ class RobustError(SpectrumObjective):
 
     @property
     def unit(self) -> str:
-        """Of the validation images, a mean or the worst of such."""
+        """``fraction``: share of the validation images, as a mean or the worst over the strengths."""
         return "fraction"
 
     @property
@@ -114,7 +118,7 @@ class RobustError(SpectrumObjective):
 
     @property
     def _n1(self) -> int:
-        """How many strengths are attacked where there is an estimator."""
+        """Number of strengths that are attacked, with an estimator."""
         return (len(self.eps) + 1) // 2 if self.n_real is None else self.n_real
 
     def measure(self, candidate: Candidate) -> float:

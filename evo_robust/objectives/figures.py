@@ -1,4 +1,4 @@
-"""What a ledger row can hold; every number that it holds, by one name: what budgets, pictures and studies ask for."""
+"""Figures of a ledger row: what it can hold, and all its numbers by name, for budgets, pictures and studies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LARGEST = int(sys.float_info.max)
 
 
 def figures_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of a ledger row by name: objectives, what was recorded beside them, then figures.
+    """Every number of a ledger row by name: objectives, recorded and reported objectives, then figures.
 
-    Parts of a figure bear its name and their own, with a dot: ``robust_error.0.05``, ``fsp_distance.cells.3``.
+    Parts of a figure have its name and their own, with a dot: ``robust_error.0.05``, ``fsp_distance.cells.3``.
     """
-    # a measured error and its strengths bear one name: the number is meant
+    # an error and its figures by strength have the same name; that name means the error
     measured = {**row["objectives"], **row.get("recorded", {}), **row.get("reported", {})}
     numbers = {name: float(value) for name, value in measured.items()}
     for name, value in row.get("figures", {}).items():
@@ -32,7 +32,12 @@ def figures_of(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def flat(name: str, value: Any) -> dict[str, float]:
-    """The numbers in a JSON value by dotted name, such as ``{"robust_error.0.05": 0.3}``; what is none is left out."""
+    """The numbers in a JSON value by dotted name; other values are left out.
+
+    Example:
+        >>> flat("robust_error", {"0.05": 0.3, "estimated": ["0.1"]})
+        {'robust_error.0.05': 0.3}
+    """
     if isinstance(value, bool):
         return {}
     if isinstance(value, (int, float)):
@@ -45,48 +50,48 @@ def flat(name: str, value: Any) -> dict[str, float]:
 
 
 def one_number(name: str, value: Any) -> float:
-    """What was measured under ``name``, as a finite float: a number, or an array or tensor of a single one.
+    """The measured value of ``name`` as a finite float, from a number or from an array or tensor with a single one.
 
-    Truth values are refused: mostly a comparison was returned instead of a number, and which of the two answers is the
-    better one nobody can tell. So is text, even where it reads like a number.
+    Booleans are refused. Usually they are a comparison returned by mistake, and it is not clear which of the two would
+    be better. Text is refused too, even if it looks like a number.
 
     Raises:
-        TypeError: it is something else.
-        ValueError: it is NaN or infinite, or a whole number that no float holds.
+        TypeError: the value is not a number.
+        ValueError: it is NaN or infinite, or an integer too large for a float.
     """
     found = value
     if isinstance(value, (np.generic, np.ndarray, Tensor)):
         found = value.item() if math.prod(value.shape) == 1 else None
     if isinstance(found, bool) or not isinstance(found, SupportsFloat):
-        hint = "; say float(…) where 0 and 1 are meant" if isinstance(found, bool) else ""
+        hint = "; write float(…) if 0 and 1 are meant" if isinstance(found, bool) else ""
         raise TypeError(f"{name}: expected a number, got {reprlib.repr(value)} ({type(value).__name__}){hint}")
     try:
         number = float(found)
     except OverflowError:
-        raise ValueError(f"{name} is {reprlib.repr(found)}, more than floats hold") from None
+        raise ValueError(f"{name} is {reprlib.repr(found)}, too large for a float") from None
     if not math.isfinite(number):
         raise ValueError(f"{name} is {number}")
     return number
 
 
 def as_json(name: str, value: Any) -> Any:
-    """The figure ``name`` as a JSON value: what parts of searches put into a record may be of many kinds.
+    """The figure ``name`` as a JSON value.
 
-    NumPy's and torch's numbers and arrays become numbers and lists, sets sorted lists, paths text. NaN and infinities,
-    which JSON has not, become null. Text is made such that UTF-8 can hold it.
+    Numbers and arrays of NumPy and torch become numbers and lists, sets become sorted lists, and paths text. NaN and
+    infinities, which JSON lacks, become null. Characters that UTF-8 cannot encode are written as escapes.
 
     Raises:
-        TypeError: no such kind of value.
-        ValueError: a whole number that no float holds, two keys that are written alike, or a value inside itself.
+        TypeError: the value is of another kind.
+        ValueError: an integer is too large for a float, two keys are written the same way, or a value contains itself.
     """
     try:
         return _json(name, value)
     except RecursionError:
-        raise ValueError(f"the figure {name} is nested too deep, or holds itself") from None
+        raise ValueError(f"the figure {name} is nested too deep, or contains itself") from None
 
 
 def printable(text: str) -> str:
-    """The text such that UTF-8 can hold it: halves of surrogate pairs are written out, a backslash and a number."""
+    """The text in a form that UTF-8 can encode: halves of surrogate pairs become escapes such as ``\\udc80``."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -99,14 +104,14 @@ def _json(name: str, value: Any) -> Any:
         return printable(str(value))
     if isinstance(value, int):
         if abs(value) > _LARGEST:
-            raise ValueError(f"the figure {name} is a whole number of {value.bit_length()} bits, more than floats hold")
+            raise ValueError(f"the figure {name} is a whole number of {value.bit_length()} bits, too large for a float")
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         found = {_key(name, k): _json(f"{name}.{k}", v) for k, v in value.items()}
         if len(found) < len(value):
-            raise ValueError(f"the figure {name} has keys that are written alike: {', '.join(map(repr, value))}")
+            raise ValueError(f"the figure {name} has keys that JSON writes alike: {', '.join(map(repr, value))}")
         return found
     if isinstance(value, AbstractSet):
         return _sorted([_json(name, v) for v in value])
@@ -118,7 +123,7 @@ def _json(name: str, value: Any) -> Any:
 
 
 def _sorted(values: list[Any]) -> list[Any]:
-    """In an order that is the same in every process."""
+    """The values in an order that is the same in every process."""
     try:
         return sorted(values)
     except TypeError:

@@ -1,4 +1,4 @@
-"""How far an attack moves what a network's cells do: the FSP distance (RobNet, Guo et al., CVPR 2020, §3.5)."""
+"""FSP distance: how much an attack changes what a network's cells compute (RobNet, Guo et al., CVPR 2020, §3.5)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.parts.base import Fraction
 
 _BATCH = 128
-"""Images that are attacked together: always as many, since random starts are drawn batch by batch."""
+"""Images per batch of the attack; fixed, since random starts are drawn batch by batch."""
 
 _GRAM_BYTES = 64 * 2**20
 
 
 @runtime_checkable
 class HasCells(Protocol):
-    """A network that tells its cells, whose inputs and outputs the distance compares."""
+    """A network with ``cells``, whose inputs and outputs the distance compares."""
 
     cells: nn.ModuleList
 
@@ -39,18 +39,18 @@ class HasCells(Protocol):
 class FSPDistance(Objective):
     """Mean squared distance between the cells' FSP matrices on clean and on adversarial images.
 
-    The FSP matrix of a cell (flow of the solution procedure) holds the products of its input's and its output's
-    channels, averaged over places: G = Σ F_in ⊗ F_out / (h·w) (eq. 3). The distance of a cell is the mean over images
-    of ‖G(x) − G(x_adv)‖², squared Frobenius norm (eq. 4). In deep cells it goes with the gap between clean and robust
-    accuracy, so it can turn candidates away before costlier figures are measured. F_in is the cell's last input that is
-    not zero (RobNet: the output of cell k−1), averaged to the output's size where a reduction halves it.
+    The FSP matrix of a cell (flow of the solution procedure) has the products of input and output channels, averaged
+    over positions: G = Σ F_in ⊗ F_out / (h·w) (eq. 3). The distance of a cell is the mean over images of
+    ‖G(x) − G(x_adv)‖², squared Frobenius norm (eq. 4). In deep cells it correlates with the gap between clean and
+    robust accuracy, so it can reject candidates before costly figures are measured. F_in is the cell's last input that
+    is not zero (RobNet: the output of cell k−1), averaged to the output's size where a reduction halves it.
 
-    The distances of all cells are recorded in the candidate's figures under the objective's name, null where a cell
-    is empty, with the number of images ``n``. Every image is attacked to the last step, misclassified ones too.
+    The distances of all cells are recorded in the candidate's figures under the objective's name, null where a cell is
+    empty, with the number of images ``n``. Every image is attacked to the last step, even if misclassified before.
     """
 
     cells: Literal["deep", "all"] = chz.field(
-        default="deep", doc="the mean is over the deep cells, number 2L//3 of L (from 0) and later, or over all"
+        default="deep", doc="deep: mean over the cells from index 2L//3 of L on (counted from 0); all: over all cells"
     )
     attack: GradientAttack = chz.field(
         default_factory=lambda: PGD(steps=7, step=Fraction(2 / 255)),
@@ -61,7 +61,7 @@ class FSPDistance(Objective):
         default=Fraction(8 / 255), doc="strength > 0, in units of the pixel range 0..1, such as 8/255"
     )
     norm: Norm = chz.field(default="linf", doc="norm of the ball, linf or l2")
-    limit: int | None = chz.field(default=256, doc="validation images used, >= 1; all when none")
+    limit: int | None = chz.field(default=256, doc="validation images used, >= 1; None for all")
 
     @chz.validate
     def _sensible(self) -> None:
@@ -75,14 +75,14 @@ class FSPDistance(Objective):
 
     @property
     def unit(self) -> str:
-        """Features squared have no unit of their own."""
+        """``squared norm``; features have no unit."""
         return "squared norm"
 
     def measure(self, candidate: Candidate) -> float:
-        """Mean distance of the chosen cells that are not empty; 0 where all of them are, for nothing moves there.
+        """Mean distance of the chosen cells that are not empty; 0 where all of them are empty.
 
         Raises:
-            ValueError: the network tells no cells.
+            ValueError: the network has no ``cells``.
         """
         images = candidate.validation(self.limit)
         distances = fsp_distances(
@@ -104,19 +104,19 @@ def fsp_distances(
 ) -> list[float | None]:
     """FSP distance of every cell of ``model`` in eval mode, None where a cell is empty.
 
-    A fast float32 copy of the model crafts the adversarial images. Model, mode, statistics and gradients stay as
-    they were.
+    The adversarial images are made with a fast float32 copy of the model. Model, mode, statistics and gradients do not
+    change.
 
     Args:
         model: network from images in [0,1] to logits, with its cells in ``model.cells``, on the images' device.
-        images: what to attack, at least one.
+        images: images to attack, at least one.
         attack: makes the adversarial images.
         threat: the ball.
         generator: source of the random starts.
 
     Raises:
-        ValueError: the network tells no cells, gives no logits or has no gradient; there are no images, or their labels
-            are no classes of the network.
+        ValueError: the network has no ``cells``, gives no logits or has no gradient; there are no images; or labels are
+            outside the network's classes.
     """
     cells = model.cells if isinstance(model, HasCells) else nn.ModuleList()
     if len(cells) == 0:
@@ -124,7 +124,7 @@ def fsp_distances(
     with checked_images(model, images, gradient=True) as images, eval_mode(model), undisturbed(model):
         check_threat(threat, images.x)
         check_generator(generator)
-        model(images.floats(slice(2)))  # looked at before it is copied
+        model(images.floats(slice(2)))  # checks the network before it is copied
         crafting = for_attack(model, images.floats(slice(16)))
         with _watched(cells) as sums:
             for x, y in batches(images, _BATCH):
@@ -136,9 +136,9 @@ def fsp_distances(
 
 @contextlib.contextmanager
 def _watched(cells: nn.ModuleList) -> Iterator[list[Tensor | None]]:
-    """Let every forward pass over clean and then adversarial images add up the cells' distances.
+    """Inside, every forward pass over clean and then adversarial images adds to the cells' distances.
 
-    The sums over images stay on the device, float64; None where a cell put out nothing.
+    The sums over images stay on the device, float64; None for a cell without output.
     """
     sums: list[Tensor | None] = [None] * len(cells)
 
@@ -162,14 +162,14 @@ def squared_distances(given: Tensor, output: Tensor) -> Tensor:
 
     Args:
         given: F_in ``(2n, c_in, H, W)`` of a cell, n clean images before their n adversarial versions.
-        output: F_out ``(2n, c_out, h, w)`` alike; F_in is averaged to its size.
+        output: F_out ``(2n, c_out, h, w)``, in the same order; F_in is averaged to its size.
     """
     size = output.shape[-2:]
     if given.shape[-2:] != size:
         given = F.adaptive_avg_pool2d(given, (size[0], size[1]))
     given, output = given.flatten(2), output.flatten(2).transpose(1, 2) / math.prod(size)
     n = len(output) // 2
-    # two matrices per image at once, of which wide cells have room for a few images only
+    # there are two matrices per image, so for wide cells only a few images fit at once
     at_once = max(1, _GRAM_BYTES // (2 * given.element_size() * given.shape[1] * output.shape[2]))
     found = []
     for start in range(0, n, at_once):

@@ -1,4 +1,4 @@
-"""Lipschitz constants as objectives: a bound for one network, and what RACL keeps with confidence η."""
+"""Lipschitz constants as objectives: a bound for one network, and RACL's limit that holds with confidence η."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ LOG_LIMIT = "distribution.log_limit"
 class LipschitzBound(Objective):
     """Logarithm of a bound of the network's Lipschitz constant (L2), from images in [0,1] to logits.
 
-    A logarithm, since bounds of deep networks span dozens of orders of magnitude: differences of logarithms are ratios.
-    The bounds of all cells' outputs are recorded in the candidate's figures under the objective's name, null where a
-    cell is empty. As a constraint, ``Constraint(of=LipschitzBound(), at_most=…)``, the limit is ln λ* too and has to be
-    > 0 (λ* > 1): G = ln λ_F / ln λ* − 1 is ≤ 0 where λ_F ≤ λ*.
+    It is a logarithm because bounds of deep networks span dozens of orders of magnitude. The bounds of all cells'
+    outputs are recorded in the candidate's figures under the objective's name, null where a cell is empty. In a
+    constraint, ``Constraint(of=LipschitzBound(), at_most=…)``, the limit is ln λ* too and must be > 0 (λ* > 1): G =
+    ln λ_F / ln λ* − 1 is ≤ 0 where λ_F ≤ λ*.
 
-    Works with every space whose networks tell their operations: RobNet, DARTS, NSGA-Net phases (not ``form=paper``).
+    It works with every space whose networks list their operations: RobNet, DARTS, NSGA-Net phases (not ``form=paper``).
     """
 
     form: BoundForm = chz.field(
@@ -51,10 +51,11 @@ class LipschitzBound(Objective):
     )
     constants: ConstantRule = chz.field(
         default="joint",
-        doc="of operations: joint (what is linear as one map), layers (layer by layer) or paper (RACL's, no bounds)",
+        doc="constants of operations: joint (a chain of linear layers as one map), layers (layer by layer) or paper "
+        "(RACL's, which are no bounds)",
     )
     slack: float = chz.field(
-        default=0.01, doc="how far spectral norms may lie above the true ones, relative, in (0,1); smaller takes longer"
+        default=0.01, doc="largest relative error above the true spectral norms, in (0,1); smaller takes longer"
     )
 
     @chz.validate
@@ -75,7 +76,7 @@ class LipschitzBound(Objective):
         """See :meth:`Objective.prepare`.
 
         Raises:
-            UserError: networks of the space do not tell their operations, or not what the form needs.
+            UserError: networks of the space do not list their operations, or not as the form needs.
         """
         try:
             self._constants(_some_network(context), context.data.in_shape, SpectralNorms(steps=1))
@@ -109,28 +110,29 @@ def _some_architecture(space: SearchSpace, rng: np.random.Generator) -> object:
     while True:
         try:
             return space.decode(space.sample(rng))
-        except InvalidArchitecture:  # spaces may refuse genomes: the next one
+        except InvalidArchitecture:  # a space may refuse a genome; try the next one
             continue
 
 
 @chz.chz
 class LipschitzConfidence(Objective):
-    """ln of the λ_F that an architecture keeps with confidence η, µ + Φ⁻¹(η)σ (Dong et al., 2020, eq. 15).
+    """ln of the λ_F that an architecture does not exceed with confidence η: µ + Φ⁻¹(η)σ (Dong et al., 2020, eq. 15).
 
-    µ and σ² are those of the product form over the chosen operations, whose weights are distributed as the search has
-    them at present (algorithm.distribution=LogNormal); with ``quantile="sampled"`` what is kept is drawn instead, which
-    large σ ask for (:mod:`evo_robust.lipschitz.moments`). Where no such distribution exists it is the deterministic
-    bound of ``LipschitzBound``, and the figures say so.
+    µ and σ² belong to the product form over the chosen operations. The weights of these follow the search's present
+    distribution (algorithm.distribution=LogNormal). With ``quantile="sampled"`` the quantile is sampled instead, as is
+    needed for large σ (:mod:`evo_robust.lipschitz.moments`). Without such a distribution, the value is the
+    deterministic bound of ``LipschitzBound``, and the figures say so.
 
-    As a constraint it wants a λ* of its own: ``LogGate(of=LipschitzConfidence(), quantile=0.5)`` takes a quantile over
-    random architectures with the present weights, in every generation anew, since λ_F follows the weights.
-    ``LogConstraint(of=LipschitzConfidence(), at_most=…)`` holds to a fixed ln λ*, of any sign.
+    In a constraint it needs its own λ*. ``LogGate(of=LipschitzConfidence(), quantile=0.5)`` takes a quantile over
+    random architectures with the present weights, again in every generation, since λ_F depends on the weights.
+    ``LogConstraint(of=LipschitzConfidence(), at_most=…)`` has a fixed ln λ* of any sign.
 
     With ``relative`` the value is µ + Φ⁻¹(η)σ − ln λ*, with the λ* of the search's own constraint
-    (algorithm.gradient.confidence), which follows the weights too; choose η and the rest as there. That λ* comes from
-    sums over all operations on all edges, while an architecture's are over two operations per node, with a small part
-    of the weights as long as the distribution is undecided: a calibrated one is soon far larger than what architectures
-    have (in the demo of ``racl``, e^16 to e^36 times), so that ``LogConstraint(of=…, at_most=0)`` rejects none.
+    (algorithm.gradient.confidence), which also depends on the weights; choose η and the other fields as there. That λ*
+    comes from sums over all operations on all edges. An architecture sums only over two operations per node, which have
+    a small part of the weights while the distribution is undecided. So a calibrated λ* is soon far larger than the
+    values of architectures (in the demo of ``racl``, e^16 to e^36 times), and ``LogConstraint(of=…, at_most=0)``
+    rejects none.
     """
 
     eta: float = chz.field(default=0.9, doc="confidence η, in (0,1)")
@@ -138,13 +140,13 @@ class LipschitzConfidence(Objective):
         default="corrected", doc="corrected (with σ) or as_printed (with σ², as in the paper)"
     )
     cells: Cells = chz.field(
-        default="shared", doc="cells of a type share their weights, as they really do, or are independent (paper)"
+        default="shared", doc="shared: cells of a type share their weights, as in the network; or independent (paper)"
     )
-    constants: ConstantRule = chz.field(default="layers", doc="of operations: layers or joint (corrected), or paper")
-    slack: float = chz.field(default=0.01, doc="how far spectral norms may lie above the true ones, in (0,1)")
-    relative: bool = chz.field(default=False, doc="take ln λ* of the search's own constraint off")
+    constants: ConstantRule = chz.field(default="layers", doc="constants of operations: layers, joint or paper")
+    slack: float = chz.field(default=0.01, doc="largest relative error above the true spectral norms, in (0,1)")
+    relative: bool = chz.field(default=False, doc="subtract ln λ* of the search's own constraint")
     quantile: chance_constraint.Quantile = chz.field(
-        default="moments", metadata=LATER, doc="what λ_F keeps with confidence: from moments (paper) or sampled"
+        default="moments", metadata=LATER, doc="how the quantile of λ_F is found: from moments (paper) or sampled"
     )
     draws: int = chz.field(default=DRAWS, metadata=LATER, doc="draws of a sampled quantile, in 100..10000000")
 
@@ -164,12 +166,12 @@ class LipschitzConfidence(Objective):
 
     @property
     def needs(self) -> frozenset[Fact]:
-        """See :attr:`Part.needs`: what it is relative to must exist."""
+        """See :attr:`Part.needs`: with ``relative``, the search's own λ*."""
         return frozenset({CO_TRAINED_WEIGHTS, LIPSCHITZ_LIMIT} if self.relative else ())
 
     @torch.no_grad()
     def measure(self, candidate: Candidate) -> float:
-        """µ + Φ⁻¹(η)σ of ln λ_F, or ln of the bound where weights are no distribution's.
+        """µ + Φ⁻¹(η)σ of ln λ_F, or ln of the bound where there is no distribution.
 
         Raises:
             UserError: it is relative to a λ* that the search does not have.
@@ -188,7 +190,7 @@ class LipschitzConfidence(Objective):
         if len(known) < len(PARAMETERS):
             candidate.figures[self.name] = {"distribution": None}
             return found.log_bound("corrected").item()
-        # operations that were not chosen have λ = 0 there: they are no terms
+        # operations that were not chosen have λ = 0, so that they add nothing
         operations = candidate.context.space.mixture_operations
         constants = found.of_operations(operations, known[0].shape[1])
         kept = chance_constraint.kept(
@@ -201,6 +203,6 @@ class LipschitzConfidence(Objective):
         return kept.log.item()
 
     def caution(self, shared: Mapping[str, Tensor]) -> str | None:
-        """See :meth:`Objective.caution`: σ beyond what the moments were checked for."""
+        """See :meth:`Objective.caution`: warns of σ beyond the range in which the moments were checked."""
         sigmas = [shared[f"distribution.{name}"] for name in SIGMAS if f"distribution.{name}" in shared]
         return chance_constraint.caution(sigmas, self, self.name)

@@ -1,4 +1,4 @@
-"""Wsr-NAS's search objective: losses without attack and at many strengths in one number."""
+"""Wsr-NAS's search objective: one number from the losses without attack and at many strengths."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from evo_robust.parts.base import Fraction
 class RobustLoss(SpectrumObjective):
     """α · L_nat + β · Σ β_i L_εi on the validation images (Cheng et al., AAAI 2023: Wsr-NAS, eq. 10).
 
-    N1 of the strengths are attacked, the others estimated. All losses are recorded in the candidate's figures under
-    the objective's name (``0`` is the natural one), with the list of the strengths that were estimated.
+    N1 of the strengths are attacked, and the others are estimated. All losses are recorded in the candidate's figures
+    under the objective's name (``0`` is the natural loss), with the list of strengths that were estimated.
     """
 
     attack: GradientAttack = chz.field(
-        default_factory=lambda: PGD(steps=7), blueprint_unspecified=PGD, doc="how real noises are found"
+        default_factory=lambda: PGD(steps=7), blueprint_unspecified=PGD, doc="attack at the strengths that are attacked"
     )
     strengths: Strengths = chz.field(
         default_factory=lambda: Strengths(n_real=3),
@@ -32,10 +32,10 @@ class RobustLoss(SpectrumObjective):
     estimator: Estimator = chz.field(
         default_factory=AverageANE,
         blueprint_unspecified=AverageANE,
-        doc="of noises at the other strengths; AverageANE has nothing to learn",
+        doc="estimator of the noise at the other strengths; AverageANE has nothing to learn",
     )
     loss: SearchLoss = chz.field(
-        default_factory=SearchLoss, blueprint_unspecified=SearchLoss, doc="how losses are weighed"
+        default_factory=SearchLoss, blueprint_unspecified=SearchLoss, doc="weights of the losses"
     )
     limit: int | None = chz.field(default=None, doc="validation images used, >= 1; all when not given")
 
@@ -51,7 +51,7 @@ class RobustLoss(SpectrumObjective):
 
     @property
     def unit(self) -> str:
-        """Natural units of cross-entropy."""
+        """``nats``, the unit of cross-entropy."""
         return "nats"
 
     @property
@@ -70,7 +70,7 @@ class RobustLoss(SpectrumObjective):
         return ("0", *(f"{eps:.6g}" for eps in self.strengths.values))
 
     def measure(self, candidate: Candidate) -> float:
-        """The weighed loss, in nats."""
+        """The weighted loss, in nats."""
         images = candidate.validation(self.limit)
         source = self.noise_source
         found = measure_spectrum(

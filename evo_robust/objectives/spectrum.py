@@ -1,4 +1,4 @@
-"""Objectives that are measured at many strengths, at some of which noises are estimated instead of attacked."""
+"""Objectives over many attack strengths; at some of them, the noise may be estimated instead of attacked."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class SpectrumObjective(Objective, abc.ABC):
     @property
     @abc.abstractmethod
     def noise_source(self) -> Source | None:
-        """Where noises come from, some of which are estimated; None where all strengths are attacked."""
+        """The source of noises, where some are estimated; None where all strengths are attacked."""
 
     @property
     def needs(self) -> frozenset[Fact]:
-        """See :attr:`Part.needs`: an estimator that learns wants a search that trains it."""
+        """See :attr:`Part.needs`: an estimator that learns needs a search that trains it."""
         source = self.noise_source
         return frozenset({LEARNED_NOISES, CO_TRAINED_WEIGHTS} if source is not None and source.learned else ())
 
@@ -38,5 +38,5 @@ def white_box(attack: Attack, eps: Sequence[float], norm: Norm) -> str:
 
 
 def noise_estimator(source: Source, candidate: Candidate) -> NoiseEstimator:
-    """The estimator of a source of noises, with the weights that it has at present, on the candidate's device."""
+    """The estimator of a source of noises, with its present weights, on the candidate's device."""
     return source.estimator(candidate.context.data.in_shape, candidate.shared()).to(candidate.context.device)

@@ -19,7 +19,8 @@ from evo_robust.objectives.base import Candidate, Context, Objective
 class TransferError(Objective):
     """Fraction in [0,1] of the search's adversarial images that the candidate misclassifies.
 
-    Records the fractions by norm and level, and the number of images ``n``.
+    This is a black-box error: the images were made for other networks. The fractions by norm and level are recorded
+    too, with the number of images ``n``.
     """
 
     adversarial_set: AdversarialSet = chz.field(
@@ -28,7 +29,7 @@ class TransferError(Objective):
 
     @property
     def unit(self) -> str:
-        """Of the adversarial images."""
+        """``fraction``: share of the adversarial images."""
         return "fraction"
 
     @property
@@ -53,7 +54,7 @@ class TransferError(Objective):
         self.adversarial_set.check(data)
 
     def state(self, context: Context) -> str:
-        """The images themselves: sets built on another kind of device differ, though their settings do not."""
+        """Digest of the images, since sets with the same settings differ between kinds of device."""
         return self.adversarial_set.fingerprint(context.data, context.cache)
 
     def former_states(self, context: Context) -> Sequence[str]:

@@ -77,7 +77,7 @@ BROKEN: dict[str, tuple[Callable[[Candidate], Any], str]] = {
     "object": (lambda c: c.figures.update(odd=object()), "TypeError: the figure odd is a object"),
     "function": (lambda c: c.figures.update(odd={"f": [len]}), "TypeError: the figure odd.f.0 is a builtin"),
     "long": (lambda c: c.figures.update(odd=10**5000), "ValueError: the figure odd is a whole number of"),
-    "twice": (lambda c: c.figures.update(odd={1: 0, "1": 0}), "keys that are written alike"),
+    "twice": (lambda c: c.figures.update(odd={1: 0, "1": 0}), "keys that JSON writes alike"),
     "itself": (lambda c: c.figures.update(odd=c.figures), "ValueError: the figure odd is nested too deep"),
     "key": (lambda c: c.figures.update(odd={(1, 2): 0}), "has the key"),
     "exit": (lambda c: _raise(SystemExit(3)), "SystemExit: 3"),
@@ -153,7 +153,7 @@ def test_a_candidate_that_cannot_be_kept_fails_alone(kind: str, tmp_path: Path) 
 ANSWERS: dict[str, tuple[Any, float | str]] = {
     "text": ("1", "TypeError: answer: expected a number, got '1' (str)"),
     "nothing": (None, "TypeError: answer: expected a number, got None (NoneType)"),
-    "truth": (True, "TypeError: answer: expected a number, got True (bool); say float(…) where 0 and 1 are meant"),
+    "truth": (True, "TypeError: answer: expected a number, got True (bool); write float(…) if 0 and 1 are meant"),
     "NumPy's truth": (np.bool_(False), "TypeError: answer: expected a number, got"),
     "tensor of truth": (torch.tensor(True), "TypeError: answer: expected a number, got"),
     "complex": (1j, "TypeError: answer: expected a number, got 1j (complex)"),
