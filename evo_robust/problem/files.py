@@ -1,4 +1,4 @@
-"""Problem files found by name, and the problem as problem.json holds it."""
+"""Finds problem files by name, and writes and reads a problem as in problem.json."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _HERE = Path(__file__).resolve().parents[1]
 
 
 def problem_folders() -> list[Path]:
-    """Where problem files are looked for: ``./problems``, then the shipped ones."""
-    # an installed wheel carries them inside the package, a checkout beside it
+    """Folders with problem files, in order of search: ``./problems``, then the shipped ones."""
+    # in an installed wheel they are inside the package, in a checkout beside it
     return [Path("problems"), _HERE / "_problems", _HERE.parent / "problems"]
 
 
 def problem_files() -> dict[str, Path]:
-    """Problem files by name; the current folder's hide shipped ones of the same name."""
+    """Problem files by name; a file of the current folder hides a shipped one of the same name."""
     found: dict[str, Path] = {}
     for folder in problem_folders():
         for path in sorted(folder.glob("[!_]*.py")):
@@ -59,14 +59,14 @@ def find(name: str) -> Path:
     Capitals of a name do not matter, unless it fits exactly.
 
     Raises:
-        UserError: no such problem, with the nearest name.
+        UserError: there is no such problem; the message gives the nearest name.
     """
     if name.endswith(".py") or is_record(name):
         if not Path(name).is_file():
             raise UserError(f"no problem file {name}")
         return Path(name)
     files = problem_files()
-    if name not in files and (record := Path(name) / "problem.json").is_file():  # a name counts more than a folder
+    if name not in files and (record := Path(name) / "problem.json").is_file():  # a name takes precedence over a folder
         raise UserError(f"{name} is a run folder: expected a problem, or problem={record} to run its settings again")
     if spelt(name, files) not in files:
         raise UserError(f"unknown problem {name!r}: {nearest(name, files)}")
@@ -88,24 +88,25 @@ def scales(name: str) -> dict[str, Problem]:
 def load(
     name: str, scale: str | None = None, overrides: Mapping[str, str] | None = None, *, trust: bool = False
 ) -> Problem:
-    """The problem ``name`` at ``scale``, with ``key.path: value`` texts put over it.
+    """The problem ``name`` at ``scale``, with ``key.path: value`` overrides.
 
-    A problem file that was edited since it was loaded is read again, with those that it loads. A file that the program
-    itself imported or runs is taken as it was then.
+    A problem file that was edited since it was loaded is read again, with the files that it loads. A file that the
+    program itself imported or runs is not read again.
 
     Example:
         >>> problem = load("roco", overrides={"algorithm.n_gen": "2"})
 
     Args:
-        name: a name such as ``roco`` (looked for in ``./problems``, then among the shipped ones; capitals do not
-            matter), a path ending in ``.py``, or that of a run folder's ``problem.json``, whose settings it is then.
-        scale: which of the file's problems: ``demo`` (when not given), ``paper``, …; a ``problem.json`` has one alone.
-        overrides: texts by dotted key, as the command line takes them.
-        trust: of a ``problem.json``: run the file that defines its own parts wherever it lies; see
+        name: a name such as ``roco`` (searched in ``./problems``, then among the shipped ones; capitals do not matter),
+            a path that ends in ``.py``, or the path of a run folder's ``problem.json``, which gives that run's
+            settings.
+        scale: which of the file's problems: ``demo`` (the default), ``paper``, …; a ``problem.json`` has only one.
+        overrides: texts by dotted key, as on the command line.
+        trust: for a ``problem.json``: run the file that defines its parts, wherever that file is; see
             ``problem_from_dict``.
 
     Raises:
-        UserError: unknown problem, scale, key, part or value.
+        UserError: the problem, scale, a key, part or value is unknown.
     """
     if not isinstance(name, str) or not isinstance(scale, (str, type(None))):
         raise UserError(
@@ -114,7 +115,7 @@ def load(
     overrides = overrides or {}
     if is_record(name):
         if scale is not None:
-            raise UserError(f"scale={scale}: {name} holds the settings of one scale: leave scale out")
+            raise UserError(f"scale={scale}: {name} has the settings of one scale only: leave scale out")
         return override(_recorded(find(name), overrides, trust), overrides, name)
     known = scales(name)
     scale = spelt(scale or "demo", known)
@@ -124,9 +125,9 @@ def load(
 
 
 def _recorded(path: Path, overrides: Mapping[str, str], trust: bool) -> Problem:
-    """The problem of a run folder's ``problem.json``; of other data than its own the images are not held against it."""
+    """The problem of a run folder's ``problem.json``; with other data than its own, the images are not checked."""
     info = _record(path)
-    where = ("data.root", "data.download")  # the same images may lie elsewhere
+    where = ("data.root", "data.download")  # the same images may be in another place
     if any(key.partition(".")[0] == "data" for key in overrides if key not in where):
         info = {**info, "values": {key: value for key, value in info["values"].items() if key != "data.content"}}
     try:
@@ -136,7 +137,7 @@ def _recorded(path: Path, overrides: Mapping[str, str], trust: bool) -> Problem:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    """What a run folder's ``problem.json`` holds, as far as making its problem again needs it."""
+    """Content of a run folder's ``problem.json``, checked as far as making its problem again needs it."""
     info = read_json(path, "a run's problem.json")
     if wrong := fault(info, _RECORD, {"objectives": [], **dict.fromkeys(("problem", "scale", "source"))}):
         raise UserError(f"{path} is no run's: {wrong}")
@@ -157,9 +158,9 @@ class Origin:
     """Where a problem comes from.
 
     Attributes:
-        info: ``problem``, ``scale`` and ``source``, as the ``problem.json`` of its run will tell them.
-        title: in words.
-        folder: of its run, where no other is named.
+        info: ``problem``, ``scale`` and ``source``, for the ``problem.json`` of its run.
+        title: the origin in words.
+        folder: default run folder.
     """
 
     info: dict[str, str | None]
@@ -168,7 +169,7 @@ class Origin:
 
 
 def origin_of(name: str, scale: str | None = None) -> Origin:
-    """Where the problem of a name comes from; see ``load``."""
+    """Origin of the problem with this name; see ``load``."""
     path = find(name)
     if is_record(name):
         info = _record(path)
@@ -181,26 +182,26 @@ def origin_of(name: str, scale: str | None = None) -> Origin:
 
 
 _reading: list[Path] = []
-"""Files that are being run to learn their parts and problems, the innermost last."""
+"""Files that are being read at present, the innermost last."""
 
 _content: dict[Path, dict[Path, bytes]] = {}
-"""Of each file that was run: what it was made of when it was, it and those that it loaded."""
+"""For each file that was read: the contents, at that time, of the file itself and of those that it loaded."""
 
 
 def refuse_while_reading() -> None:
-    """Refuse to search in the middle of reading a file: it would search whenever its runs are plotted.
+    """Refuse a search while a file is being read: it would start again whenever the file's runs are plotted.
 
     Raises:
         UserError: a file is being read.
     """
     if _reading:
         raise UserError(
-            f'{_reading[-1]} searches while it is read for its parts: put the search under if __name__ == "__main__":'
+            f'{_reading[-1]} starts a search while it is loaded: put the search under if __name__ == "__main__":'
         )
 
 
 def _loaded(path: Path) -> ModuleType | None:
-    """The module that was made of a file: a problem file, an imported one, or the script that is running."""
+    """The module of a file that is loaded: a problem file, an imported one, or the running script."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and file.endswith(path.name) and Path(file).resolve() == path:
@@ -213,13 +214,13 @@ def _load_module(path: Path, *, again: bool = False) -> ModuleType:
 
     Args:
         path: the file.
-        again: read it anew where it, or a file that it loaded, was edited since. Whoever reads a run does not: the run
-            was searched with what is loaded.
+        again: read it again where it, or a file that it loaded, was edited since. Commands that read a run do not: they
+            need the classes that are loaded.
     """
     path = path.resolve()
     loaded = _loaded(path)
     if loaded is not None and not (again and _edited(path, loaded)):
-        for reading in _reading:  # it leans on this one, and on what this one leans on
+        for reading in _reading:  # files being read depend on this one, and on what it loaded
             _content[reading].update(_content.get(path, {}))
         return loaded
     spec = importlib.util.spec_from_file_location(f"{MODULE}{path.stem}", path)
@@ -229,16 +230,16 @@ def _load_module(path: Path, *, again: bool = False) -> ModuleType:
     former = classes_of(module.__name__) if loaded is not None else []
     _run(path, module, spec.loader)
     retire(former)
-    # workers cannot import a file that was loaded by path: its classes travel by value
+    # workers cannot import a file that was loaded by path, so its classes are pickled by value
     cloudpickle.register_pickle_by_value(module)
     return module
 
 
 def _run(path: Path, module: ModuleType, loader: importlib.machinery.SourceFileLoader) -> None:
-    """Fill a module by running its file; the former module of that name stays where this fails.
+    """Fill a module by running its file; if that fails, the former module of that name stays.
 
     Raises:
-        UserError: whatever its author's mistake is.
+        UserError: the file has an error.
     """
     name, before, known = module.__name__, sys.modules.get(module.__name__), _content.get(path)
     sys.modules[name], _content[path] = module, {}
@@ -247,7 +248,7 @@ def _run(path: Path, module: ModuleType, loader: importlib.machinery.SourceFileL
         content = path.read_bytes()
         for reading in _reading:
             _content[reading][path] = content
-        # not by way of compiled files, which are known by size and whole seconds: an edit may change neither
+        # without cached bytecode, which is checked by size and whole seconds only: an edit may change neither
         exec(loader.source_to_code(content, str(path)), vars(module))
     except BaseException as error:
         if before is None:
@@ -259,7 +260,7 @@ def _run(path: Path, module: ModuleType, loader: importlib.machinery.SourceFileL
             _content[path] = known
         if isinstance(error, UserError):
             raise UserError(text if (text := str(error)).startswith(str(path)) else f"{path}: {text}") from error
-        if isinstance(error, Exception):  # whatever its author's mistake is, it is theirs to mend
+        if isinstance(error, Exception):  # an error in the user's file, for the user to mend
             raise UserError(f"{path}: {type(error).__name__}: {error}") from error
         raise
     finally:
@@ -267,9 +268,9 @@ def _run(path: Path, module: ModuleType, loader: importlib.machinery.SourceFileL
 
 
 def _edited(path: Path, loaded: ModuleType) -> bool:
-    """Whether a module was made here, of a file that has changed since, or that loaded one that has."""
+    """Whether a module was loaded here, and its file, or a file that it loaded, has changed since."""
     if not loaded.__name__.startswith(MODULE):
-        return False  # the running script, or imported: the program goes on with what it imported
+        return False  # the running script or an imported module: the program keeps what it imported
     return any(not file.is_file() or file.read_bytes() != content for file, content in _content.get(path, {}).items())
 
 
@@ -277,7 +278,7 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
     """The problem as ``problem.json`` holds it.
 
     Raises:
-        UserError: a part has a field that no file could hold.
+        UserError: a part has a field that cannot be written to a file.
     """
     refuse_unwritable(problem)
     return {
@@ -291,17 +292,17 @@ def problem_to_dict(problem: Problem) -> dict[str, Any]:
 def problem_from_dict(info: Mapping[str, Any], *, trust: bool = False, stand_ins: bool = False) -> Problem:
     """The problem of a ``problem.json``, which may come from a stranger.
 
-    The file that it names as its source is run only where that is safe: when it is loaded already, lies in the present
-    folder's ``problems/`` or is shipped; or when ``trust`` says so.
+    The Python file that it names as its source is run only where that is safe: if it is loaded already, is in the
+    current folder's ``problems/``, or is shipped; or if ``trust`` is set.
 
     Args:
-        info: what the file holds.
-        trust: run the source wherever it lies.
-        stand_ins: let parts whose classes are not at hand be stood for by parts that do nothing; ``missing_of`` tells.
+        info: content of the file.
+        trust: run the source wherever it is.
+        stand_ins: replace parts whose classes are missing by stand-ins that do nothing; see ``missing_of``.
 
     Raises:
-        ValueError: it names an unknown part, key or value.
-        UserError: its parts are defined in a file that is gone or was not run.
+        ValueError: a part, key or value is unknown.
+        UserError: parts are defined in a file that is missing or was not run.
     """
     source, why = load_source(info, trust)
     about = {f"objectives.{i}": told for i, told in enumerate(info.get("objectives", [])) if isinstance(told, dict)}
@@ -320,9 +321,9 @@ def load_source(info: Mapping[str, Any], trust: bool) -> tuple[Path | None, str]
         return None, "no part of this version, and problem.json names no file that defines it"
     path = Path(str(named or shipped)).resolve()
     if not path.is_file():
-        return path, f"defined in {path}, which is gone: put the file back"
+        return path, f"defined in {path}, which is missing: put the file back"
     own = path.is_relative_to(Path("problems").resolve()) or own_source(path) is None
     if own or trust or _loaded(path):
         _load_module(path)
-        return path, f"not defined in {path} any more"
-    return path, f"defined in {path}, which is not run unasked: trust=yes runs it, if you know what it does"
+        return path, f"no longer defined in {path}"
+    return path, f"defined in {path}, which is not run without your consent: trust=yes runs it, if you trust it"

@@ -68,7 +68,7 @@ def _expand_tuples(problem: Problem, given: dict[str, str], base: dict[str, Any]
 
 
 def _refuse_odd_places(given: Mapping[str, str]) -> None:
-    """``objectives.one`` is no place."""
+    """Refuse keys such as ``objectives.one``; places in a tuple are numbers."""
     for key in given:
         name, *below = key.split(".")
         if name in _TUPLES and not re.fullmatch(r"0|[1-9][0-9]*", (below or "0")[0]):
@@ -76,15 +76,15 @@ def _refuse_odd_places(given: Mapping[str, str]) -> None:
 
 
 def _bring_settings(problem: Problem, given: Mapping[str, str], base: dict[str, Any]) -> dict[str, Any]:
-    """An objective that is named where it was not keeps the settings under which the problem declares it elsewhere.
+    """Let an objective that moves to another tuple (such as ``recorded``) keep its settings in the problem.
 
-    What was recorded or reported beside the search and now is an objective is no longer measured beside it.
+    It leaves the tuple that it was in, so that nothing is measured twice.
     """
     declared: dict[type, Objective] = {}
     for objective in objectives_in((problem.objectives, problem.recorded, problem.reported, problem.constraints)):
         declared.setdefault(type(objective), objective)
     for key in sorted(given, key=lambda key: key.count(".")):  # a sum before its terms
-        # a misspelt key is said as it was typed, not with what would stand below it
+        # a misspelt key is reported as it was typed, without added keys below it
         if key.partition(".")[0] not in _TUPLES:
             continue
         named = classes_called(Objective, given[key])  # type: ignore[type-abstract] # it is looked below
@@ -99,7 +99,7 @@ def _bring_settings(problem: Problem, given: Mapping[str, str], base: dict[str, 
 
 
 def _take_out(cls: type, to: list[str], given: Mapping[str, str], base: dict[str, Any]) -> None:
-    """Take an objective out of the other tuples, now that it stands in ``to``; tuples that were given stay."""
+    """Take an objective out of the other tuples, now that it is in ``to``; tuples given by the user do not change."""
     if len(to) != 2 or to[0] not in ("objectives", "recorded"):
         return  # a term of a sum, or what a constraint limits, may be measured by itself too
     for name in ("recorded", "reported"):

@@ -1,4 +1,4 @@
-"""Which files define a problem's own parts: what plot and export need to read a run again."""
+"""Finds the files that define a problem's own parts, which plot and export need to read a run again."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from evo_robust.problem.value import Problem
 
 
 def source_of(problem: Problem) -> str | None:
-    """The file to read so that all parts of a problem are known; None where this package has them all.
+    """The file that defines a problem's own parts; None where all parts are from this package.
 
-    A script comes first, since reading it imports whatever else it took its parts from. Parts that were made in a
-    notebook or typed into an interpreter have no file: of them a warning says what to do, before anything is searched.
+    A script comes first, since reading it imports the other files with parts. Parts made in a notebook or an
+    interpreter have no file; for these, a warning before the search says what to do.
     """
     files: list[str] = []
     nowhere: list[str] = []
@@ -27,7 +27,7 @@ def source_of(problem: Problem) -> str | None:
             files.append(own)
     if nowhere:
         warnings.warn(
-            f"{', '.join(nowhere)}: in no file, so that later commands cannot make such parts again. plot draws "
+            f"{', '.join(nowhere)}: not defined in a file, so later commands cannot make such parts again. plot draws "
             "the run from its record, but export and retrain refuse it. Define them in a Python file, such as "
             "problems/mine.py, and import them from there",
             stacklevel=3,
@@ -38,11 +38,11 @@ def source_of(problem: Problem) -> str | None:
 
 
 def _packaged(cls: type) -> bool:
-    """Whether a class is one of this package's own."""
+    """Whether a class belongs to this package."""
     return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _file_of(cls: type) -> Path | None:
-    """The Python file that defines a class, None where there is none."""
+    """The Python file that defines a class; None where there is no such file."""
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     return Path(file).resolve() if file is not None and Path(file).is_file() else None

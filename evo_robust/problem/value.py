@@ -28,24 +28,31 @@ from evo_robust.workers import Staff
 
 @chz.chz
 class Problem(Part):
-    """A search, declared: what is searched, on which data, for what, how candidates are measured and proposed."""
+    """The description of a search: space, data, objectives, evaluator and algorithm.
 
-    space: SearchSpace = chz.field(doc="the architectures")
-    data: DataSet = chz.field(doc="the images")
-    objectives: tuple[Objective, ...] = chz.field(doc="what is minimised, in this order; names must differ")
-    constraints: tuple[Constraint, ...] = chz.field(default=(), doc="what must not exceed a limit")
+    Example:
+        >>> problem = load("roco")
+        >>> [objective.name for objective in problem.objectives]
+        ['clean_error', 'transfer_error', 'flops']
+        >>> longer = chz.replace(problem, algorithm=chz.replace(problem.algorithm, n_gen=30))
+    """
+
+    space: SearchSpace = chz.field(doc="search space: the architectures")
+    data: DataSet = chz.field(doc="data set: the images")
+    objectives: tuple[Objective, ...] = chz.field(doc="objectives to minimise, in this order; names must differ")
+    constraints: tuple[Constraint, ...] = chz.field(default=(), doc="limits that must not be exceeded")
     recorded: tuple[Objective, ...] = chz.field(
-        default=(), doc="what is measured and recorded beside the objectives, for comparisons; not searched for"
+        default=(), doc="objectives that are measured and recorded for comparisons, but not searched for"
     )
-    # it decides no figure of the search, so that a run may go on with other ones
+    # no part of the identity: it changes no figure of the search, so a run may be resumed with others
     reported: tuple[Objective, ...] = chz.field(
         default=(),
-        doc="what is measured on the networks of the final front alone, when the search is over; not searched for",
+        doc="objectives that are measured after the search, on the networks of the final front only",
         metadata=WHERE,
     )
-    evaluator: Evaluator = chz.field(doc="how candidates get weights and figures")
+    evaluator: Evaluator = chz.field(doc="how candidates get their weights and are measured")
     algorithm: Algorithm = chz.field(doc="how candidates are proposed")
-    seed: int = chz.field(default=0, doc="all randomness of the search comes from it; >= 0")
+    seed: int = chz.field(default=0, doc="seed of all random numbers of the search, >= 0")
 
     @chz.validate
     def _sound(self) -> None:
@@ -57,11 +64,11 @@ class Problem(Part):
         self._check_names()
         if self.seed < 0:
             raise ValueError(f"expected seed >= 0, got {self.seed}")
-        if missing_of(self) is None:  # what stands for a part knows nothing of the others
+        if missing_of(self) is None:  # a stand-in cannot be checked against other parts
             self._check_parts(measured)
 
     def _refuse_twice(self, what: str, *fields: str) -> None:
-        """Refuse two of one name among the parts of some fields."""
+        """Refuse two parts of the same name in some fields."""
         places: dict[str, str] = {}
         for field in fields:
             for index, part in enumerate(getattr(self, field)):
@@ -74,7 +81,7 @@ class Problem(Part):
                 places[part.name] = place
 
     def _check_parts(self, measured: tuple[Objective, ...]) -> None:
-        """Refuse parts that do not go together."""
+        """Refuse parts that do not fit together."""
         for objective in (*measured, *(c.of for c in self.constraints)):
             objective.check(self.data)
         check_shapes(self, self.data.in_shape)
@@ -83,7 +90,7 @@ class Problem(Part):
         self._check_needs()
 
     def _check_needs(self) -> None:
-        """Refuse a part that needs what no other part provides."""
+        """Refuse a part with a need that no other part meets."""
         parts = tuple(parts_in(self))
         given = frozenset().union(*(part.provides for part in parts))
         for part in parts:
@@ -93,7 +100,7 @@ class Problem(Part):
                     raise ValueError(_lacking(self, part, fact, reached))
 
     def _check_names(self) -> None:
-        """Refuse names that are no text, and two objectives of one name: both would write the same figures."""
+        """Refuse names that are not text, and two objectives of the same name, which would write the same figures."""
         known: dict[str, Objective] = {}
         for objective in objectives_in((self.objectives, self.recorded, self.reported, self.constraints)):
             for what, text in (("name", objective.name), ("unit", objective.unit)):
@@ -123,8 +130,8 @@ class Problem(Part):
 
         Args:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
-            workers: candidates evaluated at a time; all cores, or one per CUDA device, when not given.
-            cluster: whose workers evaluate candidates; see :func:`evo_robust.search`.
+            workers: number of candidates evaluated at a time; all cores, or one per CUDA device, when not given.
+            cluster: cluster whose workers evaluate candidates; see :func:`evo_robust.search`.
         """
         device = choose_device(device)
         here, staff = choose_staff(self.evaluator, cluster, workers, device)
@@ -139,10 +146,10 @@ class Problem(Part):
         measured_under: frozenset[str] = frozenset(),
         staff: Staff | None = None,
     ) -> Session:
-        """The evaluator at work; what candidates share (adversarial sets, supernets) is built now.
+        """Start the evaluator's session, and build what candidates share (adversarial sets, supernets).
 
-        ``measured_under`` are the fingerprints of rows that the run folder holds already. ``staff`` are the workers of
-        a cluster; the session sends them home.
+        ``measured_under`` are the fingerprints of rows that are in the run folder already. ``staff`` are the workers of
+        a cluster; the session releases them.
         """
         context = dataclasses.replace(
             self._context(device, workers),
@@ -157,7 +164,7 @@ class Problem(Part):
         return session
 
     def check_cache(self, device: str) -> None:
-        """Raise ``UserError`` where the cache takes no files, and something has to be built there."""
+        """Raise ``UserError`` where something has to be built in the cache, but the cache cannot be written."""
         context = self._context(device, workers=1)
         wanted = [*self.evaluator.builds(context)]
         for objective in (*self.objectives, *self.recorded, *self.reported, *(c.of for c in self.constraints)):
@@ -178,14 +185,14 @@ class Problem(Part):
         )
 
     def adapt(self, session: Session, ledger: Ledger | None = None) -> SearchProblem:
-        """The pymoo problem that asks ``session`` and keeps what it learns in ``ledger``."""
+        """The pymoo problem that evaluates with ``session`` and keeps results in ``ledger``."""
         return SearchProblem(self.space, session, self.objectives, self.constraints, self.seed, ledger)
 
 
 def _lacking(problem: Problem, part: Part, fact: Fact, reached: bool) -> str:
-    """What is said of a part whose need nothing in the problem meets."""
+    """The message about a part with a need that no part of the problem meets."""
     who = f"{part.name} ({type(part).__name__})" if isinstance(part, (Objective, Constraint)) else type(part).__name__
-    expected = f"{fact.part}={fact.provider}" if reached else "it among the objectives, for which alone they learn"
+    expected = f"{fact.part}={fact.provider}" if reached else "it among the objectives, since they learn only for these"
     otherwise = f", or {fact.otherwise}" if fact.otherwise else ""
     return f"{who} needs {fact.name}: expected {expected}{otherwise}, got {dotted(problem).get(fact.part)}"
 
@@ -196,13 +203,13 @@ def objectives_in(value: object) -> Iterator[Objective]:
 
 
 def _difference(first: Objective, second: Objective) -> str:
-    """What tells two objectives apart, such as ``cells: deep and all``."""
+    """The settings in which two objectives differ, such as ``cells: deep and all``."""
     one, other = ({"class": type(o).__name__, **dotted(o)} for o in (first, second))
     differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     return "; ".join(f"{key}: {one.get(key)} and {other.get(key)}" for key in differing[:2])
 
 
 def missing_of(problem: Problem) -> str | None:
-    """What is missing of a problem some of whose parts are stand-ins, in words; None where it is whole."""
+    """The missing parts of a problem, for which there are stand-ins, in words; None where none is missing."""
     absent = [part for part in parts_in(problem) if part.stand_in]
     return tell((type(part).__name__ for part in absent), str(absent[0].stand_in)) if absent else None

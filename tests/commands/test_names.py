@@ -212,7 +212,7 @@ def test_settings_of_a_run_are_run_again(here: Path, capsys: pytest.CaptureFixtu
     assert other.seed == 7 and type(other.space) is DARTS and type(other.data) is MNIST
     assert other.algorithm == first.problem.algorithm
     assert run.main(["problem=runs/first/problem.json", "scale=paper", "out=x"]) == 2
-    assert "scale=paper: runs/first/problem.json holds the settings of one scale" in capsys.readouterr().err
+    assert "scale=paper: runs/first/problem.json has the settings of one scale only" in capsys.readouterr().err
     assert run.main(["problem=roco", "trust=yes", "out=x"]) == 2
     assert "trust=yes goes with the problem.json of a run" in capsys.readouterr().err
     assert run.main(["problem=runs/first", "out=x"]) == 2

@@ -111,7 +111,10 @@ def test_a_run_of_somebodys_own_parts_is_drawn_without_running_their_file(
     shutil.copytree(elsewhere / "theirs", "copy")
     assert plot.main(["run=copy", "out=pictures"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"note: Length: defined in {elsewhere / 'theirs.py'}, which is not run unasked: trust=yes runs it" in printed
+    assert (
+        f"note: Length: defined in {elsewhere / 'theirs.py'}, which is not run without your consent: trust=yes"
+        in printed
+    )
     assert "length (letters)" in printed or "(letters)" in printed
     assert (here / "pictures/front.png").is_file() and (here / "pictures/networks.png").is_file()
     assert load_run("copy").problem.objectives[1].factor == 2.0  # its values are there, as data
@@ -161,7 +164,7 @@ def test_a_file_that_is_gone_is_named(made: dict[str, Path], here: Path, capsys:
     file.unlink()
     for trust in ("trust=yes", "trust=no"):
         assert export.main([f"run={folder}", "weights=false", trust]) == 2
-        assert f"Length: defined in {file}, which is gone" in capsys.readouterr().err
+        assert f"Length: defined in {file}, which is missing" in capsys.readouterr().err
     assert plot.main([f"run={folder}", "out=pictures"]) == 0
 
 

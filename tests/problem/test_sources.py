@@ -86,7 +86,7 @@ def test_a_file_that_searches_while_it_is_read_is_refused(tmp_path: Path) -> Non
     with pytest.raises(UserError) as refused:
         load(str(path))
     assert str(refused.value) == (
-        f'{path} searches while it is read for its parts: put the search under if __name__ == "__main__":'
+        f'{path} starts a search while it is loaded: put the search under if __name__ == "__main__":'
     )
     assert not (tmp_path / "run").exists()
 
