@@ -91,7 +91,7 @@ def as_json(name: str, value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """The text in a form that UTF-8 can encode: halves of surrogate pairs become escapes such as ``\\udc80``."""
+    """The text in a form that UTF-8 can encode: halves of surrogate pairs become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -394,7 +394,7 @@ def test_a_supernet_that_is_gone_is_trained_again_and_that_is_said(
     shutil.rmtree(supernet_folder("cpu"))
     assert export.main([f"run={searched.folder}", "onnx=false", f"out={tmp_path / 'out'}"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"the supernet of this search is not in {supernet_folder('cpu')} any more" in said
+    assert f"the supernet of this search is no longer in {supernet_folder('cpu')}" in said
     assert "the search recorded" not in said  # on the same machine it comes out the same
     provenance = load_genotype(tmp_path / "out").provenance
     assert provenance["supernet"] == SUPERNET.fingerprint(TINY.space, TINY.data, cache_folder(), "cpu")
