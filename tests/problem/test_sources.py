@@ -117,6 +117,6 @@ def test_parts_of_the_package_need_no_file() -> None:
 
 def test_parts_without_a_file_are_told_of_beforehand(cell: Any, tmp_path: Path) -> None:
     problem = toy(objectives=(Total(), cell(label="mine")))
-    with pytest.warns(UserWarning, match=r"^InACell: not defined in a file.* Define them in a Python file, such as prob"):
+    with pytest.warns(UserWarning, match=r"^InACell: not defined in a file.* Define them in a Python file, such as"):
         search(problem, tmp_path / "run", device="cpu", workers=1)
     assert load_run(tmp_path / "run").problem == problem  # as long as the notebook lives
