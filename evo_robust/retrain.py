@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import chz
 
@@ -24,6 +24,7 @@ from evo_robust.parts.base import (
     UserError,
     classes_called,
     digest,
+    nearest,
 )
 from evo_robust.parts.chz_inside import is_required
 from evo_robust.parts.layers import under
@@ -34,7 +35,6 @@ from evo_robust.parts.typed import as_typed, line
 from evo_robust.problem.files import find, load_source
 from evo_robust.progress import output
 from evo_robust.spaces.base import SearchSpace
-from evo_robust.spaces.nsga.space import NSGAPhases
 from evo_robust.training.recipes import Recipe
 
 USAGE = """usage: evo_robust retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10]
@@ -53,10 +53,11 @@ class RetrainOptions(Part):
         default=None, doc="genotype file, or a folder that holds a genotype.json", metadata=PATH
     )
     network: str | None = chz.field(default=None, doc="name of a reference network instead, such as resnet-18")
-    decoder: Literal["final", "search", "dense"] = chz.field(
+    decoder: str = chz.field(
         default="final",
         doc="final: the space's networks for training after the search (deeper, wider; RoCo-NAS's have 32 initial "
-        "channels); search: as searched; dense: NSGA-Net's final networks, of NSGAPhases alone",
+        "channels); search: as searched; dense: NSGA-Net's final networks, of NSGAPhases alone; or another that a "
+        "space of your own names",
     )
     out: str | None = chz.field(
         default=None, doc="folder to write; runs/retrain-RECIPE-DATA-KEY when not given", metadata=PATH
@@ -155,28 +156,17 @@ def _own_recipe(genotype: Genotype | None) -> str:
 
 def _decoded(space: SearchSpace, decoder: str) -> SearchSpace:
     """The space under which a found network is trained."""
-    if decoder == "search":
-        return space
-    if decoder == "final":
-        return space.for_final_training()
-    if not isinstance(space, NSGAPhases):
-        raise UserError(
-            f"decoder=dense: expected a genotype of NSGAPhases, got {type(space).__name__}: final or search"
-        )
-    return space.with_dense_decoder()
+    known = space.decoders()
+    if decoder not in known:
+        raise UserError(f"decoder={decoder}: {type(space).__name__} has no such decoder: {nearest(decoder, [*known])}")
+    return known[decoder]
 
 
 def _refuse_without_effect(space: SearchSpace | None, given: Mapping[str, str]) -> None:
-    """Refuse the width of the decoder that is not used."""
-    if not isinstance(space, NSGAPhases):
-        return
-    if space.decoder == "residual" and (wide := given.get("space.dense_channels")) is not None:
-        raise UserError(
-            f"space.dense_channels={wide} is the width of the dense decoder: expected decoder=dense with it, or "
-            "space.channels of the searched network"
-        )
-    if space.decoder == "dense" and (wide := given.get("space.channels")) is not None:
-        raise UserError(f"space.channels={wide} does not touch the dense decoder: expected space.dense_channels={wide}")
+    """Refuse a field that changes no network of the space, such as the width of the decoder that is not used."""
+    for name, expected in (space.without_effect() if space is not None else {}).items():
+        if (value := given.get(f"space.{name}")) is not None:
+            raise UserError(f"space.{name}={value} has no effect: expected {expected}")
 
 
 def _searched_set(genotype: Genotype | None) -> AdversarialSet:

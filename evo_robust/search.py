@@ -71,8 +71,7 @@ def search(
     _check_arguments(problem, out, cluster, info, progress)
     # a command tells where its problem came from; elsewhere the parts' own files do
     info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
-    if isinstance(problem.algorithm, PlainPymoo):
-        problem.algorithm.refuse()
+    problem.algorithm.check_runs()
     reporter = reporter or (Printed() if progress else Silent())
     try:
         with _opened(problem, out, device, workers, cluster, info, reporter) as (pinned, session, record):

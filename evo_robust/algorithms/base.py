@@ -11,7 +11,7 @@ from pymoo.core.algorithm import Algorithm as PymooAlgorithm
 
 from evo_robust.evaluators.base import Evaluator
 from evo_robust.objectives.base import Objective
-from evo_robust.parts.base import WHERE, Part
+from evo_robust.parts.base import WHERE, Part, refuse_unless
 from evo_robust.spaces.base import SearchSpace
 
 if TYPE_CHECKING:
@@ -32,16 +32,25 @@ class Algorithm(Part, abc.ABC):
 
     @chz.validate
     def _positive(self) -> None:
-        for name in ("pop_size", "n_gen"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected algorithm.{name} >= 1, got {getattr(self, name)}")
-        if self.pop_size > MOST_PROPOSED:
-            raise ValueError(f"expected algorithm.pop_size <= {MOST_PROPOSED:,}, got {self.pop_size}")
+        refuse_unless(
+            self,
+            *((name, getattr(self, name) >= 1, ">= 1") for name in ("pop_size", "n_gen")),
+            ("pop_size", self.pop_size <= MOST_PROPOSED, f"<= {MOST_PROPOSED:,}"),
+            prefix="algorithm.",
+        )
 
     @property
     def draws(self) -> dict[str, int]:
         """Versions, by name, of what candidates are drawn from: a search that drew by another one cannot go on."""
         return {}
+
+    @property
+    def caution(self) -> str:
+        """What a reader of statistics over its architectures must know; empty for an independent random sample."""
+        return "A search's networks are no independent sample: read p as a hint."
+
+    def check_runs(self) -> None:  # noqa: B027 (all but a placeholder run)
+        """Raise ``UserError`` where ``search`` cannot run it, such as one that only records name."""
 
     def check(self, space: SearchSpace, objectives: Sequence[Objective]) -> None:  # noqa: B027 (most search any)
         """Raise ``ValueError`` where it cannot search ``space`` for ``objectives``; before anything is written."""

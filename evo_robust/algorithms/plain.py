@@ -33,15 +33,11 @@ class PlainPymoo(Algorithm):
         """See :meth:`Algorithm.check`: pymoo's own algorithms take any space."""
 
     def build(self, problem: SearchProblem) -> NoReturn:
-        """See :meth:`refuse`."""
-        self.refuse()
+        """See :meth:`check_runs`."""
+        self.check_runs()
 
-    def refuse(self) -> NoReturn:
-        """Say that no search can run it.
-
-        Raises:
-            UserError: always; the algorithm is in the program's hands.
-        """
+    def check_runs(self) -> NoReturn:
+        """See :meth:`Algorithm.check_runs`: never, since the algorithm is in the program's hands."""
         raise UserError(
             "algorithm=PlainPymoo stands for a pymoo algorithm that a program runs itself: expected "
             "evo_robust.pymoo_problem(problem, out) and pymoo's minimize, or another algorithm"

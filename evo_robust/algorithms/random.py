@@ -45,6 +45,13 @@ class RandomSearch(Algorithm):
                 f"got {self.pop_size}"
             )
 
+    @property
+    def caution(self) -> str:
+        """See :attr:`Algorithm.caution`."""
+        if self.budgets:
+            return "As many networks were drawn from each budget: rare ones weigh more than in the whole space."
+        return ""
+
     def check(self, space: SearchSpace, objectives: Sequence[Objective]) -> None:
         """See :meth:`Algorithm.check`: the space must tell budgets and have architectures of each that is wanted."""
         super().check(space, objectives)

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evo_robust.algorithms.random import RandomSearch
 from evo_robust.files import write_csv
-from evo_robust.objectives.errors import CleanError
 from evo_robust.parts.base import UserError, nearest, spelt
 from evo_robust.parts.facts import FINETUNING
 from evo_robust.spaces.base import SearchSpace
@@ -160,12 +158,7 @@ def study_of(view: View, objective: str) -> Study:
 
 
 def _caution(view: View) -> str:
-    algorithm = view.run.problem.algorithm
-    found = []
-    if not isinstance(algorithm, RandomSearch):
-        found.append("A search's networks are no independent sample: read p as a hint.")
-    elif algorithm.budgets:
-        found.append("As many networks were drawn from each budget: rare ones weigh more than in the whole space.")
+    found = [said] if (said := view.run.problem.algorithm.caution) else []
     if view.n_failed:
         found.append(f"{view.n_failed} more failed, were rejected or broke a constraint: they are not among these.")
     if view.n_earlier:
@@ -197,7 +190,7 @@ def _is_number(text: str) -> bool:
 
 def _clean_name(view: View) -> str:
     problem = view.run.problem
-    found = (o.name for o in (*problem.objectives, *problem.recorded) if isinstance(o, CleanError))
+    found = (o.name for o in (*problem.objectives, *problem.recorded) if o.is_clean_error)
     return next(found, "clean_error")
 
 

@@ -13,7 +13,7 @@ from evo_robust.distributions.log_normal import LogNormalSampler
 from evo_robust.evaluators.learner import CoTraining
 from evo_robust.lipschitz import chance_constraint, moments
 from evo_robust.lipschitz.linear import SpectralNorms
-from evo_robust.lipschitz.network import descriptions, network_constants
+from evo_robust.lipschitz.network import network_constants
 from evo_robust.lipschitz.operations import ConstantRule
 from evo_robust.lipschitz.sampled import DRAWS
 from evo_robust.objectives.lipschitz import LOG_LIMIT, PARAMETERS, SIGMAS
@@ -121,7 +121,7 @@ class Multiplier:
         constants = found.of_operations(training.space.mixture_operations, self.sampler.shape[1])
         self._constants = constants.float().to(self.sampler.device)
         self._log_c = found.log_outside()
-        self._described = descriptions(training.supernet, self.sampler.shape[0])
+        self._described = training.space.cell_descriptions(training.supernet)
 
     def _limit(self) -> float:
         """Logarithm of λ* under the constants that were taken last."""

@@ -154,11 +154,6 @@ def network_constants(
     return NetworkConstants(values, tuple(tuple(next(logs) for _ in some) for some in operations))
 
 
-def descriptions(network: nn.Module, n_described: int) -> list[int]:
-    """For every cell of a DARTS network which description it follows: reductions the last of ``n_described``."""
-    return [n_described - 1 if cell.stride == 2 else 0 for cell in network.cells]  # type: ignore[union-attr]
-
-
 def _seen(term: Term, shapes: Mapping[str, Shape]) -> Shape:
     """Shape of what a term reads."""
     channels, height, width = shapes[term.source]

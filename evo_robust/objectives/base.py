@@ -133,6 +133,10 @@ class Objective(Part, abc.ABC):
     """A number to be minimised."""
 
     needs_weights: ClassVar[bool] = True
+    """Whether it measures a trained network; False for figures of the architecture alone, which cost no training."""
+
+    is_clean_error: ClassVar[bool] = False
+    """Whether its value is the share in [0, 1] of validation images that are misclassified without an attack."""
 
     label: str | None = chz.field(default=None, doc="column name; the class's own name when not given")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import chz
 
@@ -15,7 +15,7 @@ from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.estimators.strengths import Strengths
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator, white_box
-from evo_robust.parts.base import Fraction
+from evo_robust.parts.base import Fraction, refuse_unless
 
 Reduction = Literal["mean", "worst"]
 Crafting = Literal["float32", "bf16"]
@@ -26,12 +26,13 @@ Crafting = Literal["float32", "bf16"]
 class CleanError(Objective):
     """Fraction of validation images that are misclassified without attack."""
 
+    is_clean_error: ClassVar[bool] = True
+
     limit: int | None = chz.field(default=None, doc="validation images used, >= 1; all when not given")
 
     @chz.validate
     def _some(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+        refuse_unless(self, ("limit", self.limit is None or self.limit >= 1, ">= 1 images"))
 
     @property
     def unit(self) -> str:
@@ -92,8 +93,7 @@ class RobustError(SpectrumObjective):
                 f"expected with an estimator n_real >= 1 strengths that are attacked, and more in eps to be estimated, "
                 f"got n_real={self._n1} of {len(self.eps)}: estimator=None attacks all"
             )
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+        refuse_unless(self, ("limit", self.limit is None or self.limit >= 1, ">= 1 images"))
 
     def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
         """See :meth:`Part.check_shape`: the attack and its balls fit the images."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import chz
 import torch
@@ -20,19 +20,12 @@ from evo_robust.data.images import Images, batches
 from evo_robust.inference.checks import check_generator, checked_images, known_good
 from evo_robust.inference.predictions import eval_mode, undisturbed
 from evo_robust.objectives.base import Candidate, Objective
-from evo_robust.parts.base import Fraction
+from evo_robust.parts.base import Fraction, refuse_unless
 
 _BATCH = 128
 """Images per batch of the attack; fixed, since random starts are drawn batch by batch."""
 
 _GRAM_BYTES = 64 * 2**20
-
-
-@runtime_checkable
-class HasCells(Protocol):
-    """A network with ``cells``, whose inputs and outputs the distance compares."""
-
-    cells: nn.ModuleList
 
 
 @chz.chz
@@ -66,8 +59,7 @@ class FSPDistance(Objective):
     @chz.validate
     def _sensible(self) -> None:
         check_eps(self.eps, self.norm)
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+        refuse_unless(self, ("limit", self.limit is None or self.limit >= 1, ">= 1 images"))
 
     def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
         """See :meth:`Part.check_shape`: the attack and its balls fit the images."""
@@ -82,11 +74,13 @@ class FSPDistance(Objective):
         """Mean distance of the chosen cells that are not empty; 0 where all of them are empty.
 
         Raises:
-            ValueError: the network has no ``cells``.
+            ValueError: the space tells no cells of the network.
         """
         images = candidate.validation(self.limit)
+        network = candidate.network()
         distances = fsp_distances(
-            candidate.network(),
+            network,
+            candidate.context.space.cells_of(network),
             images,
             self.attack,
             Threat(norm=self.norm, eps=self.eps),
@@ -100,7 +94,12 @@ class FSPDistance(Objective):
 
 @torch.no_grad()
 def fsp_distances(
-    model: nn.Module, images: Images, attack: GradientAttack, threat: Threat, generator: torch.Generator
+    model: nn.Module,
+    cells: Sequence[nn.Module],
+    images: Images,
+    attack: GradientAttack,
+    threat: Threat,
+    generator: torch.Generator,
 ) -> list[float | None]:
     """FSP distance of every cell of ``model`` in eval mode, None where a cell is empty.
 
@@ -108,17 +107,17 @@ def fsp_distances(
     change.
 
     Args:
-        model: network from images in [0,1] to logits, with its cells in ``model.cells``, on the images' device.
+        model: network from images in [0,1] to logits, on the images' device.
+        cells: modules of ``model`` whose inputs and outputs are compared, see :meth:`SearchSpace.cells_of`.
         images: images to attack, at least one.
         attack: makes the adversarial images.
         threat: the ball.
         generator: source of the random starts.
 
     Raises:
-        ValueError: the network has no ``cells``, gives no logits or has no gradient; there are no images; or labels are
-            outside the network's classes.
+        ValueError: there are no cells or no images; the network gives no logits or has no gradient; or labels are no
+            classes of the network.
     """
-    cells = model.cells if isinstance(model, HasCells) else nn.ModuleList()
     if len(cells) == 0:
         raise ValueError(f"expected a network with cells for the FSP distance, got {type(model).__name__} without")
     with checked_images(model, images, gradient=True) as images, eval_mode(model), undisturbed(model):
@@ -135,7 +134,7 @@ def fsp_distances(
 
 
 @contextlib.contextmanager
-def _watched(cells: nn.ModuleList) -> Iterator[list[Tensor | None]]:
+def _watched(cells: Sequence[nn.Module]) -> Iterator[list[Tensor | None]]:
     """Inside, every forward pass over clean and then adversarial images adds to the cells' distances.
 
     The sums over images stay on the device, float64; None for a cell without output.

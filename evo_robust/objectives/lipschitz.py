@@ -15,7 +15,7 @@ from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import (
     Cells,
 )
-from evo_robust.lipschitz.network import BoundForm, NetworkConstants, descriptions, network_constants
+from evo_robust.lipschitz.network import BoundForm, NetworkConstants, network_constants
 from evo_robust.lipschitz.operations import ConstantRule
 from evo_robust.lipschitz.sampled import DRAWS
 from evo_robust.objectives.base import Candidate, Context, Objective
@@ -191,11 +191,11 @@ class LipschitzConfidence(Objective):
             candidate.figures[self.name] = {"distribution": None}
             return found.log_bound("corrected").item()
         # operations that were not chosen have λ = 0, so that they add nothing
-        operations = candidate.context.space.mixture_operations
-        constants = found.of_operations(operations, known[0].shape[1])
+        space = candidate.context.space
+        constants = found.of_operations(space.mixture_operations, known[0].shape[1])
         kept = chance_constraint.kept(
             [tensor.double() for tensor in known],
-            *(constants, descriptions(network, len(known[0]))),
+            *(constants, space.cell_descriptions(network)),
             log_c=found.log_outside(),
             settings=self,
         )

@@ -10,7 +10,7 @@ from evo_robust.estimators import AverageANE, Estimator, SearchLoss, Strengths
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.objectives.base import Candidate
 from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator, white_box
-from evo_robust.parts.base import Fraction
+from evo_robust.parts.base import Fraction, refuse_unless
 
 
 @chz.chz
@@ -42,8 +42,7 @@ class RobustLoss(SpectrumObjective):
     @chz.validate
     def _sensible(self) -> None:
         self.loss.shares(len(self.strengths.values))  # as many weights as strengths
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"expected limit >= 1 images, got {self.limit}")
+        refuse_unless(self, ("limit", self.limit is None or self.limit >= 1, ">= 1 images"))
 
     def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
         """See :meth:`Part.check_shape`: the attack and its balls fit the images."""

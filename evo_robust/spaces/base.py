@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import chz
@@ -101,9 +101,25 @@ class SearchSpace(Part, abc.ABC):
         """
         return None
 
+    def cells_of(self, network: nn.Module) -> Sequence[nn.Module]:
+        """The cells of a network of this space, in order of depth; none where it has no such parts.
+
+        What a cell does is compared between images (:class:`FSPDistance`): each takes one or more tensors
+        ``(n, c, h, w)``, None for zero, the last one its main input, and returns one such tensor, or None for zero.
+
+        Args:
+            network: of ``build`` or, where weights are shared, of ``supernet``.
+        """
+        return ()
+
     @abc.abstractmethod
     def draw(self, architecture: Architecture, figure: Figure) -> None:
-        """Draw the architecture's graph into an empty matplotlib figure."""
+        """Draw the architecture's graph into an empty matplotlib figure.
+
+        Args:
+            architecture: any of this space.
+            figure: of about 6 × 3 inches, without axes; the title above it is the caller's.
+        """
 
     def repair(self, genome: np.ndarray) -> np.ndarray:
         """The nearest genome that is a network, always the same; the genome itself where it is one."""
@@ -119,6 +135,18 @@ class SearchSpace(Part, abc.ABC):
     def for_final_training(self) -> SearchSpace:
         """The space under which found architectures are trained after the search (deeper, wider)."""
         return self
+
+    def decoders(self) -> Mapping[str, SearchSpace]:
+        """Spaces that read the same architectures as networks of another size or kind, by the name that people type.
+
+        ``retrain decoder=NAME`` takes one of them: ``final``, its default, is :meth:`for_final_training`, and
+        ``search`` is this space itself. A subclass may add others.
+        """
+        return {"final": self.for_final_training(), "search": self}
+
+    def without_effect(self) -> Mapping[str, str]:
+        """Fields that change no network as the others are set, each with what was expected instead, in words."""
+        return {}
 
     @property
     def n_genes(self) -> int:
@@ -229,6 +257,16 @@ class SearchSpace(Part, abc.ABC):
     def mixture_choices(self) -> np.ndarray:
         """Which of a mixture's operations an architecture may have, bool ``(operations,)``."""
         raise ValueError(f"{type(self).__name__} mixes no operations")
+
+    def cell_descriptions(self, network: nn.Module) -> list[int]:
+        """For every cell of a network which of the cells of ``mixture_shape`` it follows, from 0.
+
+        Only with a ``mixture_shape``.
+
+        Args:
+            network: of ``build`` or ``supernet``.
+        """
+        raise ValueError(f"{type(self).__name__} mixes no operations: no description of cells is shared")
 
     def derive(self, weights: np.ndarray) -> Architecture:
         """The architecture that weights ``(cells, edges, operations)`` stand for. Only with a ``mixture_shape``."""

@@ -21,7 +21,7 @@ from evo_robust.files import read_tensors
 from evo_robust.lipschitz.chance_constraint import log_quantile
 from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.moments import Cells, network_moments
-from evo_robust.lipschitz.network import descriptions, network_constants
+from evo_robust.lipschitz.network import network_constants
 from evo_robust.lipschitz.sampled import network_draws
 from evo_robust.objectives.lipschitz import PARAMETERS
 from evo_robust.record.reading import load_run
@@ -81,8 +81,8 @@ def of_run(folder: Path, draws: int = 60_000) -> None:
     for number, file in enumerate(sorted((folder / "co_training").glob("generation-*.safetensors")), 1):
         state, _ = read_tensors(file)
         given = [state[f"distribution.{name}"].double() for name in PARAMETERS]
-        constants = found.of_operations(problem.space.operations, given[0].shape[1])  # type: ignore[attr-defined]
-        described, log_c = descriptions(network, len(given[0])), found.log_outside()
+        constants = found.of_operations(problem.space.mixture_operations, given[0].shape[1])
+        described, log_c = problem.space.cell_descriptions(network), found.log_outside()
         mu, var = network_moments(
             given[0], given[1] ** 2, given[2], given[3] ** 2, constants, described, log_c=log_c
         )  # fmt: skip

@@ -216,9 +216,9 @@ def test_a_folder_in_use_or_of_something_else_is_left_alone(
         ({"decoder": "big"}, "decoder=big"),
         (
             {"space.dense_channels": "16"},
-            "width of the dense decoder: expected decoder=dense with it, or space.channels",
+            "has no effect: expected decoder=dense with the width of the dense decoder, or space.channels",
         ),
-        ({"decoder": "dense", "space.channels": "16"}, "expected space.dense_channels=16"),
+        ({"decoder": "dense", "space.channels": "16"}, "no effect: expected space.dense_channels,"),
         ({"precision": "bf8"}, "precision=bf8"),
         ({"device": "tpu"}, "expected auto, cpu"),
         ({"network": "lenet"}, "got both"),
@@ -245,7 +245,7 @@ def test_other_spaces_are_trained_as_their_papers_do(tmp_path: Path) -> None:
     save_genotype(Genotype(space, architecture, "digits", 10, (1, 8, 8)), tmp_path / "genotype.json")
     plain = settings(tmp_path / "genotype.json")
     assert isinstance(plain.recipe, PGDTraining) and plain.space == space.for_final_training()
-    with pytest.raises(UserError, match="decoder=dense: expected a genotype of NSGAPhases, got RobNet"):
+    with pytest.raises(UserError, match="decoder=dense: RobNet has no such decoder: expected one of: final, search"):
         settings_from(RetrainOptions(genotype=str(tmp_path / "genotype.json"), decoder="dense"), {})
 
 

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import chz
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from evo_robust.algorithms.base import Algorithm
+from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
+from evo_robust.analysis.study import study_of
 from evo_robust.attacks.base import Attack, Norm, Threat, check_attack, check_eps
+from evo_robust.attacks.gradient import FGSM
 from evo_robust.data.base import DataSet
 from evo_robust.data.images import Augment, Images
 from evo_robust.data.sets import Digits
 from evo_robust.evaluators.from_scratch import FromScratch
 from evo_robust.final_training.settings import Retraining
+from evo_robust.networks.genotype import Genotype, save_genotype
 from evo_robust.objectives.base import Candidate, Objective
 from evo_robust.objectives.errors import CleanError, RobustError
-from evo_robust.parts.base import Fraction
+from evo_robust.objectives.fsp import FSPDistance
+from evo_robust.parts.base import Fraction, UserError
 from evo_robust.problem.value import Problem
+from evo_robust.record.view import view_of
+from evo_robust.retrain import RetrainOptions, settings_from
+from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
+from evo_robust.spaces.base import SearchSpace
+from evo_robust.spaces.genome import GenomeSpace
 from evo_robust.training.recipes import PGDTraining, Recipe
 
 
@@ -179,3 +192,126 @@ def test_what_a_data_set_must_say_is_asked_for_where_it_is_made() -> None:
 
     with pytest.raises(TypeError, match="Unsaid .*in_shape"):
         Unsaid()  # type: ignore[abstract]
+
+
+# ---- what a space says of its networks
+
+
+class Rows(nn.Module):
+    """A network of two blocks and a classifier."""
+
+    def __init__(self, widths: Sequence[int], n_classes: int, channels: int) -> None:
+        super().__init__()
+        ends = (channels, *widths)
+        self.blocks = nn.Sequential(*(nn.Conv2d(*pair, 3, 2, 1) for pair in zip(ends, widths, strict=False)))
+        self.end = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], n_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.blocks(x))
+
+
+@chz.chz
+class Pairs(GenomeSpace):
+    """Two widths."""
+
+    factor: int = 2
+    spare: int = 1
+
+    @property
+    def n_choices(self) -> np.ndarray:
+        return np.array([3, 3])
+
+    def build(self, architecture: Any, n_classes: int, in_shape: tuple[int, int, int]) -> nn.Module:
+        return Rows([self.factor * (1 + gene) for gene in architecture], n_classes, in_shape[0])
+
+    def cells_of(self, network: nn.Module) -> Sequence[nn.Module]:
+        assert isinstance(network, Rows)
+        return tuple(network.blocks)
+
+    def decoders(self) -> Mapping[str, SearchSpace]:
+        return {**super().decoders(), "wide": chz.replace(self, factor=8)}
+
+    def without_effect(self) -> Mapping[str, str]:
+        return {"spare": "space.factor"}
+
+
+def test_cells_of_a_space_of_ones_own_have_distances(tmp_path: Path) -> None:
+    measured = chz.replace(problem(FSPDistance(limit=20, cells="all")), space=Pairs())
+    run = search(measured, tmp_path / "run", device="cpu", workers=1)
+    for row in run.evaluations:
+        cells = row["figures"]["fsp_distance"]["cells"]
+        assert len(cells) == 2 and min(cells) > 0
+        assert row["objectives"]["fsp_distance"] == pytest.approx(sum(cells) / 2)
+
+
+def test_a_space_of_ones_own_names_decoders_and_fields_without_effect(tmp_path: Path) -> None:
+    file = tmp_path / "genotype.json"
+    save_genotype(Genotype(Pairs(), (0, 2), "digits", 10, (1, 8, 8)), file)
+
+    def space(decoder: str, **given: str) -> SearchSpace | None:
+        return settings_from(RetrainOptions(genotype=str(file), decoder=decoder), given)[0].space
+
+    assert (space("final"), space("search"), space("wide")) == (Pairs(), Pairs(), Pairs(factor=8))
+    with pytest.raises(UserError, match="decoder=wid: Pairs has no such decoder: did you mean 'wide'"):
+        space("wid")
+    with pytest.raises(UserError, match=r"space.spare=2 has no effect: expected space.factor"):
+        space("wide", **{"space.spare": "2"})
+
+
+# ---- what studies ask of algorithms and objectives
+
+
+@chz.chz
+class Draws(RandomSearch):
+    """A random search that likes some networks better."""
+
+    @property
+    def caution(self) -> str:
+        return "Wide networks were drawn more often."
+
+
+@chz.chz
+class Mistakes(Objective):
+    """A clean error of one's own."""
+
+    is_clean_error = True
+    unit = "fraction"
+
+    def measure(self, candidate: Candidate) -> float:
+        return 1 - candidate.correct().double().mean().item()
+
+
+def test_a_study_reads_the_clean_error_and_the_caution_that_parts_tell(tmp_path: Path) -> None:
+    own = Problem(
+        space=Pairs(),
+        data=Digits(train_limit=60),
+        objectives=(Mistakes(), RobustError(attack=FGSM(), limit=5)),
+        evaluator=FromScratch(epochs=0),
+        algorithm=Draws(pop_size=4, n_gen=1),
+    )
+    study = study_of(view_of(search(own, tmp_path / "run", device="cpu", workers=1)), "robust_error")
+    assert study.caution == "Wide networks were drawn more often."
+    assert np.isfinite(study.columns["clean"]).all()
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "said"),
+    [
+        (RandomSearch(), ""),
+        (RandomSearch(budgets=("small",)), "As many networks were drawn from each budget"),
+        (NSGA2(), "no independent sample"),
+    ],
+)
+def test_only_a_random_sample_needs_no_caution(algorithm: Algorithm, said: str) -> None:
+    assert said in algorithm.caution and bool(algorithm.caution) == bool(said)
+
+
+def test_an_algorithm_of_ones_own_can_refuse_to_run(tmp_path: Path) -> None:
+    @chz.chz
+    class ByHand(RandomSearch):
+        def check_runs(self) -> None:
+            raise UserError("expected a person")
+
+    with pytest.raises(UserError, match="expected a person"):
+        search(chz.replace(problem(), algorithm=ByHand(pop_size=2, n_gen=1)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

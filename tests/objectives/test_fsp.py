@@ -72,6 +72,10 @@ def by_hand(model: nn.Module, x: torch.Tensor, adversarial: torch.Tensor) -> lis
     return [None if a is None or b is None else (a - b).square().sum((1, 2)).mean().item() for a, b in pairs]
 
 
+def distances(one: Candidate, *given: Any) -> list[float | None]:
+    return fsp_distances(one.network(), one.context.space.cells_of(one.network()), *given)
+
+
 def test_distances_are_those_of_the_formula(robnet: Candidate) -> None:
     objective = FSPDistance(attack=FGSM(), eps=Fraction(0.2), limit=40)
     value = objective.measure(robnet)
@@ -109,8 +113,8 @@ def test_images_that_did_not_move_have_no_distance(robnet: Candidate) -> None:
             return x
 
     images = SPLITS.val.take(slice(300))  # three batches
-    still = fsp_distances(robnet.network(), images, Nothing(), Threat(), torch.Generator())
-    moved = fsp_distances(robnet.network(), images, FGSM(), Threat(eps=0.1), torch.Generator())
+    still = distances(robnet, images, Nothing(), Threat(), torch.Generator())
+    moved = distances(robnet, images, FGSM(), Threat(eps=0.1), torch.Generator())
     for distance, far in zip(still, moved, strict=True):
         if distance is not None and far is not None:
             assert 0 <= distance < 1e-9 * far
@@ -122,8 +126,8 @@ def test_a_stronger_attack_moves_features_further_and_misclassified_images_are_a
     with torch.no_grad():
         wrong = robnet.network()(SPLITS.val.floats()).argmax(1) != SPLITS.val.y
     assert wrong.any()
-    distances = fsp_distances(robnet.network(), SPLITS.val.take(wrong), PGD(steps=2), Threat(), torch.Generator())
-    assert distances[3] is not None and distances[3] > 0
+    found = distances(robnet, SPLITS.val.take(wrong), PGD(steps=2), Threat(), torch.Generator())
+    assert found[3] is not None and found[3] > 0
 
 
 @pytest.mark.parametrize("room", [1, 10_000, 2**26])
@@ -164,7 +168,7 @@ def test_hooks_go_even_where_an_attack_fails(robnet: Candidate) -> None:
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        fsp_distances(robnet.network(), SPLITS.val.take(slice(4)), Broken(), Threat(), torch.Generator())
+        distances(robnet, SPLITS.val.take(slice(4)), Broken(), Threat(), torch.Generator())
     assert not any(module._forward_hooks for module in robnet.network().modules())
 
 
@@ -183,7 +187,7 @@ def test_a_network_without_cells_is_refused(robnet: Candidate) -> None:
     with pytest.raises(ValueError, match="expected a network with cells for the FSP distance, got Sequential"):
         FSPDistance().measure(plain)
     with pytest.raises(ValueError, match="expected at least 1 image, got 0"):
-        fsp_distances(robnet.network(), SPLITS.val.take(slice(0)), FGSM(), Threat(), torch.Generator())
+        distances(robnet, SPLITS.val.take(slice(0)), FGSM(), Threat(), torch.Generator())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import nn
 from evo_robust.parts.base import nearest, refuse_unless
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace, check_sizes
 from evo_robust.spaces.cells.layout import edges_of, n_edges
-from evo_robust.spaces.cells.network import frame_arguments
+from evo_robust.spaces.cells.network import CellNetwork, frame_arguments
 from evo_robust.spaces.darts.codec import (
     CONVOLUTIONS,
     NONE,
@@ -245,6 +245,10 @@ class DARTS(SearchSpace):
         """See :meth:`SearchSpace.supernet`; it accepts mixtures too. All operations run until a path is chosen."""
         return DARTSSupernet(**self.supernet_arguments(n_classes, in_shape))
 
+    def cells_of(self, network: nn.Module) -> Sequence[nn.Module]:
+        """See :meth:`SearchSpace.cells_of`."""
+        return tuple(network.cells) if isinstance(network, CellNetwork) else ()
+
     def for_final_training(self) -> DARTS:
         """The space of the papers' networks after the search: C=36, L=20, affine batch normalisation, all channels."""
         return chz.replace(self, channels=self.final_channels, layers=self.final_layers, partial=1, final=True)
@@ -280,6 +284,11 @@ class DARTS(SearchSpace):
     def mixture_choices(self) -> np.ndarray:
         """All but ``none``."""
         return np.array([name != NONE for name in self.operations])
+
+    def cell_descriptions(self, network: nn.Module) -> list[int]:
+        """See :meth:`SearchSpace.cell_descriptions`: reductions follow the last one."""
+        last = self.mixture_shape[0] - 1
+        return [last if cell.stride == 2 else 0 for cell in self.cells_of(network)]
 
     def derive(self, weights: np.ndarray) -> DARTSArchitecture:
         """The architecture of the largest weights (DARTS §2.4).

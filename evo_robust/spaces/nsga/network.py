@@ -57,11 +57,6 @@ class PhasesNetwork(nn.Module):
         self.pool = nn.AvgPool2d((height, breadth))
         self.classifier = nn.Linear(width, n_classes)
 
-    @property
-    def cells(self) -> nn.ModuleList:
-        """The phases in order, each a module from one input to its output; they share weights with ``features``."""
-        return nn.ModuleList(layer for layer in self.features if isinstance(layer, Phase))
-
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(n, n_classes)`` of images ``(n, c, h, w)`` in [0,1]."""
         return self.classifier(self.pool(self.features(self.normalize(x))).flatten(1))

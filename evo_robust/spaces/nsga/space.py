@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import chz
@@ -18,7 +19,7 @@ from evo_robust.spaces.nsga.codec import (
     phase_to_text,
     phases_from_text,
 )
-from evo_robust.spaces.nsga.network import PhasesNetwork
+from evo_robust.spaces.nsga.network import Phase, PhasesNetwork
 from evo_robust.spaces.structure import Operation, Structure
 
 if TYPE_CHECKING:
@@ -198,6 +199,10 @@ class NSGAPhases(SearchSpace):
 
     final_recipe: ClassVar[str] = "standard"  # RoCo-NAS trains without attacks
 
+    def cells_of(self, network: nn.Module) -> Sequence[nn.Module]:
+        """See :meth:`SearchSpace.cells_of`: the phases, each from one input to its output."""
+        return tuple(module for module in network.modules() if isinstance(module, Phase))
+
     def for_final_training(self) -> NSGAPhases:
         """The same space with RoCo-NAS's 32 initial channels (§IV) instead of 16, as in its search.
 
@@ -205,6 +210,16 @@ class NSGAPhases(SearchSpace):
         NSGA-Net's public code for final networks has no number of initial channels that could be 32.
         """
         return chz.replace(self, channels=FINAL_CHANNELS)
+
+    def decoders(self) -> Mapping[str, SearchSpace]:
+        """See :meth:`SearchSpace.decoders`: ``dense`` too."""
+        return {**super().decoders(), "dense": self.with_dense_decoder()}
+
+    def without_effect(self) -> Mapping[str, str]:
+        """See :meth:`SearchSpace.without_effect`: the width of the decoder that is not used."""
+        if self.decoder == "dense":
+            return {"channels": "space.dense_channels, for channels do not touch the dense decoder"}
+        return {"dense_channels": "decoder=dense with the width of the dense decoder, or space.channels without it"}
 
     def with_dense_decoder(self) -> NSGAPhases:
         """The same space with the dense decoder of NSGA-Net's public code for final networks."""

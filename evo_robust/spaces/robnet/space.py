@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import chz
@@ -10,7 +11,7 @@ from torch import nn
 
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace, check_sizes
 from evo_robust.spaces.cells.layout import edges_of, n_edges
-from evo_robust.spaces.cells.network import frame_arguments
+from evo_robust.spaces.cells.network import CellNetwork, frame_arguments
 from evo_robust.spaces.robnet.codec import (
     CONVOLUTION,
     IDENTITY,
@@ -186,6 +187,10 @@ class RobNet(SearchSpace):
     def supernet(self, n_classes: int, in_shape: tuple[int, int, int]) -> Supernet:
         """See :meth:`SearchSpace.supernet`; all operations run until a path is chosen."""
         return RobNetSupernet(**self.network_arguments(self.largest(), n_classes, in_shape))
+
+    def cells_of(self, network: nn.Module) -> Sequence[nn.Module]:
+        """See :meth:`SearchSpace.cells_of`."""
+        return tuple(network.cells) if isinstance(network, CellNetwork) else ()
 
     def for_final_training(self) -> RobNet:
         """The same space with the paper's size after the search: C=36, L=20 (cell-free networks keep their L)."""
