@@ -192,7 +192,7 @@ def _help(own: Mapping[str, str], asked: HelpRequested) -> str:
 
 def _take_recipe(given: dict[str, str], base: dict[str, Any]) -> None:
     """Take the recipe's name out of ``given`` and put all that it means into ``base``, its attack's settings too."""
-    found = classes_called(Recipe, given["recipe"])  # type: ignore[type-abstract] # it is looked below
+    found = classes_called(Recipe, given["recipe"])
     if len(found) == 1 and not any(map(is_required, chz.chz_fields(found[0]).values())):
         base |= under("recipe", found[0]())
         del given["recipe"]

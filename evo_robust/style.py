@@ -114,8 +114,8 @@ def heading(figure: Figure, title: str, answer: str = "") -> None:
     figure.suptitle(f"{title}{empty} " if empty else title, x=0.01, ha="left", fontsize=12)
     height = figure.get_figheight()
     if told:
-        place = {"va": "top", "fontsize": 11, "fontweight": "bold", "linespacing": 1.15}
-        figure.text(0.01, 1 - 0.27 / height, "\n".join(told), **place)  # type: ignore[arg-type]
+        top = 1 - 0.27 / height
+        figure.text(0.01, top, "\n".join(told), va="top", fontsize=11, fontweight="bold", linespacing=1.15)
     if labels:
         below = 1 - (0.26 + _LINE * len(told)) / height
         figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0.002, below), ncols=columns, borderaxespad=0)

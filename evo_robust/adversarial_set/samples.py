@@ -145,9 +145,9 @@ class AdversarialImages:
 
     def text(self) -> str:
         """The table as plain text."""
-        console = Console(file=io.StringIO(), width=120, color_system=None)
-        console.print(self.table())
-        return console.file.getvalue()  # type: ignore[attr-defined]
+        written = io.StringIO()
+        Console(file=written, width=120, color_system=None).print(self.table())
+        return written.getvalue()
 
     def write_csv(self, path: Path) -> None:
         """Write the table as CSV: one line per split, victim, norm and level, without the totals."""

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -49,10 +50,10 @@ def warnings_by_file() -> Iterator[None]:
         warnings.simplefilter("always")
         show = warnings.showwarning
 
-        def keep(message: Warning | str, *about: object, **more: object) -> None:
+        def keep(message: Warning | str, *about: Any, **more: Any) -> None:
             found = getattr(_at_work, "found", None)
             if found is None:
-                show(message, *about, **more)  # type: ignore[arg-type]
+                show(message, *about, **more)
             else:
                 found.append(str(message))
 

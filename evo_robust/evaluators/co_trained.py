@@ -154,8 +154,12 @@ class CoTrainedSession(PoolSession):
     ) -> None:
         super().__init__(evaluator, context, objectives, constraints)
         self.evaluator, self.say = evaluator, context.say
-        self._temporary = tempfile.TemporaryDirectory() if context.folder is None else None
-        self.folder = Path(self._temporary.name) if self._temporary else context.folder / FOLDER  # type: ignore[operator]
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if context.folder is None:
+            self._temporary = tempfile.TemporaryDirectory()
+            self.folder = Path(self._temporary.name)
+        else:
+            self.folder = context.folder / FOLDER
         self.folder.mkdir(parents=True, exist_ok=True)
         self._settings = self.fingerprint
         self._supernet: Supernet | None = None

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from evo_robust.data.images import Images
 from evo_robust.spaces.base import SearchSpace
-from evo_robust.spaces.supernet import Path as NetworkPath
 from evo_robust.spaces.supernet import Supernet
+from evo_robust.spaces.supernet import SupernetPath as NetworkPath
 
 
 @dataclasses.dataclass

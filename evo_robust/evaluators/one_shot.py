@@ -114,7 +114,7 @@ class OneShot(PooledEvaluator):
         """See :meth:`PooledEvaluator.stages`: inherited weights, then finetuned ones."""
         seed = candidate_seed(context, context.space.to_text(architecture))
         model = build_candidate(context, architecture, seed)
-        model.to(context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(context.device).to(memory_format=torch.channels_last)
         inherit(model, mapped_tensors(self.weights_file(context)))
         recipe = self.recipe.for_data(context.data)
         self._recalibrate(model.eval(), context, recipe, seed, deadline)

@@ -221,7 +221,7 @@ def load_result(folder: Path) -> Result:
 
 
 def _is_share(value: object) -> bool:
-    return is_number(value) and 0 <= value <= 1  # type: ignore[operator] # a number, as was asked
+    return isinstance(value, (int, float)) and is_number(value) and 0 <= value <= 1
 
 
 _SETTINGS = {"identity": (is_object, "the values that decide the figures"), "versions": (is_object, "versions by name")}

@@ -18,7 +18,7 @@ from evo_robust.evaluators.learner import CoTraining
 from evo_robust.objectives.base import Objective
 from evo_robust.parts.base import Part, refuse_unless, seed_from
 from evo_robust.spaces.base import SearchSpace
-from evo_robust.spaces.supernet import Path
+from evo_robust.spaces.supernet import SupernetPath
 
 Redraw = Literal["step", "epoch"]
 
@@ -100,7 +100,7 @@ class DistributionLearner:
     def observe(self, evaluations: Sequence[Evaluation]) -> None:
         """What the search measured in the generation that ends, with the present weights."""
 
-    def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[Path]]:
+    def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[SupernetPath]]:
         """See :class:`Learner`: random architectures in warm-up, then the distribution's."""
         if epoch < training.warmup:
             rng = np.random.default_rng(seed_from(self.seed, "warmup", epoch))

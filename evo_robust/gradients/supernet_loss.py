@@ -25,7 +25,7 @@ from evo_robust.objectives.base import Objective
 from evo_robust.parts.base import LATER, refuse_unless, seed_from
 from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, LIPSCHITZ_LIMIT, Fact
 from evo_robust.spaces.base import SearchSpace
-from evo_robust.spaces.supernet import Path
+from evo_robust.spaces.supernet import SupernetPath
 
 Shape = tuple[int, int, int]
 
@@ -106,7 +106,7 @@ class SupernetLearner(DistributionLearner):
             assert isinstance(sampler, LogNormalSampler), "SupernetLoss.check asks for a LogNormal distribution"
             self.multiplier = Multiplier(settings.confidence, sampler)
 
-    def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[Path]]:
+    def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[SupernetPath]]:
         """See :meth:`DistributionLearner.paths`; between the steps the distribution moves."""
         if epoch < training.warmup and self.settings.warmup == "mixtures":
             # paths as after the warm-up, and no steps of the distribution between them

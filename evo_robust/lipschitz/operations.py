@@ -153,12 +153,13 @@ def operation_of(
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise ValueError(f"expected in_shape (channels, height, width), each >= 1, got {tuple(in_shape)}")
     steps, shape = _chain(modules, in_shape)
-    known, groups, run = 1.0, [], []
+    known, groups = 1.0, []
+    run: list[tuple[Layer, Shape]] = []
     for step in steps:
         if rule == "paper" and step.normalization:
             continue
         if isinstance(step.part, (Convolution, Scale)):
-            run.append(step)
+            run.append((step.part, step.shape))
             if rule == "joint":
                 continue
         groups += _close(run)
@@ -171,14 +172,13 @@ def operation_of(
     return OperationConstants(known, (*groups, *_close(run))), shape
 
 
-def _close(run: list[Step]) -> list[tuple[LinearMap, ...]]:
+def _close(run: list[tuple[Layer, Shape]]) -> list[tuple[LinearMap, ...]]:
     """The linear layers gathered so far as one map, if there are any; they are gathered no more."""
     if not run:
         return []
-    layers = tuple(step.part for step in run)
-    shape = run[0].shape
+    joined = LinearMap(tuple(layer for layer, _ in run), run[0][1])
     run.clear()
-    return [(LinearMap(layers, shape),)]  # type: ignore[arg-type]
+    return [(joined,)]
 
 
 def _chain(modules: Sequence[nn.Module], shape: Shape) -> Steps:

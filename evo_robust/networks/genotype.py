@@ -174,16 +174,16 @@ def _space(values: object, source: str | None, trust: bool) -> SearchSpace:
     name = values.pop("class")
     if source is not None:
         _, why = load_source({"source": source}, trust)
-        if name not in subclasses(SearchSpace):  # type: ignore[type-abstract]
+        if name not in subclasses(SearchSpace):
             raise ValueError(f"its space {name} is {why}")
     # the name says which subclass is made
-    return from_dotted(SearchSpace, values, name)  # type: ignore[type-abstract]
+    return from_dotted(SearchSpace, values, name)
 
 
-def _data(file: Path, values: object) -> dict[str, Any]:
+def _data(file: Path, values: Any) -> dict[str, Any]:
     """Name, number of classes and image shape of a genotype file's ``data``."""
     try:
-        name, n_classes, shape = (values[k] for k in ("name", "n_classes", "in_shape"))  # type: ignore[index]
+        name, n_classes, shape = (values[k] for k in ("name", "n_classes", "in_shape"))
         c, h, w = (int(n) for n in shape)
         if not (1 <= int(n_classes) <= LARGEST_SIDE and all(1 <= n <= LARGEST_SIDE for n in (c, h, w))):
             raise ValueError

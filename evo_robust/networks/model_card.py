@@ -126,9 +126,12 @@ def model_card(genotype: Genotype, model: nn.Module, notes: Sequence[str] = ()) 
     return f'"""{_description(genotype, model, notes)}\n"""\n\n{header}\n{gap}{definitions.rstrip()}\n{loader}'
 
 
+_NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
 def _check_names(definitions: str, loader: str) -> None:
     """Refuse a network module that defines a name of the loader's."""
-    first, second = ({n.name for n in ast.parse(t).body if hasattr(n, "name")} for t in (definitions, loader))
+    first, second = ({n.name for n in ast.parse(t).body if isinstance(n, _NAMED)} for t in (definitions, loader))
     if both := first & second:
         raise ValueError(f"expected network modules not to define {', '.join(sorted(both))}: the model card does")
 

@@ -87,7 +87,7 @@ def _bring_settings(problem: Problem, given: Mapping[str, str], base: dict[str, 
         # a misspelt key is reported as it was typed, without added keys below it
         if key.partition(".")[0] not in _TUPLES:
             continue
-        named = classes_called(Objective, given[key])  # type: ignore[type-abstract] # it is looked below
+        named = classes_called(Objective, given[key])
         if len(named) != 1 or base.get(key) is named[0]:
             continue
         base = below(Problem, {key: given[key]}, base)

@@ -34,7 +34,7 @@ class Mixture:
         return Mixture(self.normal.detach(), self.reduction.detach())
 
 
-Path = Hashable
+SupernetPath = Hashable
 """What a supernet can run: an architecture of its space or, where operations can be mixed, a :class:`Mixture`."""
 
 
@@ -42,7 +42,7 @@ class Supernet(nn.Module, abc.ABC):
     """A network with all operations of a space; ``forward`` computes only those of the path given to ``choose``."""
 
     @abc.abstractmethod
-    def choose(self, path: Path) -> None:
+    def choose(self, path: SupernetPath) -> None:
         """Make ``forward`` run this path's operations from now on; weights and modes do not change."""
 
 

@@ -85,12 +85,14 @@ class DARTSCell(nn.Module):
             if end == target and self.active[edge] is not None
         ]
         total = add_up(self._terms(edges, values))
-        if self.partial == 1 or not edges:
+        if self.partial == 1:
             return total
         rest = add_up(self.weigh_rest(edge, values.rest(source)) for edge, source in edges)
+        if rest is None:
+            return None
         if total is None:
-            total = torch.zeros_like(rest[:, : self.seen])  # type: ignore[index]
-        whole = torch.cat((total, rest), 1)  # type: ignore[arg-type]
+            total = torch.zeros_like(rest[:, : self.seen])
+        whole = torch.cat((total, rest), 1)
         return whole.unflatten(1, (self.partial, self.seen)).transpose(1, 2).flatten(1, 2)
 
     def _terms(self, edges: Sequence[tuple[int, int]], values: _Values) -> Iterator[Tensor]:
@@ -143,9 +145,11 @@ class _Values:
 def add_up(terms: Iterator[Tensor]) -> Tensor | None:
     """The sum of tensors of one shape; None where there are none. No term is changed."""
     total, fresh = next(terms, None), False
+    if total is None:
+        return None
     for term in terms:
         # the first addition makes a new tensor, so later ones may add in place
-        total, fresh = total.add_(term) if fresh else total + term, True  # type: ignore[union-attr, operator]
+        total, fresh = total.add_(term) if fresh else total + term, True
     return total
 
 

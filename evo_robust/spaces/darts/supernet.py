@@ -5,15 +5,15 @@ Keep this module to torch and the standard library, like all network modules.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
 from evo_robust.spaces.cells.layout import edges_of
 from evo_robust.spaces.darts.codec import NONE, DARTSArchitecture, edge_operations
 from evo_robust.spaces.darts.network import DARTSCell, DARTSNetwork
-from evo_robust.spaces.supernet import Mixture, Path, Supernet
+from evo_robust.spaces.supernet import Mixture, Supernet, SupernetPath
 
 Plan = list[tuple[str, ...] | None]
 
@@ -54,7 +54,7 @@ class DARTSSupernet(DARTSNetwork, Supernet):
         super().__init__(**arguments)
         self.operations, self.partial = tuple(operations), int(arguments["partial"])
 
-    def choose(self, path: Path) -> None:
+    def choose(self, path: SupernetPath) -> None:
         """See :meth:`Supernet.choose`.
 
         Args:
@@ -71,8 +71,8 @@ class DARTSSupernet(DARTSNetwork, Supernet):
         else:
             cells = path.normal, path.reduction
             chosen = [([names or None for names in edge_operations(cell)], None) for cell in cells]
-        for cell in self.cells:
-            cell.active, cell.weights = chosen[cell.stride - 1]  # type: ignore[operator, assignment]
+        for cell in cast("Iterable[MixedCell]", self.cells):
+            cell.active, cell.weights = chosen[cell.stride - 1]
 
     def _plan(self, weights: Tensor) -> Plan:
         """Names of the operations that run, for every edge; None for edges that carry nothing."""

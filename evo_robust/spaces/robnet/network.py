@@ -7,7 +7,8 @@ stand-alone files that rebuild a network without this package. All a network nee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from evo_robust.spaces.cells.layout import edges_of
 from evo_robust.spaces.cells.network import CellNetwork
 from evo_robust.spaces.cells.ops import FactorizedReduce, PointConv, SepConv
 from evo_robust.spaces.robnet.codec import CONVOLUTION, IDENTITY, Alpha, RobNetArchitecture, alpha_from_text, live_cells
-from evo_robust.spaces.supernet import Path, Supernet
+from evo_robust.spaces.supernet import Supernet, SupernetPath
 
 
 class RobNetNetwork(CellNetwork):
@@ -58,7 +59,7 @@ class RobNetNetwork(CellNetwork):
 class RobNetSupernet(RobNetNetwork, Supernet):
     """The network of all operations; ``choose`` selects those that run. Weights have the names of ``RobNetNetwork``."""
 
-    def choose(self, path: Path) -> None:
+    def choose(self, path: SupernetPath) -> None:
         """See :meth:`Supernet.choose`.
 
         Args:
@@ -71,8 +72,9 @@ class RobNetSupernet(RobNetNetwork, Supernet):
             raise ValueError(f"expected an architecture of RobNet, got {path!r}")
         given: Sequence[Alpha] = path.cells
         alphas = list(given) * (len(self.cells) if len(given) == 1 else 1)
-        for cell, alpha in zip(self.cells, live_cells(alphas, self.nodes), strict=True):
-            cell.active = alpha  # type: ignore[assignment]
+        cells = cast("Iterable[RobNetCell]", self.cells)
+        for cell, alpha in zip(cells, live_cells(alphas, self.nodes), strict=True):
+            cell.active = alpha
 
 
 class RobNetCell(nn.Module):
