@@ -17,7 +17,6 @@ from evo_robust.parts.making import HelpRequested, make, refuse_nothing, split
 from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.plain import message
 from evo_robust.parts.typed import as_typed, line
-from evo_robust.plot import draw_run
 from evo_robust.plotting.terminal import front_table
 from evo_robust.problem.files import is_record, load, origin_of, problem_files, scales, summary
 from evo_robust.problem.value import Problem
@@ -166,6 +165,8 @@ def show(run: Run, options: RunOptions) -> None:
         console.print(f"no network on the front; the first reason: {first}")
         return
     if options.plot:
+        from evo_robust.plot import draw_run  # and matplotlib, a quarter of the time that starting would take
+
         for path in draw_run(run.folder):
             console.print(f"wrote {path}", soft_wrap=True)
     console.print(view_of(run).attacked(), soft_wrap=True)

@@ -9,7 +9,6 @@ from pymoo.algorithms.moo.nsga2 import NSGA2 as PymooNSGA2
 from pymoo.algorithms.moo.nsga3 import NSGA3 as PymooNSGA3
 from pymoo.core.algorithm import Algorithm as PymooAlgorithm
 from pymoo.operators.crossover.pntx import TwoPointCrossover
-from pymoo.util.ref_dirs import get_reference_directions
 
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.algorithms.operators import (
@@ -91,6 +90,8 @@ class NSGA3(Genetic):
         return algorithm.setup(problem, seed=problem.seed, termination=("n_gen", self.n_gen))
 
     def _directions(self, n_obj: int) -> Any:
+        from pymoo.util.ref_dirs import get_reference_directions  # brings autograd, which nothing else here needs
+
         if self.partitions is not None:
             return get_reference_directions("das-dennis", n_obj, n_partitions=self.partitions)
         partitions = 1

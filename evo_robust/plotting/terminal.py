@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from evo_robust.plotting.compare import Standing
 from evo_robust.plotting.groups import LEAST, GroupStanding, best_of, p_value, smallest_p
-from evo_robust.plotting.size import SizeRelation
 from evo_robust.plotting.tables import SEARCH_TIME, Pair, Top, pair_sides
 from evo_robust.progress import table
 from evo_robust.record.quantity import Quantity, quantity, words
 from evo_robust.record.view import COSTS, View
+
+if TYPE_CHECKING:  # they draw too: a table in the terminal needs no matplotlib
+    from evo_robust.plotting.compare import Standing
+    from evo_robust.plotting.size import SizeRelation
 
 COMMON_BOX = (
     "Common box: from the best to a tenth beyond the worst of these runs; with other runs it changes. "
