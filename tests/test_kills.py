@@ -33,9 +33,8 @@ def test_killed_in_the_middle_of_evaluations_it_ends_with_the_same_record(
         await_moment(process, folder, Always())  # type: ignore[arg-type]
 
     def run_here(method: str, workers: int, folder: Path) -> dict[str, Any]:
-        """What nobody kills: no process of its own, and for the undisturbed record no worker either."""
-        disturbed = folder.name.endswith("killed")
-        assert run.main(kills.arguments(method, workers if disturbed else 1, folder)) == 0
+        """What nobody kills: no process of its own, and no worker either."""
+        assert run.main(kills.arguments(method, 1, folder)) == 0
         return kills.record(folder)
 
     await_moment = kills.await_moment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -102,6 +103,18 @@ class Odd(Objective):
     def measure(self, candidate: Candidate) -> float:
         if candidate.text == self.victim:
             (ODD.get(self.kind) or BROKEN[self.kind][0])(candidate)
+        return 0.5
+
+
+@chz.chz
+class Deadly(Objective):
+    """Kills the worker process of one architecture, as the kernel does when memory runs out."""
+
+    victim: str = ""
+
+    def measure(self, candidate: Candidate) -> float:
+        if candidate.text == self.victim:
+            os.kill(os.getpid(), signal.SIGKILL)
         return 0.5
 
 
@@ -208,15 +221,17 @@ def test_what_is_measured_is_a_number(kind: str) -> None:
         assert (violation.status, violation.constraints) == ("rejected", {f"{kind}_at_most": expected})
 
 
-def test_workers_keep_and_fail_alike() -> None:
-    architectures = distinct(TINY, 2)
-    texts = [TINY.space.to_text(a) for a in architectures]
-    objectives = [Odd(kind=k, victim=v, label=k) for k, v in zip(("function", "exit"), texts, strict=True)]
-    evaluations = evaluate(chz.replace(TINY, objectives=(Flops(), *objectives)), architectures, workers=2)
-    assert [e.status for e in evaluations] == ["failed"] * 2
-    for evaluation, reason in zip(evaluations, ("the figure odd.f.0", "SystemExit: 3"), strict=True):
+def test_workers_keep_and_fail_alike_and_a_dead_one_costs_only_its_candidate() -> None:
+    architectures = distinct(TINY, 4)
+    function, exits, dies, _ = map(TINY.space.to_text, architectures)
+    odd = [Odd(kind=kind, victim=text, label=kind) for kind, text in (("function", function), ("exit", exits))]
+    problem = chz.replace(TINY, objectives=(Flops(), *odd, Deadly(victim=dies)))
+    evaluations = evaluate(problem, architectures, workers=2)
+    assert [e.status for e in evaluations] == ["failed", "failed", "failed", "ok"]
+    reasons = ("the figure odd.f.0", "SystemExit: 3", "worker process died")
+    for evaluation, reason in zip(evaluations, reasons, strict=False):
         assert reason in (evaluation.error or "")
-    hangs = chz.replace(TINY, objectives=(Odd(kind="hangs", victim=texts[0]),), evaluator=FromScratch(time_limit=2))
+    hangs = chz.replace(TINY, objectives=(Odd(kind="hangs", victim=function),), evaluator=FromScratch(time_limit=2))
     evaluation = evaluate(hangs, architectures[:1], workers=2)[0]
     assert evaluation.error == "took longer than evaluator.time_limit=2 s"
 

@@ -16,7 +16,7 @@ import pytest
 import toys
 from toys import Distance, Integers, Total, Toy
 
-from evo_robust import NSGA2, CleanError, Digits, FromScratch, NSGAPhases, Params, Problem, search
+from evo_robust import NSGA2, CleanError, Digits, FromScratch, NSGAPhases, Params, Problem, export, search
 from evo_robust.parts.base import UserError
 from evo_robust.problem.files import load
 from evo_robust.problem.sources import source_of
@@ -65,7 +65,9 @@ def cell() -> Iterator[Any]:
     del sys.modules["a_notebook"]
 
 
-def test_a_script_s_run_names_the_script_and_does_not_run_it_again(tmp_path: Path) -> None:
+def test_a_script_s_run_names_the_script_and_does_not_run_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine.py").write_text(SCRIPT)
     done = python(tmp_path, "mine.py")
     assert done.returncode == 0, done.stderr
@@ -73,11 +75,12 @@ def test_a_script_s_run_names_the_script_and_does_not_run_it_again(tmp_path: Pat
     assert json.loads((tmp_path / "run/problem.json").read_text())["source"] == str(tmp_path / "mine.py")
     again = python(tmp_path, "mine.py")  # goes on in the folder that names it
     assert (again.returncode, again.stdout) == (0, done.stdout)
-    export = ("-m", "evo_robust.export", "run=run", "pick=knee", "weights=false")
-    asked = python(tmp_path, *export)
-    assert asked.returncode == 2 and f"Length: defined in {tmp_path / 'mine.py'}, which is not run" in asked.stderr
-    trusted = python(tmp_path, *export, "trust=yes")
-    assert trusted.returncode == 0 and "script runs as evo_robust_problem_mine" in trusted.stdout, trusted.stderr
+    taken = [f"run={tmp_path / 'run'}", "pick=knee", "weights=false"]
+    assert export.main(taken) == 2
+    printed = capsys.readouterr()
+    assert f"Length: defined in {tmp_path / 'mine.py'}, which is not run" in printed.err and not printed.out
+    assert export.main([*taken, "trust=yes"]) == 0
+    assert "script runs as evo_robust_problem_mine" in capsys.readouterr().out
 
 
 def test_a_file_that_searches_while_it_is_read_is_refused(tmp_path: Path) -> None:
