@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from evo_robust.gradients.supernet_loss import SupernetLearner
 from evo_robust.inference.predictions import clean_error
 from evo_robust.parts.base import UserError, seed_from
 from evo_robust.parts.facts import Fact
+from evo_robust.record.reading import Run
 from evo_robust.record.rebuild import rebuild
 from evo_robust.spaces.supernet import Mixture
 from evo_robust.training.learning_curve import LearningCurve
@@ -68,6 +70,21 @@ def problem(share: float = 0.5, distribution: Distribution | None = None, **fiel
 def rows(folder: Path) -> list[dict[str, Any]]:
     lines = (folder / "evaluations.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def wholes(tmp_path_factory: pytest.TempPathFactory) -> dict[Distribution, Run]:
+    """Searches that nothing interrupted, by distribution: only to be read."""
+    folder = tmp_path_factory.mktemp("wholes")
+    return {
+        distribution: search(problem(distribution=distribution), folder / type(distribution).__name__, workers=1)
+        for distribution in (LogNormal(), GumbelSoftmax())
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(wholes: dict[Distribution, Run]) -> Run:
+    return wholes[LogNormal()]
 
 
 # --- distributions
@@ -135,7 +152,7 @@ def test_the_supernets_loss_moves_the_distribution_to_what_helps() -> None:
     learner = SupernetLoss(lr=0.1, weight_decay=0.0, batch_size=100).start(sampler, seed=0)
     plain = DistributionLearner(learner.settings, sampler, seed=0)
     training = CoTraining(SPACE, supernet, images.take(slice(150, None)), 0, 0)
-    train(supernet, images, Standard(lr=0.1, batch_size=50), 12, seed=0, paths=lambda e: plain.paths(training, e))
+    train(supernet, images, Standard(lr=0.1, batch_size=50), 8, seed=0, paths=lambda e: plain.paths(training, e))
 
     def loss() -> float:
         supernet.train()
@@ -148,7 +165,7 @@ def test_the_supernets_loss_moves_the_distribution_to_what_helps() -> None:
     generator = torch.Generator().manual_seed(0)
     supernet.train()
     supernet.zero_grad()
-    for _ in range(25):
+    for _ in range(15):
         for x, y in batches(training.images, 100, generator, None):
             learner.step(training, x, y, generator)
     assert loss() < before - 0.02
@@ -275,8 +292,8 @@ def test_nothing_is_learned_from_the_warm_up(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_a_generation_is_measured_with_one_set_of_weights(share: float, tmp_path: Path) -> None:
-    run = search(problem(share), tmp_path / "run", workers=1)
+def test_a_generation_is_measured_with_one_set_of_weights(share: float, whole: Run, tmp_path: Path) -> None:
+    run = whole if share == 0.5 else search(problem(share), tmp_path / "run", workers=1)
     by_generation: dict[int, set[str]] = {}
     for row in run.evaluations:
         by_generation.setdefault(row["generation"], set()).add(row["fingerprint"])
@@ -286,9 +303,9 @@ def test_a_generation_is_measured_with_one_set_of_weights(share: float, tmp_path
     second = [row["architecture"] for row in run.evaluations if row["generation"] == 2]
     assert len(third) == 8 and len(set(third)) == 8 and len(set(third) & set(second)) >= 4, "survivors are among them"
     assert {row["fingerprint"] for row in run.front} == by_generation[3]
-    folder = tmp_path / "run" / "co_training"
+    folder = run.folder / "co_training"
     assert sorted(p.name for p in folder.glob("weights*")) == ["weights-0003.safetensors"]
-    assert len((tmp_path / "run" / "supernet_learning_curve.csv").read_text().splitlines()) == 5
+    assert len((run.folder / "supernet_learning_curve.csv").read_text().splitlines()) == 5
 
 
 class Stop(Exception):
@@ -298,10 +315,13 @@ class Stop(Exception):
 @pytest.mark.parametrize("distribution", [LogNormal(), GumbelSoftmax()])
 @pytest.mark.parametrize("epoch", [1, 3])
 def test_killed_in_training_it_ends_with_the_same_record(
-    distribution: Distribution, epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    distribution: Distribution,
+    epoch: int,
+    wholes: dict[Distribution, Run],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wanted = problem(distribution=distribution)
-    search(wanted, tmp_path / "whole", workers=1)
     add = LearningCurve.add
 
     def stop(curve: LearningCurve, log: EpochLog) -> None:
@@ -314,38 +334,33 @@ def test_killed_in_training_it_ends_with_the_same_record(
         with pytest.raises(Stop):
             search(wanted, tmp_path / "killed", workers=1)
     search(wanted, tmp_path / "killed", workers=1)
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    assert rows(tmp_path / "killed") == rows(wholes[distribution].folder)
 
 
-def test_killed_while_candidates_are_measured_it_ends_with_the_same_record(tmp_path: Path) -> None:
-    search(problem(), tmp_path / "whole", workers=1)
-    search(chz.replace(problem(), algorithm=chz.replace(problem().algorithm, n_gen=2)), tmp_path / "run", workers=1)
+def test_with_two_workers_and_killed_while_candidates_are_measured_it_ends_with_the_same_record(
+    whole: Run, tmp_path: Path
+) -> None:
+    short = chz.replace(problem(), algorithm=chz.replace(problem().algorithm, n_gen=2))
+    search(short, tmp_path / "run", workers=2)
+    found = sorted(rows(tmp_path / "run"), key=lambda row: row["id"])
+    assert found == [row for row in rows(whole.folder) if row["generation"] <= 2]
     ledger = tmp_path / "run" / "evaluations.jsonl"
     lines = ledger.read_bytes().splitlines(keepends=True)
     ledger.write_bytes(b"".join(lines[:-3]) + lines[-3][:40])
     search(problem(), tmp_path / "run", workers=1)
-    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    assert sorted(rows(tmp_path / "run"), key=lambda row: row["id"]) == rows(whole.folder)
 
 
-def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
-    short = chz.replace(problem(), algorithm=chz.replace(problem().algorithm, n_gen=2))
-    for workers in (1, 2):
-        search(short, tmp_path / str(workers), workers=workers)
-    one, two = (sorted(rows(tmp_path / w), key=lambda row: row["id"]) for w in "12")
-    assert one == two
-
-
-def test_weights_of_the_last_generation_are_made_again(tmp_path: Path) -> None:
-    run = search(problem(), tmp_path / "run", workers=1)
-    last = run.front[0]
-    model, shared = rebuild(run, last, "cpu")
+def test_weights_of_the_last_generation_are_made_again(whole: Run) -> None:
+    last = whole.front[0]
+    model, shared = rebuild(whole, last, "cpu")
     assert clean_error(model, DATA.load().val) == last["objectives"]["clean_error"] and shared
     with pytest.raises(UserError, match="the weights of generation 1 are gone: .*weights-0003.safetensors"):
-        rebuild(run, run.evaluations[0], "cpu")
+        rebuild(whole, whole.evaluations[0], "cpu")
 
 
-def test_a_damaged_file_of_a_generation_is_named(tmp_path: Path) -> None:
-    search(problem(), tmp_path / "run", workers=1)
+def test_a_damaged_file_of_a_generation_is_named(whole: Run, tmp_path: Path) -> None:
+    shutil.copytree(whole.folder, tmp_path / "run")
     file = tmp_path / "run" / "co_training" / "generation-0002.safetensors"
     file.write_bytes(file.read_bytes()[:-8] + b"12345678")
     with pytest.raises(UserError, match=r"generation-0002\.safetensors is damaged"):

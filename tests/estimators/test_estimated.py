@@ -36,6 +36,7 @@ from evo_robust.evaluators.co_trained import CoTrained
 from evo_robust.gradients import EstimatedLoss
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.robust_loss import RobustLoss
+from evo_robust.record.reading import Run
 from evo_robust.training.learning_curve import LearningCurve
 from evo_robust.training.loop import EpochLog, train
 
@@ -112,10 +113,14 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
-def test_a_search_learns_its_estimators(tmp_path: Path) -> None:
-    run = search(
-        chz.replace(problem(), algorithm=chz.replace(problem().algorithm, n_gen=3)), tmp_path / "run", workers=1
-    )
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A search that nothing interrupted: only to be read."""
+    longer = chz.replace(problem(), algorithm=chz.replace(problem().algorithm, n_gen=3))
+    return search(longer, tmp_path_factory.mktemp("whole") / "run", workers=1)
+
+
+def test_a_search_learns_its_estimators(run: Run) -> None:
     assert all(row["status"] == "ok" for row in run.evaluations)
     figures = run.evaluations[-1]["figures"]["robust_loss"]
     assert figures["estimated"] == ["0.045", "0.075", "0.105"]
@@ -123,7 +128,7 @@ def test_a_search_learns_its_estimators(tmp_path: Path) -> None:
     weights = [1, 2, 3, 5, 7, 10]
     expected = 0.8 * losses[0] + 0.2 * sum(w * x for w, x in zip(weights, losses[1:], strict=True)) / 28
     assert run.evaluations[-1]["objectives"]["robust_loss"] == pytest.approx(expected, rel=1e-6)
-    with (tmp_path / "run" / "co_training.csv").open() as file:
+    with (run.folder / "co_training.csv").open() as file:
         told = list(csv.DictReader(file))
     assert [row["generation"] for row in told] == ["1", "2", "3"]
     assert all(float(row["noise_estimator_mse"]) > 0 for row in told)
@@ -165,9 +170,8 @@ def test_without_none_a_prediction_is_that_of_the_sample() -> None:
 
 
 def test_killed_between_its_epochs_it_ends_with_the_same_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    search(problem(), tmp_path / "whole", workers=1)
     add = LearningCurve.add
 
     def stop(curve: LearningCurve, log: EpochLog) -> None:
@@ -180,25 +184,23 @@ def test_killed_between_its_epochs_it_ends_with_the_same_record(
         with pytest.raises(KeyboardInterrupt):
             search(problem(), tmp_path / "killed", workers=1)
     search(problem(), tmp_path / "killed", workers=1)
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
+    assert rows(tmp_path / "killed") == [row for row in rows(run.folder) if row["generation"] <= 2]
 
 
-def test_without_a_supernet_it_learns_from_what_was_measured(tmp_path: Path) -> None:
+def test_without_a_supernet_it_learns_from_what_was_measured() -> None:
     """Candidates trained from scratch, one-shot or otherwise: the loss estimator needs their figures alone."""
     plain = problem(
         RobustLoss(attack=ATTACK, limit=60), evaluator=FromScratch(epochs=1, recipe=Standard(lr=0.1, batch_size=50))
     )
     plain = chz.replace(plain, algorithm=chz.replace(plain.algorithm, n_gen=3))
-    run = search(plain, tmp_path / "run", workers=1)
-    assert len(run.evaluations) == 18, "survivors are known"
     entropies = []
-    for n_gen in (1, 3):
-        adapted = plain.to_pymoo(workers=1)
-        algorithm = chz.replace(plain.algorithm, n_gen=n_gen).build(adapted)
-        while algorithm.has_next():
-            algorithm.next()
+    adapted = plain.to_pymoo(workers=1)
+    algorithm = plain.algorithm.build(adapted)
+    while algorithm.has_next():
+        algorithm.next()
         entropies.append(algorithm.learner.figures()["entropy"])
-    assert entropies[1] < entropies[0]
+    assert len(adapted.evaluations) == 18, "all offspring are new"
+    assert len(entropies) == 3 and entropies[2] < entropies[0]
 
 
 def test_robust_error_says_which_strengths_are_estimates(tmp_path: Path) -> None:

@@ -331,15 +331,16 @@ class _Stop(Exception):
 
 
 def test_interrupted_or_with_two_workers_a_search_gives_the_same_record(tmp_path: Path) -> None:
-    whole = search(GATED, tmp_path / "whole", device="cpu", workers=1)
+    few = chz.replace(GATED, data=Digits(val_share=0.4, train_limit=200))
+    whole = search(few, tmp_path / "whole", device="cpu", workers=1)
     assert {row["status"] for row in whole.evaluations} == {"ok", "rejected"} and len(whole.evaluations) == 8
 
     def stop(_: Any) -> None:
         raise _Stop
 
     with pytest.raises(_Stop):  # the gate's sample and the first generation by two workers, the rest by one
-        search(GATED, tmp_path / "killed", device="cpu", workers=2, on_generation=stop)
-    assert figures(search(GATED, tmp_path / "killed", device="cpu", workers=1)) == figures(whole)
+        search(few, tmp_path / "killed", device="cpu", workers=2, on_generation=stop)
+    assert figures(search(few, tmp_path / "killed", device="cpu", workers=1)) == figures(whole)
     curve = (tmp_path / "killed" / "supernet_learning_curve.csv").read_text().splitlines()
     assert (
         len(curve) == 1 + SUPERNET.epochs and (tmp_path / "killed" / "supernet_learning_curve.png").stat().st_size > 0

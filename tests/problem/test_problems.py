@@ -175,8 +175,9 @@ def test_ablations_of_racl_by_one_override(
     racl: tuple[Run, list[dict[str, str]]], tmp_path: Path, override: str, column: str | None
 ) -> None:
     """Table 5 of RACL; each is another search than the one it takes something from."""
-    one = {"algorithm.n_gen": "1"}  # it shows in the first generation
-    found, told = co_trained(tmp_path / "run", "racl", override, "plot=false", algorithm__n_gen="1")
+    # it shows in the first generation, before candidates are drawn
+    one = {"algorithm.n_gen": "1", "algorithm.pop_size": "1"}
+    found, told = co_trained(tmp_path / "run", "racl", override, "plot=false", **one)
     assert load("racl", "demo", CO_TRAINED | one | dict([override.split("=")])) == found.problem
     whole = racl[1]
     assert float(whole[0]["theta"]) > 0
