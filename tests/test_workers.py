@@ -108,13 +108,15 @@ def test_an_interrupt_of_the_task_itself_is_one_here(pool: Pool) -> None:
         list(pool.run([("a", interrupt)]))
 
 
-def test_while_one_dies_the_others_go_on_side_by_side(tmp_path: Path) -> None:
+def test_while_one_dies_the_others_go_on_side_by_side(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
+    monkeypatch.setattr(pool, "say", said.append)
     names = ["dies", "a", "b", "c", "d"]
     # after the death, two wait for each other: one at a time, neither would end
     settings = {"dies": {"deaths": 1}, "c": {"meet": "d"}, "d": {"meet": "c"}}
-    with Pool(2, say=said.append) as pool:
-        found = dict(pool.run(tasks(tmp_path, *names, **settings)))
+    found = dict(pool.run(tasks(tmp_path, *names, **settings)))
     assert found == {**{name: (name, 1) for name in names}, "dies": ("dies", 2)}
     assert said == [
         "a worker process died (killed by SIGKILL, most likely out of memory): what it was at is tried again"
@@ -137,13 +139,14 @@ def test_a_worker_that_died_while_idle_is_replaced(pool: Pool, tmp_path: Path) -
     assert set(dict(pool.run(tasks(tmp_path, *names)))) == set(names)
 
 
-def test_given_up_in_the_middle_nothing_goes_on(tmp_path: Path) -> None:
-    with Pool(2) as pool:
-        arrived = pool.run(tasks(tmp_path, "quick", "endless", endless={"meet": "never"}))
-        next(arrived)
-        arrived.close()
-        assert list(pool.run([("a", os.getpid)])) != []
-        numbers = [one.process.pid for one in pool.staff.processes.values()]
+def test_given_up_in_the_middle_nothing_goes_on(pool: Pool, tmp_path: Path) -> None:
+    arrived = pool.run(tasks(tmp_path, "quick", "endless", endless={"meet": "never"}))
+    next(arrived)
+    numbers = [one.process.pid for one in pool.staff.processes.values()]
+    arrived.close()
+    assert list(pool.run([("a", os.getpid)])) != []
+    numbers += [one.process.pid for one in pool.staff.processes.values()]
+    pool.close()
     for number in numbers:
         with pytest.raises(ProcessLookupError):
             os.kill(number, 0)

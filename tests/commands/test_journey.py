@@ -106,16 +106,25 @@ demo = Problem(
 )
 '''
 
-# one import of torch for several commands; what one of them reads of the parts, the next process does not know
+# one import of torch, and a copy of that process for each group of commands: what one of them reads of the parts, the
+# next one does not know
 DRIVER = """
-import json, pathlib, sys
+import json, os, pathlib, sys
 import evo_robust
 from evo_robust.__main__ import main
 
-print(f"evo_robust lies in {pathlib.Path(evo_robust.__file__).resolve()}", evo_robust.__version__)
-for command in json.loads(sys.argv[1]):
-    if status := main(command.split()):
-        sys.exit(f"{command}: exit status {status}")
+print(f"evo_robust lies in {pathlib.Path(evo_robust.__file__).resolve()}", evo_robust.__version__, flush=True)
+for commands in json.loads(sys.argv[1]):
+    if not os.fork():
+        for command in commands:
+            if status := main(command.split()):
+                print(f"{command}: exit status {status}")
+                break
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    if os.wait()[1]:
+        sys.exit("a command failed")
 """
 
 SEARCHED = (
@@ -169,10 +178,9 @@ def workplace(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "problems").mkdir()
     (folder / "problems/mine.py").write_text(MINE, encoding="utf-8")
-    for commands in (SEARCHED, TRAINED):
-        printed = _child(folder, site, "-c", DRIVER, json.dumps(commands))
-        assert printed.startswith(f"evo_robust lies in {site.resolve()}{os.sep}"), printed.splitlines()[0]
-        (folder / f"{commands[0].split()[0]}.txt").write_text(printed, encoding="utf-8")
+    printed = _child(folder, site, "-c", DRIVER, json.dumps((SEARCHED, TRAINED)))
+    assert printed.startswith(f"evo_robust lies in {site.resolve()}{os.sep}"), printed.splitlines()[0]
+    (folder / "printed.txt").write_text(printed, encoding="utf-8")
     return folder
 
 
@@ -195,7 +203,7 @@ def test_a_search_of_a_strangers_parts_is_recorded_and_drawn(workplace: Path) ->
     assert len(rows) == 36 and all(row["status"] == "ok" for row in rows)
     assert min(row["objectives"]["clean_error"] for row in rows) < 0.5  # a guess is wrong in two of three
     assert {"front.png", "networks.png", "size.png"} <= {path.name for path in (workplace / "pictures").iterdir()}
-    listed = (workplace / "run.txt").read_text(encoding="utf-8")
+    listed = (workplace / "printed.txt").read_text(encoding="utf-8")
     assert "Chains of convolutions: a width for each, one kernel for all." in " ".join(listed.split())
 
 
