@@ -18,12 +18,13 @@ if not _runs_no_command():  # its version and its errors need not wait for torch
     from evo_robust import zoo
     from evo_robust.adversarial_set.making import AdversarialSet
     from evo_robust.algorithms.base import Algorithm
-    from evo_robust.algorithms.evolution import NSGA2, NSGA3
+    from evo_robust.algorithms.evolution import NSGA2, NSGA3, Genetic
     from evo_robust.algorithms.hybrid import GradientHybrid
     from evo_robust.algorithms.random import RandomSearch
     from evo_robust.attacks.base import Attack, Threat
     from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
     from evo_robust.attacks.level.attack import CMAES, DE
+    from evo_robust.commands.cli import command
     from evo_robust.data.base import DataSet
     from evo_robust.data.images import Augment, Images
     from evo_robust.data.sets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST, ImageNet, TinyImageNet
@@ -39,6 +40,7 @@ if not _runs_no_command():  # its version and its errors need not wait for torch
         Strengths,
     )
     from evo_robust.evaluators.base import Evaluator
+    from evo_robust.evaluators.candidates import build_candidate, candidate_seed
     from evo_robust.evaluators.co_trained import CoTrained
     from evo_robust.evaluators.from_scratch import FromScratch
     from evo_robust.evaluators.jobs import Stage
@@ -54,12 +56,18 @@ if not _runs_no_command():  # its version and its errors need not wait for torch
     from evo_robust.objectives.lipschitz import LipschitzBound, LipschitzConfidence
     from evo_robust.objectives.robust_loss import RobustLoss
     from evo_robust.objectives.transfer import TransferError
+    from evo_robust.parts import facts
+    from evo_robust.parts.base import Part, UserError
+    from evo_robust.parts.facts import Fact
+    from evo_robust.parts.making import parse
     from evo_robust.problem.files import load
     from evo_robust.problem.value import Problem
     from evo_robust.record.reading import load_run
     from evo_robust.record.run import Run
     from evo_robust.search import pymoo_problem, search
     from evo_robust.spaces import DARTS, OPERATIONS, GenomeSpace, NSGAPhases, RobNet, SearchSpace
+    from evo_robust.spaces.base import InvalidArchitecture
+    from evo_robust.training.loop import train
     from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
     from evo_robust.training.supernet import SupernetTraining
 
@@ -91,16 +99,19 @@ __all__ = [
     "Evaluator",
     "FGSM",
     "FSPDistance",
+    "Fact",
     "FashionMNIST",
     "FastTraining",
     "Flops",
     "FromScratch",
     "Gate",
     "GenomeSpace",
+    "Genetic",
     "GradientHybrid",
     "GumbelSoftmax",
     "ImageNet",
     "Images",
+    "InvalidArchitecture",
     "LipschitzBound",
     "LipschitzConfidence",
     "LogConstraint",
@@ -120,6 +131,7 @@ __all__ = [
     "PGD",
     "PGDTraining",
     "Params",
+    "Part",
     "PooledEvaluator",
     "Problem",
     "RandomSearch",
@@ -141,12 +153,19 @@ __all__ = [
     "TinyImageNet",
     "TransferError",
     "AverageANE",
+    "UserError",
     "WeightedSum",
     "__version__",
+    "build_candidate",
+    "candidate_seed",
+    "command",
+    "facts",
     "load",
     "load_run",
+    "parse",
     "pymoo_problem",
     "search",
+    "train",
     "zoo",
 ]
 

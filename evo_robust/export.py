@@ -272,7 +272,7 @@ def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: 
     images = run.problem.data.load().val.to(next(model.parameters()).device)
     notes = [f"trained as in the search: {run.problem.evaluator.words} on {run.problem.data.name}"]
     error = clean_error(model, images)
-    notes.append(f"clean error on the {len(images)} validation images: {error:.4f}")
+    notes.append(f"clean error on the {len(images)} validation images: {error:.2%}".replace("%", " %"))
     recorded = {**row.get("recorded", {}), **row["objectives"]}.get("clean_error")
     if recorded is not None and abs(recorded - error) > 1e-9:
         notes.append(

@@ -210,7 +210,7 @@ class Printed(Reporter):
 
     def generation(self, progress: Progress, n_gen: int | None) -> None:
         """See :meth:`Reporter.generation`."""
-        now = time.monotonic()
+        now, fresh = time.monotonic(), self._measured > 0  # what is replayed takes no time worth telling
         pace = (now - self._began) / self._measured if self._measured else float("nan")
         if progress.generation == 1:
             # it pays for what comes once (workers that start, a warm-up of weights): the others tell better
@@ -219,11 +219,11 @@ class Printed(Reporter):
         left = pace * max(0, self._total - self._seen)
         if self._co_trained and self._bar is not None and self._task is not None:
             self._bar.update(self._task, ends=now + left)
-        ahead = "" if n_gen is None or progress.generation >= n_gen else f"  left {duration(left)}"
+        ahead = f"  left {duration(left)}" if fresh and n_gen is not None and progress.generation < n_gen else ""
         of = "" if n_gen is None else f"/{n_gen}"
         self.say(
             f"generation {progress.generation:>3}{of}  evaluations {progress.evaluations:>4}"
-            f"  hypervolume {progress.hypervolume:.4f}  front {progress.front:>3}"
+            f"  own-box hypervolume {progress.hypervolume:.4f}  front {progress.front:>3}"
             f"  time {duration(progress.seconds)}{ahead}"
         )
 

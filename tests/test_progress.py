@@ -79,6 +79,17 @@ def test_a_warm_up_tells_nothing_of_the_time_left(co_trained: tuple[Run, str]) -
     assert "left" not in lines[2]
 
 
+def test_what_is_replayed_tells_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    told = Printed()
+    told.start(total=8, known=4)
+    for number in range(1, 5):
+        told.evaluated({"status": "ok"}, replayed=number < 3)
+        if number % 2 == 0:
+            told.generation(Progress(number // 2, number, 0.5, 1, 1.0), n_gen=4)
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert first.endswith("time 0:01") and re.search(r"time 0:01  left \d+:\d\d$", second)
+
+
 class Clock:
     """Seconds that a test sets."""
 
@@ -111,8 +122,8 @@ def report(
             {"co_trained": True},
             ["?", "4:00", "3:00", "2:04", "1:02"],
         ),
-        ([0, 0, 20, 20], [10] * 4, {"replayed": 2}, ["?", "?", "0:20"]),
-        ([0, 60, 60, 60], [10, 20, 20, 20], {"replayed": 1, "co_trained": True}, ["?", "2:00", "1:00"]),
+        ([0, 0, 20, 20], [10] * 4, {"replayed": 2}, ["0:20"]),
+        ([0, 60, 60, 60], [10, 20, 20, 20], {"replayed": 1, "co_trained": True}, ["2:00", "1:00"]),
     ],
     ids=["plain", "co-trained", "resumed", "co-trained, resumed"],
 )

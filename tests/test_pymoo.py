@@ -121,12 +121,13 @@ def test_progress_is_told_when_asked_for(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out == ""
     searched(TOY, tmp_path / "told", 2, progress=True)
     first, second = capsys.readouterr().out.splitlines()
-    assert re.match(r"generation   1  evaluations +\d  hypervolume 0\.\d+  front +\d  time 0:0\d$", first), first
+    line = r"generation   1  evaluations +\d  own-box hypervolume 0\.\d+  front +\d  time 0:0\d$"
+    assert re.match(line, first), first
     assert second.startswith("generation   2  evaluations ")
     search(TOY, tmp_path / "search", workers=1)
     assert capsys.readouterr().out == ""
     search(chz.replace(TOY, algorithm=NSGA2(pop_size=4, n_gen=1)), tmp_path / "two", workers=1, progress=True)
-    assert capsys.readouterr().out.startswith("generation   1/1  evaluations    4  hypervolume ")
+    assert capsys.readouterr().out.startswith("generation   1/1  evaluations    4  own-box hypervolume ")
     with pytest.raises(UserError, match="expected progress to be True or False, got 'yes'"):
         search(TOY, tmp_path / "three", progress="yes")  # type: ignore[arg-type]
 

@@ -422,7 +422,7 @@ class TestFolder:
     def test_tells_progress_and_front(self, tmp_path: Path) -> None:
         found = run(toy(), tmp_path / "run")
         rows = (tmp_path / "run" / "progress.csv").read_text().splitlines()
-        assert rows[0] == "generation,evaluations,hypervolume,front,seconds"
+        assert rows[0] == "generation,evaluations,own_box_hypervolume,front,seconds"
         volumes = [float(row.split(",")[2]) for row in rows[1:]]
         assert len(volumes) == 6 and volumes == sorted(volumes) and 0 < volumes[0] < volumes[-1] <= 1
         front = json.loads((tmp_path / "run" / "front.json").read_text())["front"]

@@ -25,7 +25,7 @@ def beats(search: GroupStanding, other: GroupStanding, budget: int) -> str:
     """Whether a search has a better hypervolume than its random baseline after ``budget`` evaluations of each."""
     own, its = search.at_equal_budget, other.at_equal_budget
     said = "Yes" if own.mean > its.mean else "No" if own.mean < its.mean else "Neither is ahead"
-    box = f"hypervolume {_text(search)} against {_text(other)} in the common box, after {budget} evaluations each"
+    box = f"common-box hypervolume {_text(search)} against {_text(other)} after {budget} evaluations each"
     return f"{said}: {box}. {_chance(search, other)}"
 
 

@@ -32,7 +32,7 @@ from evo_robust.record.quantity import Quantity, quantity
 from evo_robust.record.view import COSTS, View
 from evo_robust.style import INK, MARKERS, RUNS, dress, grid, heading, note, picture
 
-COMMON = "hypervolume in the common box"
+COMMON = "common-box hypervolume"
 """Name of a comparison's hypervolume. It belongs to no single run, and depends on which runs are compared."""
 
 
@@ -259,9 +259,9 @@ class Standing:
         run: the run's name.
         evaluations: its budget, failures included.
         front: size of its front.
-        own_hypervolume: hypervolume in the run's own box, of all its objectives, as its search and pictures show it.
+        own_box_hypervolume: hypervolume in the run's own box, of all its objectives, as its search shows it.
         common_box_hypervolume: hypervolume in the box of this comparison, after all evaluations of the run.
-        common_box_at_equal_budget: the same, after as many evaluations as the shortest run had.
+        common_box_hypervolume_at_equal_budget: the same, after as many evaluations as the shortest run had.
         dominated: share of its front that networks on another run's front dominate.
         best: lowest value by column.
     """
@@ -269,9 +269,9 @@ class Standing:
     run: str
     evaluations: int
     front: int
-    own_hypervolume: float
+    own_box_hypervolume: float
     common_box_hypervolume: float
-    common_box_at_equal_budget: float
+    common_box_hypervolume_at_equal_budget: float
     dominated: float
     best: dict[str, float]
 
@@ -298,9 +298,7 @@ def group_standings(groups: Sequence[Group], found: Sequence[Standing]) -> list[
     result = []
     for group in groups:
         own = [by_run[view.name] for view in group.views]
-        end, early = (
-            [getattr(s, key) for s in own] for key in ("common_box_hypervolume", "common_box_at_equal_budget")
-        )
+        end, early = ([getattr(s, f"common_box_hypervolume{when}") for s in own] for when in ("", "_at_equal_budget"))
         result.append(GroupStanding(group.name, Spread(np.array(end)), Spread(np.array(early))))
     return result
 

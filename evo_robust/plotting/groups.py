@@ -156,7 +156,7 @@ def best_of(found: Sequence[GroupStanding]) -> GroupStanding:
 def write_groups(found: Sequence[GroupStanding], path: Path) -> None:
     """Write the groups as CSV: runs, hypervolume in the common box at equal budget and at the end, p against others."""
     whats = ("mean", "sd", "min", "max")
-    ends = ("common_box_at_equal_budget", "common_box_hypervolume")
+    ends = ("common_box_hypervolume_at_equal_budget", "common_box_hypervolume")
     header = ["group", "runs", *(f"{end}_{what}" for end in ends for what in whats)]
     rows = []
     for group in found:

@@ -95,7 +95,7 @@ def draw_hypervolume(view: View, path: Path) -> None:
     with picture(path, height=5.0) as figure:
         axes = figure.add_subplot()
         draw_curve(axes, view, curve, FRONT)
-        dress_volumes(axes, "hypervolume (0 to 1)")
+        dress_volumes(axes, "own-box hypervolume (0 to 1)")
         zoom(axes, [view], [curve])
         for boundary in starts:
             axes.axvline(boundary, color="#dddddd", lw=0.8, zorder=0)
@@ -153,7 +153,7 @@ def common_note(groups: Sequence[Group], names: Sequence[str]) -> str:
     """A sentence that describes the common box of a comparison."""
     what = ", ".join(words(name) for name in names)
     box = f"Common box: from the best to a tenth beyond the worst of all these runs: {what}."
-    return f"{box} Only for comparing them; a run's own figure is in its progress.csv.{apart_note(groups)}"
+    return f"{box} Only for comparing them; a run's own-box figure is in its progress.csv.{apart_note(groups)}"
 
 
 def apart_note(groups: Sequence[Group], worse: str = "fall") -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # they draw too: a table in the terminal needs no matplotlib
 
 COMMON_BOX = (
     "Common box: from the best to a tenth beyond the worst of these runs; with other runs it changes. "
-    "Own hypervolume: in the run's own box, as in the search's last line and its progress.csv."
+    "Own box: fixed by the run's first generation, as in its progress.csv; own-box figures do not compare."
 )
 
 
@@ -32,7 +32,7 @@ def shown_figures(view: View, more: Sequence[str] = ()) -> list[Quantity]:
 def front_table(view: View) -> Table:
     """The front: index, objectives, costs, labels of special networks. Architectures are only in ``front.csv``."""
     shown = shown_figures(view)
-    title = f"Front of {view.name}: {view.summary()}, hypervolume {view.hypervolume:.4f}"
+    title = f"Front of {view.name}: {view.summary()}, own-box hypervolume {view.hypervolume:.4f}"
     made = _table(title, ["#"], shown)
     made.add_column("stands out")
     roles = view.roles()
@@ -56,17 +56,18 @@ def size_table(found: Sequence[SizeRelation]) -> Table:
 
 def standings_table(found: Sequence[Standing], shown: Sequence[Quantity]) -> Table:
     """The standings of all runs: budget, front, hypervolume and best figures."""
-    made = _table("Side by side: hypervolume in the common box of these runs, and each run's own", ["run"], [])
+    made = _table("Side by side: compare runs by their common-box hypervolume", ["run"], [])
     budget = min(s.evaluations for s in found)
-    names = ("evaluations", "front", "in the common box", f"after {budget}", "of its front beaten", "own hypervolume")
+    volumes = ("common-box hypervolume", f"common-box hypervolume after {budget}")
+    names = ("evaluations", "front", *volumes, "of its front beaten by others", "own-box hypervolume")
     for name in names:
         made.add_column(name, justify="right")
     for q in shown:
         made.add_column(f"lowest {q.label}", justify="right")
     for s in found:
         values = [q.number(s.best[q.name]) for q in shown]
-        common = (f"{s.common_box_hypervolume:.4f}", f"{s.common_box_at_equal_budget:.4f}")
-        own = f"{s.own_hypervolume:.4f}"
+        common = (f"{s.common_box_hypervolume:.4f}", f"{s.common_box_hypervolume_at_equal_budget:.4f}")
+        own = f"{s.own_box_hypervolume:.4f}"
         made.add_row(s.run, str(s.evaluations), str(s.front), *common, f"{s.dominated:.0%}", own, *values)
     made.caption = COMMON_BOX
     return made
@@ -75,9 +76,7 @@ def standings_table(found: Sequence[Standing], shown: Sequence[Quantity]) -> Tab
 def groups_table(found: Sequence[GroupStanding], budget: int) -> Table:
     """The hypervolume of each search over its runs, and whether a difference may be chance."""
     best = best_of(found)
-    made = _table(
-        "Hypervolume in the common box of all these runs, over seeds: mean ± standard deviation", ["search"], []
-    )
+    made = _table("Common-box hypervolume of these searches, over seeds: mean ± standard deviation", ["search"], [])
     tested = [g for g in found if g.n >= LEAST]
     longer = any((g.end.values != g.at_equal_budget.values).any() for g in found)
     names = ["runs", f"after {budget}", "lowest", "highest", *(["at the end", "lowest", "highest"] if longer else [])]

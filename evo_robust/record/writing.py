@@ -276,7 +276,7 @@ class Record:
         seconds = max(seconds, self._past.get(generation, 0.0))
         volume = self._hypervolume(front)
         self._progress.append([generation, len(self.rows), f"{volume:.6g}", len(front), round(seconds, 2)])
-        header = ["generation", "evaluations", "hypervolume", "front", "seconds"]
+        header = ["generation", "evaluations", "own_box_hypervolume", "front", "seconds"]
         write_csv(self.folder / PROGRESS_FILE, header, self._progress)
         self._write_front(front)
         if derived is not None:

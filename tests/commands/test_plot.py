@@ -359,7 +359,7 @@ def test_hypervolume_of_several_runs_shares_one_scale(pair, tmp_path):
     box = common_box(np.array(columns[0] + columns[1]))
     for name, F in zip("ab", columns, strict=True):
         assert float(found[name]["common_box_hypervolume"]) == pytest.approx(hypervolume(np.array(F), box))
-    assert float(found["a"]["common_box_at_equal_budget"]) <= float(found["a"]["common_box_hypervolume"])
+    assert float(found["a"]["common_box_hypervolume_at_equal_budget"]) <= float(found["a"]["common_box_hypervolume"])
     # b's .15 at 5e6 is beaten by a's .10 at 4e6; of a nothing is beaten but .40 at 1e6 costs less than b's .30
     assert float(found["b"]["dominated"]) == 0.5 and float(found["a"]["dominated"]) == 0.0
 
@@ -383,7 +383,7 @@ def test_generations_that_do_not_compare_have_a_value_each(tmp_path, capsys):
     assert [int(r["evaluations"]) for r in found] == [8, 16, 24]
     assert [float(r["common_box_hypervolume"]) for r in found] == pytest.approx(expected)
     table = {r["run"]: r for r in rows_of(out / "compare_table.csv")}
-    assert float(table["changed"]["common_box_at_equal_budget"]) == pytest.approx(expected[0])
+    assert float(table["changed"]["common_box_hypervolume_at_equal_budget"]) == pytest.approx(expected[0])
     assert float(table["changed"]["common_box_hypervolume"]) == pytest.approx(expected[2])
     assert len(rows_of(out / "compare_hypervolume.csv")) == 3 + 10
     check_picture(out / "compare_hypervolume.png")

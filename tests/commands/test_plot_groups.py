@@ -138,7 +138,7 @@ def test_searches_over_seeds(tmp_path, capsys, legends, m):
     assert [(name, row["runs"]) for name, row in table.items()] == [("search", "3"), ("random", "3"), ("other", "1")]
     assert float(table["search"]["common_box_hypervolume_mean"]) == pytest.approx(np.mean(ends[:3]))
     assert float(table["random"]["common_box_hypervolume_sd"]) == pytest.approx(np.std(ends[3:6], ddof=1))
-    assert float(table["random"]["common_box_at_equal_budget_max"]) == pytest.approx(max(early[3:6]))
+    assert float(table["random"]["common_box_hypervolume_at_equal_budget_max"]) == pytest.approx(max(early[3:6]))
     assert (
         table["other"]["common_box_hypervolume_sd"] == table["other"]["p_search"] == table["search"]["p_search"] == ""
     )
@@ -153,7 +153,7 @@ def test_searches_over_seeds(tmp_path, capsys, legends, m):
     text = capsys.readouterr().out
     assert "note: unequal budgets: search 24 evaluations, random 22 to 24 evaluations, other 24 evaluations" in text
     assert (
-        "Hypervolume in the common box of all these runs, over seeds" in text
+        "Common-box hypervolume of these searches, over seeds" in text
         and "Mann–Whitney" in text
         and "compare_groups.csv" in text
     )

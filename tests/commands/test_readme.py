@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import json
@@ -16,8 +17,11 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
+import evo_robust
 from evo_robust import zoo
+from evo_robust.parts.base import UserError
 from evo_robust.parts.making import split
+from evo_robust.problem.files import load
 from evo_robust.record.reading import load_run
 
 TEXTS = [name for name in ("README.md", "docs/tour.md", "docs/extending.md") if (ROOT / name).is_file()]
@@ -62,7 +66,7 @@ _MINE = _ROCO | {"evaluator.recipe": "FastTraining", "algorithm.n_gen": "1"}
 _RETRAIN = {"epochs": "1", "eps": "0.1", "data.train_limit": "200", "device": "cpu"}
 
 # problems of docs/extending.md
-OWN = ("widths", "noisy", "corners", "smooth", "stripes", "half", "sms")
+OWN = ("widths", "noisy", "corners", "smooth", "stripes", "half", "doubt", "sms")
 
 # what makes a command small: the first line of which all words stand in the command; a command without a line fails
 SMALL: dict[str, dict[str, str]] = {
@@ -265,6 +269,7 @@ def parts_were_used(printed: str) -> None:
         "smooth": {"evaluator.recipe": "SmoothLabels", "evaluator.recipe.smoothing": 0.2},
         "stripes": {"data": "Stripes"},
         "half": {"evaluator": "Half", "evaluator.share": 0.75},
+        "doubt": {"objectives.1": "Doubt", "evaluator.recipe": "Attacked"},
         "sms": {"algorithm": "SMSEMOA"},
     }.items():
         found = load_run(Path("runs") / run)
@@ -274,6 +279,9 @@ def parts_were_used(printed: str) -> None:
         assert json.loads(Path(f"runs/widths-{name}/result.json").read_text(encoding="utf-8"))[key] == part
     trained = json.loads(Path("runs/widths-stripes/result.json").read_text(encoding="utf-8"))
     assert (trained["data"], trained["n_classes"], trained["n_test"]) == ("stripes", 2, 100)
+    with pytest.raises(UserError) as refused:
+        load("doubt", overrides={"evaluator.recipe": "Standard"})
+    assert f"error: {refused.value}\n" in (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     noisy, half, widths = (load_run(f"runs/{name}") for name in ("noisy", "half", "widths"))
     assert all(0 <= row["noise_error"] <= 1 for row in noisy.table("all"))
     assert {row["images"] for row in half.table("all")} == {120}  # three quarters of 160
@@ -286,9 +294,17 @@ def parts_were_used(printed: str) -> None:
 
 def test_examples_of_parts_are_short() -> None:
     examples = [step for step in steps("docs/extending.md") if step.language == "python"]
-    assert len(examples) == 8 and all(FILE.match(step.content) for step in examples)
+    assert len(examples) == 9 and all(FILE.match(step.content) for step in examples)
     for step in examples:
         assert len(step.content.splitlines()) <= 30, step
+
+
+def test_examples_import_from_the_front_door_alone() -> None:
+    examples = [step.content for text in TEXTS for step in steps(text) if step.language == "python"]
+    nodes = [node for code in examples for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
+    own = [node for node in nodes if str(node.module).startswith("evo_robust")]
+    assert len(own) >= 11 and {node.module for node in own} == {"evo_robust"}
+    assert {alias.name for node in own for alias in node.names} <= set(evo_robust.__all__)
 
 
 def test_make_run_is_the_command_that_the_readme_shows() -> None:
