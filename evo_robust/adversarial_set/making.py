@@ -1,9 +1,9 @@
-"""The adversarial set of RoCo-NAS: images that fool known networks, made once, kept, and used to judge candidates.
+"""The adversarial set of RoCo-NAS: images that fool known networks, made once and used to evaluate all candidates.
 
-Victims are trained on the training split and attacked on images that they classify correctly. The search's samples are
-made of validation images, so that it never learns from test images; a second set, made of test images, is for judgement
-alone. In the paper (Table I) LeNet, DenseNet, ResNet and VGG-16 under L0 and L∞ attacks at levels 1, 3, 5 and 10 gave
-9,791 samples. Where the images came from it does not say.
+Victims are trained on the training split, and attacked on images that they classify correctly. The search's samples are
+made from validation images, so that it never learns from test images. A second set, made from test images, is only for
+the final evaluation. In the paper (Table I), attacks on LeNet, DenseNet, ResNet and VGG-16 in L0 and L∞ at levels 1, 3,
+5 and 10 gave 9,791 samples. It does not say where the images came from.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from evo_robust.training.weights import fresh_weights
 from evo_robust.workers import Died, Pool
 
 VERSION = 1
-"""Raised when a change of code changes the images, so that old sets are not taken for new ones."""
+"""Increased when a change of code changes the images, so that old sets are not used as new ones."""
 
 FILES = ("search.safetensors", "judge.safetensors", "table.csv", "settings.json")
-"""What a complete set consists of."""
+"""Files of a complete set."""
 
 FEW = 100
-"""Fewer samples than this give errors that are several points off by chance alone."""
+"""With fewer samples than this, errors are several percentage points off by chance."""
 
 
 @chz.chz
 class AdversarialSet(Part):
-    """Which networks are attacked how, to make the images that candidates are judged by.
+    """Which networks are attacked, and how, to make the adversarial images for candidates.
 
-    Sizes of the victims: see :mod:`evo_robust.zoo`. On 8×8 digits the paper's L∞ levels 1 to 10 are less than one of
-    their 16 grey steps and fool almost nobody; levels 16, 32, 48 and 64, one to four such steps, fool between a third
-    and all. There ``width=0.25`` and 60 sources give 1,500 samples in 40 seconds of one core's time.
+    For sizes of the victims see :mod:`evo_robust.zoo`. On 8×8 digits the paper's L∞ levels 1 to 10 are less than one of
+    the 16 grey steps, and fool almost no network. Levels 16, 32, 48 and 64 are one to four such steps, and succeed on
+    between a third and all images. There ``width=0.25`` and 60 sources give 1,500 samples in 40 seconds on one core.
     """
 
     victims: tuple[str, ...] = chz.field(
-        default=("lenet", "densenet", "resnet", "vgg-16"), doc="networks of the zoo that are attacked"
+        default=("lenet", "densenet", "resnet", "vgg-16"), doc="networks of the zoo to attack"
     )
     width: float = chz.field(default=1.0, doc="multiplies the victims' channels, > 0; below 1 for small images")
     epochs: int = chz.field(default=50, doc="training epochs of each victim, >= 1")
@@ -71,7 +71,7 @@ class AdversarialSet(Part):
     )
     sources: int = chz.field(
         default=600,
-        doc="images of each split (its first ones), >= 1; of them every victim is attacked on those that it gets right",
+        doc="number of images (the first ones) of each split, >= 1; each victim is attacked on those it gets right",
     )
     seed: int = chz.field(default=0, doc="seed of victims and attacks, >= 0")
 
@@ -99,27 +99,27 @@ class AdversarialSet(Part):
                 raise ValueError(f"expected {name} >= {least}, got {getattr(self, name)}")
 
     def levels(self, norm: LevelNorm) -> tuple[int, ...]:
-        """Levels of a kind of attack."""
+        """Levels for a norm."""
         return self.l0_levels if norm == "l0" else self.linf_levels
 
     def folder(self, data: DataSet, cache: Path) -> Path:
-        """Folder of the set made of ``data``: its name depends on everything that the images depend on.
+        """Folder of the set made from ``data``; its name depends on everything that the images depend on.
 
-        That is what was read of ``data`` too, where its settings do not say it. The device does not count: a set is
-        material, like a data set, whichever machine made it.
+        This includes the digest of images where the settings of ``data`` do not determine them. It excludes the device:
+        like a data set, a set may be made on one machine and used on another.
         """
         return cache / "adversarial" / digest(VERSION, self, data, *data.key())
 
     def fingerprint(self, data: DataSet, cache: Path) -> str:
-        """Digest of the images that the search is measured on; the set must be there."""
+        """Digest of the search's samples; the set must exist."""
         return digest(VERSION, stored_checksum(self.folder(data, cache) / "search.safetensors"))
 
     def former_fingerprints(self, data: DataSet, cache: Path) -> list[str]:
-        """What ``fingerprint`` may have been while it was made of the file's bytes, whose order differed by chance."""
+        """Values of ``fingerprint`` in earlier versions, which used the file's bytes, in an order that could differ."""
         return [digest(VERSION, found) for found in former_digests(self.folder(data, cache) / "search.safetensors")]
 
     def check(self, data: DataSet) -> None:
-        """Raise ``ValueError`` where images of ``data`` do not suit the levels."""
+        """Raise ``ValueError`` where the levels do not fit the images of ``data``."""
         pixels = data.in_shape[1] * data.in_shape[2]
         if "l0" in self.norms and max(self.l0_levels) > pixels:
             raise ValueError(f"expected l0_levels of at most {pixels} pixels on {data.name}, got {max(self.l0_levels)}")
@@ -132,20 +132,20 @@ class AdversarialSet(Part):
         workers: int = 1,
         say: Say = silent,
     ) -> AdversarialImages:
-        """The set from the cache, built first where it is not there yet; in host memory.
+        """The set from the cache, in host memory; it is built first where it is missing.
 
-        Killed and started again, it goes on where it was and ends with the same images, whatever ``workers``. One
-        process builds, others that want the same set wait for it.
+        If the process is killed and started again, building resumes, and gives the same images for any ``workers``. One
+        process builds, and others that need the same set wait for it.
 
         Args:
-            data: where victims' training images and the sources come from.
+            data: data set of the victims' training images and of the source images.
             cache: folder of what later runs reuse.
-            device: torch device that victims are trained and attacked on.
-            workers: processes at work at a time, one CPU thread each.
-            say: takes one line of progress text.
+            device: torch device for training and attacking victims.
+            workers: number of processes, one CPU thread each.
+            say: called with each line of progress text.
 
         Raises:
-            UserError: the attacks fooled nobody, a file in the cache is damaged, or there are no source images.
+            UserError: no attack succeeded, a file in the cache is damaged, or there are no source images.
         """
         data = data.pinned()
         folder = self.folder(data, cache)
@@ -162,19 +162,19 @@ class AdversarialSet(Part):
         if min(len(images.search), len(images.judge)) < FEW:
             say(
                 f"warning: the adversarial set has only {len(images.search)} samples for the search and "
-                f"{len(images.judge)} for judgement; more sources or higher levels give steadier figures"
+                f"{len(images.judge)} for the final evaluation; more sources or higher levels give steadier figures"
             )
         return images
 
 
 def load(folder: Path) -> AdversarialImages:
-    """A set that was built, in host memory.
+    """A set that was built before, in host memory.
 
     Raises:
-        UserError: it is not there, or a file is damaged.
+        UserError: the set is missing, or a file is damaged.
     """
     if not _complete(folder):
-        raise UserError(f"{folder} holds no adversarial set: it was never built to the end, or files were deleted")
+        raise UserError(f"{folder} holds no complete adversarial set: building was interrupted, or files were deleted")
     return AdversarialImages(Samples.read(folder / "search.safetensors"), Samples.read(folder / "judge.safetensors"))
 
 
@@ -189,7 +189,7 @@ def _complete(folder: Path) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What is built where."""
+    """Settings, data and folder of a set to build."""
 
     settings: AdversarialSet
     data: DataSet
@@ -197,13 +197,13 @@ class _Job:
     folder: Path
 
     def check(self) -> None:
-        """Raise ``UserError`` when there is no data, or nothing to attack in it."""
+        """Raise ``UserError`` where there is no data, or it has no images to attack."""
         for split, name in (("search", "validation"), ("judge", "test")):
             if len(self.sources(split)) == 0:
                 raise UserError(f"the adversarial set has no {name} images to attack (data.val_share=0?)")
 
     def parts(self) -> list[_SetPart]:
-        """Everything that is attacked, in the order of the table; the search's before the judge's."""
+        """All attacks in the order of the table; those for the search come before those for the final evaluation."""
         kinds = [(norm, level) for norm in self.settings.norms for level in self.settings.levels(norm)]
         return [
             _SetPart(split, victim, norm, level)
@@ -211,16 +211,16 @@ class _Job:
         ]
 
     def victim_file(self, name: str) -> Path:
-        """Weights of a victim."""
+        """File of a victim's weights."""
         return self.folder / f"victim-{name}.safetensors"
 
     def part_file(self, part: _SetPart) -> Path:
-        """Samples of a part."""
+        """File of a part's samples."""
         name = f"{part.split}-{part.victim}-{part.norm}-{part.level}.safetensors"
         return self.folder / "parts" / name
 
     def sources(self, split: str) -> Images:
-        """Images to attack, on the device: validation images for the search, test images for judgement."""
+        """Images to attack, on the device: validation images for the search, test images for the final evaluation."""
         splits = self.data.on(self.device)
         images = splits.val if split == "search" else splits.test
         return images.take(slice(self.settings.sources))
@@ -243,16 +243,16 @@ class _SetPart:
 
 
 def _build(job: _Job, workers: int, say: Say) -> None:
-    """Train the victims, attack them, put the samples together; finished files are taken as they are."""
+    """Train the victims, attack them, and put the samples together; finished files are reused."""
     began = time.monotonic()
     (job.folder / "parts").mkdir(exist_ok=True)
-    for leftover in job.folder.rglob(".*.safetensors.*"):  # a killed process was writing it
+    for leftover in job.folder.rglob(".*.safetensors.*"):  # half-written files of a killed process
         leftover.unlink(missing_ok=True)
     say(f"building the adversarial set of {job.data.name} in {job.folder} (once; later runs reuse it)")
     for line in _in_pool([(_victim_task, job, name) for name in job.settings.victims], workers, say):
         say(line)
     cost = _costs(job)
-    # dearest first, so that no worker waits for a latecomer
+    # the most expensive attacks first, so that workers finish at about the same time
     todo = sorted((part for part in cost if not job.part_file(part).is_file()), key=lambda part: -cost[part])
     progress = _Progress(cost, todo, say)
     for part, line in _in_pool([(_part_task, job, part) for part in todo], workers, say):
@@ -264,7 +264,7 @@ def _build(job: _Job, workers: int, say: Say) -> None:
 
 
 def _in_pool(tasks: Sequence[tuple], workers: int, say: Say) -> Iterator[Any]:
-    """Results of ``(function, *arguments)`` as they come, from this process or from several."""
+    """Results of tasks ``(function, *arguments)`` as they finish, from this process or from several."""
     with Pool(max(1, min(workers, len(tasks))), say=say) as pool:
         for _, result in pool.run((i, functools.partial(f, *rest)) for i, (f, *rest) in enumerate(tasks)):
             if isinstance(result, Died):
@@ -276,7 +276,7 @@ def _in_pool(tasks: Sequence[tuple], workers: int, say: Say) -> Iterator[Any]:
 
 
 def _costs(job: _Job) -> dict[_SetPart, float]:
-    """Rough relative time of each attack: that of its victim's forward pass; higher levels stop sooner."""
+    """Rough relative time of each attack: its victim's forward pass, and less for higher levels, which stop sooner."""
     time_of = {name: _forward_seconds(job, name) for name in job.settings.victims}
     return {part: time_of[part.victim] / (1 + job.settings.levels(part.norm).index(part.level)) for part in job.parts()}
 
@@ -285,14 +285,14 @@ def _forward_seconds(job: _Job, name: str) -> float:
     model = job.network(name).eval()
     x = torch.zeros(64, *job.data.in_shape, device=job.device).contiguous(memory_format=torch.channels_last)
     with fixed_threads(1), torch.inference_mode():
-        model(x[:1])  # the first pass also prepares memory and kernels
+        model(x[:1])  # warm-up: the first pass also prepares memory and kernels
         began = time.perf_counter()
         model(x).sum().item()
         return time.perf_counter() - began
 
 
 class _Progress:
-    """Says at most every few seconds how much is done and how long the rest will take."""
+    """Prints, at most every few seconds, how much is done and how long the rest will take."""
 
     every = 5.0
 
@@ -305,7 +305,7 @@ class _Progress:
             say(f"{len(cost) - len(todo)} of {len(cost)} attacks are done already")
 
     def advance(self, part: _SetPart, line: str) -> None:
-        """One more attack is done."""
+        """Count an attack that is done."""
         self.left.discard(part)
         now = time.monotonic()
         if now - self.said < self.every and self.left:
@@ -319,7 +319,7 @@ class _Progress:
 
 
 def _victim_task(job: _Job, name: str) -> str:
-    """Train one victim, unless it is there, and say how good it is."""
+    """Train one victim, unless its file exists; returns a line about its accuracy."""
     path = job.victim_file(name)
     with fixed_threads(1):
         if path.is_file():
@@ -336,11 +336,11 @@ def _victim_task(job: _Job, name: str) -> str:
         error = clean_error(model, splits.val)
         write_tensors(path, model.state_dict(), {"victim": name, "clean_error": error})
         checkpoint.unlink(missing_ok=True)
-        return f"victim {name}: trained, {1 - error:.1%} of the validation images right"
+        return f"victim {name}: trained, {1 - error:.1%} accuracy on validation images"
 
 
 def _part_task(job: _Job, part: _SetPart) -> tuple[_SetPart, str]:
-    """Attack one victim at one level and keep the successes."""
+    """Attack one victim at one level, and keep the successful images."""
     settings = job.settings
     with fixed_threads(1):
         model = job.network(part.victim)
@@ -367,7 +367,7 @@ def _assemble(job: _Job, say: Say) -> None:
     """Put the parts' samples together.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no samples.
     """
     found = {}
     for split in ("search", "judge"):
@@ -376,7 +376,7 @@ def _assemble(job: _Job, say: Say) -> None:
         if len(found[split]) == 0:
             levels = ", ".join(f"{norm}_levels={job.settings.levels(norm)}" for norm in job.settings.norms)
             raise UserError(
-                f"the attacks fooled none of the victims ({levels}): raise the levels, or attack more than "
+                f"no attack on the victims succeeded ({levels}): raise the levels, or attack more than "
                 f"{job.settings.sources} sources"
             )
     images = AdversarialImages(found["search"], found["judge"])
@@ -388,7 +388,7 @@ def _assemble(job: _Job, say: Say) -> None:
 
 
 def _write_settings(job: _Job, seconds: float) -> None:
-    """Tell people what the folder holds; written last, it also says that the set is complete."""
+    """Write the settings, for readers of the folder; this last file also marks the set as complete."""
     info = {
         "version": VERSION,
         "data": {"class": job.data.name, **dotted(job.data, identity=True), "content": job.data.digest()},

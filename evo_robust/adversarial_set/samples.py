@@ -1,4 +1,4 @@
-"""Adversarial images that were made once and judge many networks: where each comes from, their table and files."""
+"""Adversarial images for evaluating many networks: their origin, their table and their files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Row:
         level: pixels changed (l0) or grey steps of 255 (linf).
         attacked: source images that the victim classifies correctly; only these were attacked.
         successes: how many of them it then misclassified; each is one sample.
-        queries: candidate images that the victim judged in all.
+        queries: total number of candidate images that the victim classified.
     """
 
     victim: str
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def rate(self) -> float:
-        """Success rate in [0,1]; 0 when nothing was attacked."""
+        """Success rate in [0,1]; 0 where no image was attacked."""
         return self.successes / self.attacked if self.attacked else 0.0
 
 
@@ -52,7 +52,7 @@ class Samples:
 
     Attributes:
         images: uint8 ``(n, c, h, w)`` with the true classes of their sources.
-        rows: what was attacked how.
+        rows: the attacks that made them.
         row: index into ``rows`` of each sample, int64 ``(n,)``.
         source: position of each sample's source in its split, int64 ``(n,)``.
     """
@@ -70,7 +70,7 @@ class Samples:
         return Samples(self.images.to(device), self.rows, self.row.to(device), self.source.to(device))
 
     def rates(self, wrong: Tensor) -> dict[str, dict[str, float]]:
-        """Fraction of True in ``wrong``, bool ``(n,)``, by norm and level; groups without samples are left out."""
+        """Fraction of True in ``wrong``, bool ``(n,)``, by norm and level; levels without samples are left out."""
         groups: dict[tuple[str, int], list[int]] = {}
         for index, row in enumerate(self.rows):
             groups.setdefault((row.norm, row.level), []).append(index)
@@ -88,7 +88,7 @@ class Samples:
 
     @classmethod
     def read(cls, path: Path) -> Samples:
-        """Read what ``write`` wrote.
+        """Read a file that ``write`` made.
 
         Raises:
             UserError: the file is damaged.
@@ -113,11 +113,11 @@ class Samples:
 
 @dataclasses.dataclass(frozen=True)
 class AdversarialImages:
-    """The adversarial set: what the search measures on, and a second one that it never sees.
+    """The adversarial set: samples for the search, and a second part that the search never sees.
 
     Attributes:
-        search_samples: made of validation images, for the search.
-        judge_samples: made of test images, for judgement alone.
+        search_samples: samples from validation images, for the search.
+        judge_samples: samples from test images, only for the final evaluation.
     """
 
     search_samples: Samples
@@ -130,7 +130,7 @@ class AdversarialImages:
 
     @property
     def judge(self) -> Images:
-        """Adversarial images for judgement."""
+        """Adversarial images for the final evaluation."""
         return self.judge_samples.images
 
     def table(self) -> Table:
@@ -159,7 +159,7 @@ class AdversarialImages:
                     writer.writerow([name, *dataclasses.astuple(row), f"{row.rate:.4f}"])
 
     def _lines(self) -> Iterable[list[Any]]:
-        """Cells of the table: every row, then the sums by norm and of everything."""
+        """Cells of the table: every row, then the sums by norm and the total."""
         pairs = list(zip(self.search_samples.rows, self.judge_samples.rows, strict=True))
         for search, judge in pairs:
             yield [search.victim, search.norm, search.level, *_figures([search]), *_figures([judge])]

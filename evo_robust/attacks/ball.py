@@ -16,7 +16,7 @@ def length(v: Tensor) -> Tensor:
 
 
 def unit_noise(shape: Sequence[int], norm: Norm, generator: torch.Generator) -> Tensor:
-    """Uniform random points ``(n, c, h, w)`` of the unit ball, on the generator's device."""
+    """Uniform random points ``(n, c, h, w)`` in the unit ball, on the generator's device."""
     if norm == "linf":
         return torch.rand(shape, generator=generator, device=generator.device) * 2 - 1
     check_norm(norm)
@@ -31,16 +31,16 @@ def steepest(gradient: Tensor, norm: Norm) -> Tensor:
     if norm == "linf":
         return gradient.sign()
     check_norm(norm)
-    # dividing by the largest entry first keeps the squares of tiny gradients from vanishing
+    # divide by the largest entry first, so that squares of tiny gradients do not become zero
     tiny = torch.finfo(gradient.dtype).tiny
     scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
     return scaled / length(scaled).clamp_min(tiny)
 
 
 def project(x: Tensor, delta: Tensor, eps: Tensor, norm: Norm) -> Tensor:
-    """Perturbation ``(n, c, h, w)`` moved into the ball of radius ``eps`` ``(n,)`` so that ``x`` + it lies in [0,1].
+    """The perturbation ``(n, c, h, w)``, moved into the ball of radius ``eps`` ``(n,)``, with ``x + delta`` in [0,1].
 
-    The pixel range is a box around ``x``, so that clipping to it only shortens the perturbation: it stays in the ball.
+    The pixel range is a box around ``x``. Clipping to it only shortens the perturbation, which stays in the ball.
     """
     radius = eps.view(-1, 1, 1, 1)
     if norm == "linf":

@@ -1,4 +1,4 @@
-"""What attacks check of a call: its network, images, labels, generator and ball, and what it found."""
+"""Checks of an attack's call (network, images, labels, generator, ball) and of its result."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def checked(
     threat: Threat | None = None,
     gradient: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Check a call with a network, images and labels; gives images and labels that gradients may flow through.
+    """Check a call with a network, images and labels; returns images and labels that allow gradients.
 
     Args:
-        model: network from images in [0,1] to logits ``(n, classes)``; looked at when it first puts something out.
+        model: network from images in [0,1] to logits ``(n, classes)``; its first output is checked.
         x: float images ``(n, c, h, w)`` in [0,1].
         y: int64 class indices ``(n,)``, below the number of classes.
-        generator: source of random numbers; None where a call draws none.
+        generator: source of random numbers; None where the call draws none.
         threat: ball around the images; None where there is none.
         gradient: whether gradients will be taken, which weights made in inference mode do not allow.
 
     Raises:
-        ValueError: any of them is something else, naming what to do.
+        ValueError: one of them is wrong; the message says what to do.
     """
     if is_known(x, y):
         yield x, y
@@ -62,17 +62,17 @@ def checked(
 
 
 def check_threat(threat: object, x: Tensor) -> None:
-    """Raise ``ValueError`` for what is no :class:`Threat`, or one wider than the images."""
+    """Raise ``ValueError`` where ``threat`` is no :class:`Threat`, or its ball is wider than the images."""
     if not isinstance(threat, Threat):
         raise ValueError(f"expected a Threat, such as Threat(norm='linf', eps=8/255), got {threat!r}")
     check_eps(threat.eps, threat.norm, x.shape[1:])
 
 
 def check_inside(found: object, x: Tensor, threat: Threat, who: str) -> Tensor:
-    """What an attack found for images ``x``, where it lies in the ball around them and in [0,1].
+    """An attack's result for images ``x``, checked to be in the ball around them and in [0,1].
 
     Raises:
-        ValueError: it does not: figures of it would be of another threat.
+        ValueError: it is not, so that its errors would belong to another threat.
     """
     if not isinstance(found, Tensor) or found.shape != x.shape or found.dtype != x.dtype:
         got = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

@@ -1,4 +1,4 @@
-"""One attack at ascending strengths: images that break make room for the next, so that batches stay full."""
+"""Runs one attack at ascending strengths. Broken images make room for others, so that batches stay full."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from evo_robust.attacks.losses import cross_entropy
 from evo_robust.inference.predictions import classes
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Images in [0,1] and their classes, by indices."""
+"""Gives images in [0,1] and their classes for indices."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StepBudget:
-    """What an attack spends in a ball of a given radius.
+    """Number and length of an attack's steps in a ball of a given radius.
 
     Attributes:
         steps: gradient steps per start.
         step: length of a step, in units of the pixel range 0..1 (largest entry for linf, Euclidean for l2).
         restarts: number of starts.
-        random_start: start at a uniform random point of the ball, not at the image itself.
+        random_start: whether to start at a uniform random point of the ball, instead of the image itself.
     """
 
     steps: int
@@ -36,7 +36,7 @@ class StepBudget:
 
 
 class Ascent(Protocol):
-    """What the cascade asks of an attack; see :class:`evo_robust.attacks.gradient.GradientAttack`."""
+    """What the cascade needs of an attack; see :class:`evo_robust.attacks.gradient.GradientAttack`."""
 
     def budget(self, eps: float) -> StepBudget:
         """Steps, step length and starts in a ball of radius ``eps``."""
@@ -50,24 +50,24 @@ class Ascent(Protocol):
         """Next perturbation ``(n, c, h, w)`` and memory; ``eps`` and ``step`` are per image, ``(n,)``."""
 
     def clean_probabilities(self, network: nn.Module, x: Tensor) -> Tensor | None:
-        """Probabilities ``(n, n_classes)`` of the images without attack where the loss compares with them."""
+        """Probabilities ``(n, n_classes)`` of the images without attack, if the loss needs them; else None."""
 
 
 @dataclasses.dataclass
 class Slots:
-    """Images under attack together, each at its own strength and step.
+    """The images under attack in one batch, each at its own strength and step.
 
     Attributes:
-        index: which image, ``(m,)``.
+        index: index of each image, ``(m,)``.
         x: the images without attack, ``(m, c, h, w)``.
         y: their true classes, ``(m,)``.
         delta: perturbations, ``(m, c, h, w)``.
-        level: which strength, ``(m,)``.
-        time: steps made at this strength, ``(m,)``; -1 where the start must be looked at before the first step.
-        last: the last strength to attack, ``(m,)``.
-        start: where each strength starts, in the unit ball; None for starts at the image itself or the last iterate.
-        clean: probabilities without attack; None where the loss has no use for them.
-        memory: what the attack carries from step to step.
+        level: index of the present strength, ``(m,)``.
+        time: steps made at this strength, ``(m,)``; -1 where the start must be evaluated before the first step.
+        last: index of the last strength to attack, ``(m,)``.
+        start: start of each strength in the unit ball; None for starts at the image itself or the last iterate.
+        clean: probabilities without attack; None where the loss does not need them.
+        memory: the attack's state from step to step, such as its momentum.
     """
 
     index: Tensor
@@ -82,12 +82,12 @@ class Slots:
     memory: Tensor | None = None
 
     def take(self, kept: Tensor) -> Slots:
-        """The slots at those positions."""
+        """The slots at these positions."""
         kept_values: dict[str, Any] = {name: None if v is None else v[kept] for name, v in vars(self).items()}
         return Slots(**kept_values)
 
     def join(self, new: Slots) -> Slots:
-        """These slots and the new ones; images without memory yet have a memory of zero."""
+        """These slots and the new ones; new images get a memory of zero."""
         if self.memory is not None:
             new.memory = torch.zeros_like(new.delta)
         joined: dict[str, Any] = {
@@ -98,13 +98,13 @@ class Slots:
 
 @dataclasses.dataclass
 class CascadeResult:
-    """What a cascade found out about n images at k strengths.
+    """The result of a cascade for n images at k strengths.
 
     Attributes:
         level: index of the smallest strength that broke the image, ``(n,)``; k where none did.
-        losses: cross-entropy at the last iterate of each strength, ``(k, n)``; None unless every image keeps going.
-        images: where images were asked for: the breaking image, or the last iterate of an unbroken one,
-            ``(n, c, h, w)``; the last iterates of every strength, ``(k, n, c, h, w)``, where every image keeps going.
+        losses: cross-entropy at the last iterate of each strength, ``(k, n)``; None without ``keep_going``.
+        images: adversarial images, if asked for: ``(n, c, h, w)``, the image that broke it, or the last iterate of an
+            unbroken one. With ``keep_going``, the last iterates of every strength, ``(k, n, c, h, w)``.
     """
 
     level: Tensor
@@ -115,10 +115,10 @@ class CascadeResult:
 class Cascade:
     """Runs one attack on many images at ascending strengths.
 
-    An image that breaks at a strength is broken at every larger one and leaves. One that survives goes on to the
-    next strength from where it is, its perturbation scaled up: the look at the last iterate, which decides whether it
-    survived, is also the first gradient of the next strength. Single-step attacks start each strength anew, since
-    going on would turn them into another attack.
+    An image that breaks at a strength counts as broken at every larger one, and leaves. An image that survives goes on
+    to the next strength with its perturbation scaled up. The pass over its last iterate, which decides whether it
+    survived, also gives the first gradient at the next strength. Single-step attacks start again at each strength,
+    since going on would make them a different attack.
     """
 
     def __init__(
@@ -140,13 +140,12 @@ class Cascade:
             attack: the attack.
             network: the network to take gradients of, in eval mode.
             eps: strengths, ascending.
-            norm: of the ball.
+            norm: norm of the ball.
             generator: source of the random starts, drawn image by image in order.
-            batch_size: images that advance together.
-            confirm: the network that has the last word on every image that counts as broken or unbroken, where it is
-                another one than ``network``.
-            keep_going: attack every image to the last step of every strength.
-            images: keep the adversarial images.
+            batch_size: number of images in a batch.
+            confirm: the network that finally decides whether an image is broken, if it is not ``network``.
+            keep_going: whether to attack every image to the last step of every strength.
+            images: whether to keep the adversarial images.
         """
         self.attack, self.network, self.confirm = attack, network, confirm
         self.norm, self.generator, self.batch_size = norm, generator, batch_size
@@ -158,12 +157,12 @@ class Cascade:
 
     @torch.no_grad()
     def run(self, x: Tensor, y: Tensor) -> CascadeResult:
-        """Attack images ``(n, c, h, w)`` in [0,1] with true classes ``(n,)``, right or wrong without attack."""
+        """Attack images ``(n, c, h, w)`` in [0,1] with true classes ``(n,)``, including misclassified ones."""
         return self.run_on(lambda part: (x[part], y[part]), torch.arange(len(x), device=x.device), len(x))
 
     @torch.no_grad()
     def run_on(self, fetch: Fetch, indices: Tensor, n: int) -> CascadeResult:
-        """Attack the images at ``indices`` of ``n``; the others count as broken by every strength."""
+        """Attack the images at ``indices`` of ``n``; the others count as broken at every strength."""
         self.eps, self.lengths = self.eps.to(indices.device), self.lengths.to(indices.device)
         self.found = CascadeResult(torch.zeros(n, dtype=torch.long, device=indices.device))
         self.found.level[indices] = len(self.eps)
@@ -175,8 +174,8 @@ class Cascade:
         return self.found
 
     def _pass(self, fetch: Fetch, indices: Tensor) -> None:
-        """One start for each of the images; broken ones are attacked below the strength that broke them."""
-        portion = max(1, self.batch_size // 8)  # joining a few at a time would copy the batch too often
+        """Run one start for each image; broken ones are attacked only below the strength that broke them."""
+        portion = max(1, self.batch_size // 8)  # joining fewer at a time would copy the batch too often
         arrivals = iter(indices.split(portion))
         slots: Slots | None = None
         while True:
@@ -223,10 +222,10 @@ class Cascade:
         return project(x, eps.view(-1, 1, 1, 1) * start, eps, self.norm)
 
     def _judge(self, slots: Slots, logits: Tensor) -> Tensor:
-        """Record what the logits say, send images on to the next strength, return which slots are done, ``(m,)``."""
+        """Record results from the logits, move images to the next strength; returns which slots are done, ``(m,)``."""
         ended = slots.time == self.steps
         verdict = logits
-        # an image that is known to be broken has nothing to confirm but the loss of its last iterate
+        # of an image that is already broken, only the loss of its last iterate still counts
         unbroken = slots.level < self.found.level[slots.index]
         doubtful = (((classes(logits) != slots.y) & unbroken) | ended).nonzero().squeeze(1)
         if len(doubtful) == 0:
@@ -242,7 +241,7 @@ class Cascade:
             self._note(slots, cross_entropy(verdict, slots.y), ended)
         else:
             finished |= broken
-            # what broke at an earlier start keeps the image that broke it
+            # an image broken at an earlier start keeps the adversarial image from then
             self._store(slots, broken | (finished & (self.found.level[slots.index] == len(self.eps))))
         self._promote(slots, (ended & ~finished).nonzero().squeeze(1))
         return finished
@@ -257,7 +256,7 @@ class Cascade:
         self.found.images[slots.index[done]] = images
 
     def _note(self, slots: Slots, loss: Tensor, ended: Tensor) -> None:
-        """Keep loss and image of last iterates where they beat those of an earlier start."""
+        """Keep loss and image of last iterates where the loss exceeds that of earlier starts."""
         found, shape = self.found, (len(self.eps), len(self.found.level))
         if found.losses is None:
             found.losses = loss.new_full(shape, -torch.inf)
@@ -270,13 +269,13 @@ class Cascade:
             found.images[where] = slots.x[better] + slots.delta[better]
 
     def _promote(self, slots: Slots, chosen: Tensor) -> None:
-        """Send the slots at those positions on to the next strength."""
+        """Move the slots at these positions to the next strength."""
         if len(chosen) == 0:
             return
         old, new = slots.level[chosen], slots.level[chosen] + 1
         slots.level[chosen] = new
         if slots.memory is not None:
-            slots.memory[chosen] = 0  # momentum of a smaller ball would lead the first steps astray
+            slots.memory[chosen] = 0  # momentum from a smaller ball would misdirect the first steps
         if self.warm:
             slots.time[chosen] = 0
             slots.delta[chosen] *= (self.eps[new] / self.eps[old]).view(-1, 1, 1, 1)
@@ -286,7 +285,7 @@ class Cascade:
         slots.delta[chosen] = self._started(slots.x[chosen], start, new)
 
     def _move(self, slots: Slots, gradient: Tensor) -> Slots:
-        """One step of every slot; those at a new start stay there until it has been looked at."""
+        """Make one step of every slot; slots at a new start stay there until it has been evaluated."""
         if not self.warm:
             gradient = gradient.masked_fill((slots.time < 0).view(-1, 1, 1, 1), 0.0)
         eps, step = self.eps[slots.level], self.lengths[slots.level]

@@ -23,20 +23,20 @@ from evo_robust.parts.base import Fraction
 
 @dataclasses.dataclass(frozen=True)
 class RobustCurve:
-    """How a network fares at ascending strengths.
+    """A network's errors at ascending strengths.
 
     Attributes:
         eps: the strengths, in units of the pixel range 0..1.
-        error: fraction of all images that are misclassified at each strength, without attack or by it.
+        error: fraction of all images that are misclassified at each strength, with or without attack.
         clean_error: fraction misclassified without attack.
         n: number of images.
         seconds: wall-clock time.
-        level: index of the smallest strength that breaks each image, ``(n,)``: -1 where none is needed, k = len(eps)
-            where none suffices.
-        losses: cross-entropy at the last iterate of every strength, ``(k, n)`` in nats; None unless ``keep_going``.
-        images: adversarial images if asked for, in [0,1]: ``(n, c, h, w)``, for each image what broke it at its
-            smallest strength, the last iterate of an unbroken one, the image itself where misclassified without
-            attack; ``(k, n, c, h, w)``, the last iterates of every strength, with ``keep_going``.
+        level: index of the smallest strength that breaks each image, ``(n,)``: -1 where it is misclassified without
+            attack, k = len(eps) where no strength breaks it.
+        losses: cross-entropy at the last iterate of every strength, ``(k, n)`` in nats; None without ``keep_going``.
+        images: adversarial images in [0,1], if asked for: ``(n, c, h, w)``. For each image, this is what broke it at
+            the smallest strength; the last iterate of an unbroken image; or the image itself, if misclassified without
+            attack. With ``keep_going``, the last iterates of every strength, ``(k, n, c, h, w)``.
     """
 
     eps: tuple[float, ...]
@@ -52,10 +52,10 @@ class RobustCurve:
 def check_strengths(
     eps: Iterable[float], norm: Norm = "linf", shape: Sequence[int] | None = None, *, name: str = "eps"
 ) -> tuple[float, ...]:
-    """The strengths as floats, each held to :func:`check_eps`.
+    """The strengths as floats, each checked by :func:`check_eps`.
 
     Raises:
-        ValueError: there are none, one breaks that rule, two are equal or they do not ascend, naming which.
+        ValueError: there are none, one is refused, two are equal, or they do not ascend; the message names them.
     """
     if isinstance(eps, str) or not isinstance(eps, Iterable):
         raise ValueError(f"expected {name} to be a sequence of numbers such as (8/255, 0.1), got {eps!r}")
@@ -71,7 +71,7 @@ def check_strengths(
 
 
 def attacked_together(images: Images) -> int:
-    """Images in a batch of an attack: on a CPU few large ones fit its caches, while small ones cost calls, not sums."""
+    """Batch size of an attack. On a CPU, few large images fit into the caches, while small ones need large batches."""
     if images.x.device.type != "cpu":
         return 1024
     height, width = images.x.shape[-2:]
@@ -79,7 +79,7 @@ def attacked_together(images: Images) -> int:
 
 
 def _checked(correct: Tensor, images: Images) -> Tensor:
-    """``correct`` where it is a mask of these images."""
+    """``correct``, checked to be a mask of these images."""
     if correct.shape != images.y.shape or correct.dtype != torch.bool:
         raise ValueError(f"expected bool correct ({len(images)},), got {correct.dtype} {tuple(correct.shape)}")
     return correct
@@ -101,30 +101,36 @@ def robust_curve(
 ) -> RobustCurve:
     """Error of ``model`` in eval mode under one attack at many strengths.
 
-    An image broken at a strength is broken at every larger one, whose ball holds its adversarial image too; the
-    figures are therefore at least as strong as those of one attack per strength. A fast copy of the model crafts, the
-    model itself has the last word on every image. Model, mode, statistics and gradients stay as they were.
+    An image broken at a strength counts as broken at every larger one, since the larger ball contains its adversarial
+    image too. The errors are therefore at least as large as those of a separate attack per strength. Attacks use a fast
+    copy of the model; then the model itself classifies every image. Model, mode, statistics and gradients do not
+    change.
 
     Args:
         model: network from images in [0,1] to logits, on the images' device.
-        images: what to attack.
-        attack: a gradient attack advances many images at many strengths together; any other runs strength by strength.
+        images: images to attack.
+        attack: a gradient attack handles many images at many strengths together; any other runs strength by strength.
         eps: strengths, ascending, in units of the pixel range 0..1.
-        norm: of the ball.
+        norm: norm of the ball.
         generator: source of the random starts; an image's start does not depend on the batch size.
-        batch_size: images that advance together; when not given 1024, on a CPU as many as have the pixels of 128
-            images of 32×32, at least 128 and at most 1024.
-        precision: of the crafting copy, see :func:`evo_robust.attacks.fast.for_attack`; float32 is repeatable,
-            ``auto`` measures and may choose otherwise next time.
-        keep_going: attack every image, misclassified ones too, to the last step of every strength, for its losses.
+        batch_size: images per batch. By default 1024; on a CPU, as many as have the pixels of 128 images of 32×32, but
+            at least 128 and at most 1024.
+        precision: precision of the fast copy, see :func:`evo_robust.attacks.fast.for_attack`. float32 is reproducible;
+            ``auto`` measures, and may choose differently next time.
+        keep_going: attack every image, even if misclassified before, to the last step of every strength, for its loss.
         keep_images: return the adversarial images.
-        correct: which images the model classifies correctly, bool ``(n,)``, where that is known: it saves a pass.
+        correct: which images the model classifies correctly, bool ``(n,)``, if known; this saves a pass.
 
     Raises:
-        ValueError: strengths that are not positive, distinct and ascending; no images; a batch size below 1;
-            ``keep_going`` for an attack that is no gradient attack; ``correct`` of another length or type; a network
-            that gives no logits ``(n, classes)``, has fewer classes than the images, or no gradient where the attack
-            needs one (attack it at a level, by CMAES or DE); an attack of one's own that leaves the ball or [0,1].
+        ValueError: strengths are not positive, distinct and ascending; there are no images; the batch size is below 1;
+            ``keep_going`` is set for an attack without gradients; ``correct`` has another length or type; the network
+            gives no logits ``(n, classes)``, has fewer classes than the images, or has no gradient where the attack
+            needs one (use a level attack, CMAES or DE); or a user's own attack leaves the ball or [0,1].
+
+    Example:
+        >>> curve = robust_curve(model, images, PGD(), (4 / 255, 8 / 255), generator=torch.Generator().manual_seed(0))
+        >>> curve.error[0] <= curve.error[1]
+        True
     """
     if not isinstance(attack, Attack):
         raise ValueError(f"expected an attack, such as PGD(), got {attack!r}")
@@ -154,7 +160,7 @@ def _curve(
     began = time.perf_counter()
     if correct is not None and isinstance(attack, GradientAttack):
         with torch.no_grad(), eval_mode(model):
-            model(images.floats(slice(2)))  # looked at before it is copied
+            model(images.floats(slice(2)))  # checks the network before it is copied
     correct = _checked(correct, images) if correct is not None else correct_mask(model, images, batch_size)
     indices = torch.arange(len(images), device=images.y.device)
     indices = indices if keep_going else indices[correct]
@@ -190,7 +196,7 @@ def _curve(
 
 
 def _with_unattacked(images: Images, found: Tensor | None, correct: Tensor) -> Tensor:
-    """Adversarial images of all, with the image itself where it was misclassified without attack."""
+    """Adversarial images for all images; an image misclassified without attack stands for itself."""
     result = images.floats()
     if found is not None:
         result[correct] = found[correct]
@@ -207,21 +213,21 @@ def _strength_by_strength(
     indices: Tensor,
     batch_size: int,
 ) -> CascadeResult:
-    """Any attack on the survivors of each strength, smallest first."""
+    """Run any attack on the survivors of each strength, smallest first."""
     level = torch.zeros(len(images), dtype=torch.long, device=indices.device)
     level[indices], found = len(eps), images.floats()
     for k, strength in enumerate(eps):
         threat = Threat(norm=norm, eps=Fraction(strength))
         for part in indices.split(batch_size):
             x, y = images.floats(part), images.y[part]
-            # copies: an attack that changes what it is given must not move the middle of the ball, or the true classes
+            # copies, so that an attack that changes its arguments does not move the ball or the true classes
             given = x.clone(), y.clone()
             with known_good(*given):
                 adversarial = attack.perturb(model, *given, threat, generator)
             check_inside(adversarial, x, threat, type(attack).__name__)
             if any(module.training for module in model.modules()):
                 raise ValueError(
-                    f"{type(attack).__name__} left the network in train mode: expected the mode that it was given"
+                    f"{type(attack).__name__} left the network in train mode: expected it to restore the mode"
                 )
             found[part] = adversarial
             level[part[classes(model(adversarial)) != y]] = k

@@ -1,4 +1,4 @@
-"""Fast copies of a network for crafting adversarial images: folded batch normalisation, bfloat16."""
+"""Fast copies of a network for gradient attacks: folded batch normalisation, bfloat16."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Precision = Literal["float32", "bf16", "auto"]
 
 
 class _Crafter(nn.Module):
-    """A network behind a change of number format and memory layout; logits come back in float32."""
+    """A network with another number format and memory layout; its logits are float32 again."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class _Crafter(nn.Module):
         self.dtype = dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(n, n_classes)`` in float32 of images ``(n, c, h, w)``."""
+        """Logits ``(n, n_classes)`` in float32, for images ``(n, c, h, w)``."""
         logits: Tensor = self.network(x.to(dtype=self.dtype, memory_format=torch.channels_last))
         return logits.float()
 
@@ -34,19 +34,18 @@ class _Crafter(nn.Module):
 def for_attack(model: nn.Module, sample: Tensor, precision: Precision = "float32") -> nn.Module:
     """A copy of ``model`` in eval mode that is fast to differentiate with respect to its images.
 
-    Parameters need no gradient, memory is channels-last, and batch normalisation that follows a convolution is folded
-    into it where the graph can be traced and the folded network gives the same logits on ``sample``. What the copy
-    finds has to be confirmed by ``model``: rounding differs.
+    Its parameters need no gradient, and its memory is channels-last. Batch normalisation after a convolution is folded
+    into it, if the graph can be traced and the folded network gives the same logits on ``sample``. Since rounding
+    differs, ``model`` has to confirm the adversarial images.
 
     Args:
-        model: network from images in [0,1] to logits; it is not touched.
+        model: network from images in [0,1] to logits; it is not changed.
         sample: images ``(n, c, h, w)`` like those to attack, n >= 1.
-        precision: ``float32``, the same choice in every run; ``bf16``; ``auto`` takes the faster of the two on
-            ``sample``, measured, so that it may differ from run to run (bfloat16 is no gain for depthwise
-            convolutions on most CPUs).
+        precision: ``float32``; ``bf16``; or ``auto``, whichever of the two is measured as faster on ``sample``, so that
+            the choice may differ from run to run (on most CPUs bfloat16 is not faster for depthwise convolutions).
 
     Raises:
-        ValueError: an unknown precision, or a sample that is not as said.
+        ValueError: the precision is unknown, or ``sample`` is wrong.
     """
     check_network(model)
     check_images(sample)
@@ -64,15 +63,15 @@ def for_attack(model: nn.Module, sample: Tensor, precision: Precision = "float32
 
 
 def fold_batch_norm(network: nn.Module, sample: Tensor) -> nn.Module:
-    """A copy of ``network`` (in eval mode) with each batch norm folded into the convolution that alone feeds it.
+    """A copy of ``network`` (in eval mode); each batch norm fed by a single convolution is folded into it.
 
-    Of networks that cannot be traced, and of those whose folded form does not give the same logits on ``sample`` within
-    rounding, it is a copy of what they are. No parameter of it needs a gradient.
+    If the network cannot be traced, or its folded form gives other logits on ``sample``, this is a plain copy. No
+    parameter of the copy needs a gradient.
     """
     try:
-        # what the graph does not use, such as the operations of a supernet that do not run, is not copied
+        # modules that the graph does not use, such as idle operations of a supernet, are not copied
         graph = copy.deepcopy(_traced(network))
-    except Exception:  # tracing runs the network's own code on proxies: anything may come out of it
+    except Exception:  # tracing runs the network's own code on proxies, which may raise anything
         return copy.deepcopy(network).requires_grad_(False)
     modules = dict(graph.named_modules())
     for node in list(graph.graph.nodes):
@@ -92,7 +91,7 @@ def fold_batch_norm(network: nn.Module, sample: Tensor) -> nn.Module:
 
 
 def _traced(network: nn.Module) -> fx.GraphModule:
-    """The graph of a network, whose modules keep nothing of the tracing: constants, or what ``forward`` stores."""
+    """The graph of a network; tracing leaves nothing in its modules (constants, attributes set by ``forward``)."""
     before = [(module, dict(vars(module))) for module in network.modules()]
     try:
         return fx.symbolic_trace(network)
@@ -107,15 +106,15 @@ def _same_logits(one: nn.Module, other: nn.Module, sample: Tensor) -> bool:
     """Whether two networks agree within float32 rounding."""
     expected, got = one(sample), other(sample)
     scale = expected.abs().amax().item()
-    if not math.isfinite(scale):  # nothing is said of such a network: it is taken as it is
+    if not math.isfinite(scale):  # such a network cannot be compared, so it is used unfolded
         return False
     return torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * max(scale, 1e-6))
 
 
 def _seconds(network: nn.Module, sample: Tensor, repeats: int = 3) -> float:
-    """Shortest time of one attack step (forward and back to the image)."""
+    """Shortest time of one attack step (forward and backward to the image)."""
     times = []
-    for _ in range(repeats + 1):  # the first one warms up
+    for _ in range(repeats + 1):  # the first one is a warm-up
         began = time.perf_counter()
         with torch.enable_grad():
             x = sample.detach().clone().requires_grad_()

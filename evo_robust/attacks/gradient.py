@@ -1,4 +1,4 @@
-"""Gradient attacks in the L∞ and L2 ball: FGSM, BIM, MI-FGSM and PGD share one iteration and differ in their step."""
+"""Gradient attacks in the L∞ and L2 ball: FGSM, BIM, MI-FGSM and PGD; they differ only in their step."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from evo_robust.parts.base import Fraction
 class GradientAttack(Attack, abc.ABC):
     """Projected steps along the gradient of a loss of the logits."""
 
-    loss: LossName = chz.field(default="ce", doc="loss to raise: ce, margin or kl (kl needs a random start)")
+    loss: LossName = chz.field(default="ce", doc="loss to maximise: ce, margin or kl (kl needs a random start)")
 
     @chz.validate
     def _known_loss(self) -> None:
@@ -34,7 +34,7 @@ class GradientAttack(Attack, abc.ABC):
         """Steps, step length and starts in a ball of radius ``eps``."""
 
     def direction(self, gradient: Tensor, memory: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor | None]:
-        """Unit step ``(n, c, h, w)`` at ``gradient`` and the memory to carry on: here steepest ascent, no memory."""
+        """Unit step ``(n, c, h, w)`` at ``gradient``, and the memory for the next step: steepest ascent, no memory."""
         return steepest(gradient, norm), memory
 
     def ascend(self, network: nn.Module, x: Tensor, y: Tensor, clean: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,7 +44,7 @@ class GradientAttack(Attack, abc.ABC):
             logits = network(x)
             loss = attack_loss(self.loss, logits, y, clean)
             gradient = slope(loss.sum(), x)
-        # where a network has no finite slope there is no way up: those pixels stay
+        # pixels without a finite gradient do not change
         return logits.detach(), loss.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
     def move(
@@ -55,7 +55,7 @@ class GradientAttack(Attack, abc.ABC):
         return project(x, delta + step.view(-1, 1, 1, 1) * way, eps, norm), memory
 
     def clean_probabilities(self, network: nn.Module, x: Tensor) -> Tensor | None:
-        """Probabilities ``(n, n_classes)`` of the unattacked images where the loss compares with them, else None."""
+        """Probabilities ``(n, n_classes)`` of the images without attack, if the loss needs them; else None."""
         if self.loss != "kl":
             return None
         with torch.no_grad():
@@ -74,8 +74,8 @@ class GradientAttack(Attack, abc.ABC):
     ) -> Tensor:
         """Adversarial images ``(n, c, h, w)``, inside the threat's ball around ``x`` and inside [0,1].
 
-        A model in eval mode is judged: an image is left alone as soon as it is misclassified. A model in train mode is
-        being trained: batch statistics are used, running ones are not touched, and every image goes to the last step.
+        With a model in eval mode, an image is attacked only until it is misclassified. With a model in train mode,
+        batch statistics are used, running statistics do not change, and every image is attacked to the last step.
 
         Args:
             model: network from images in [0,1] to logits.
@@ -83,14 +83,14 @@ class GradientAttack(Attack, abc.ABC):
             y: true classes ``(n,)``.
             threat: the ball.
             generator: source of the random starts.
-            keep_going: every image goes to the last step; when not given, exactly if the model is in train mode.
-            start: perturbations ``(n, c, h, w)`` to go on from, moved into the ball first, in place of the first start;
-                further starts stay random. Only where every image keeps going.
+            keep_going: whether every image is attacked to the last step; by default, if the model is in train mode.
+            start: perturbations ``(n, c, h, w)`` to use as the first start, moved into the ball; further starts are
+                random. Only with ``keep_going``.
 
         Raises:
-            ValueError: early drop was asked for a model in train mode, where it would change the batch statistics; or
-                ``start`` was given of another shape, or where images may drop early; or images, labels, network, threat
-                or generator are not as said, the network has no gradient (attack it at a level, by CMAES or DE).
+            ValueError: ``keep_going`` is False for a model in train mode, where it would change the batch statistics;
+                ``start`` has another shape, or is given without ``keep_going``; images, labels, network, threat or
+                generator are wrong; or the network has no gradient (use a level attack, CMAES or DE).
         """
         with checked(model, x, y, generator=generator, threat=threat, gradient=True) as (x, y):
             training = any(module.training for module in model.modules())
@@ -106,7 +106,7 @@ class GradientAttack(Attack, abc.ABC):
                 raise ValueError(f"expected {wanted}, got keep_going={keep_going} and {tuple(start.shape)}")
             if start is not None and not start.isfinite().all():
                 raise ValueError("expected a start of finite numbers, got NaN or infinities in it")
-            # the widest ball of all: recipes take one step at several strengths
+            # compared with the widest ball, since recipes use one step at several strengths
             check_step(self.budget(threat.eps).step, widest(threat.norm, x.shape[1:]), threat.norm)
             if generator is None and self.budget(threat.eps).random_start:
                 raise ValueError("expected a torch.Generator for random starts, got None")
@@ -127,7 +127,7 @@ class GradientAttack(Attack, abc.ABC):
         generator: torch.Generator,
         start: Tensor | None,
     ) -> Tensor:
-        """Last iterates of all images; of several starts the one with the highest loss."""
+        """Last iterates of all images; with several starts, those with the highest loss."""
         budget = self.budget(threat.eps)
         clean = self.clean_probabilities(model, x)
         best = self._climb(model, x, y, clean, threat, generator, start)
@@ -151,7 +151,7 @@ class GradientAttack(Attack, abc.ABC):
         generator: torch.Generator,
         start: Tensor | None = None,
     ) -> Tensor:
-        """Last iterates of one start: the given one, else one of the attack's own."""
+        """Last iterates of one start: the given one, else the attack's own."""
         budget = self.budget(threat.eps)
         eps, step = x.new_full((len(x),), threat.eps), x.new_full((len(x),), budget.step)
         if start is None and budget.random_start:
@@ -197,7 +197,7 @@ class IterativeAttack(GradientAttack, abc.ABC):
                 f"expected step > 0 and finite, in units of the pixel range 0..1 (such as 2/255), got {self.step}"
             )
         if self.restarts > 1 and not self.random_start:
-            raise ValueError(f"expected random_start=True for restarts={self.restarts}: else all starts are equal")
+            raise ValueError(f"expected random_start=True for restarts={self.restarts}: otherwise all starts are equal")
         if self.loss == "kl" and not self.random_start:
             raise ValueError("expected random_start=True for loss kl: its gradient at the clean image is zero")
 
@@ -207,12 +207,12 @@ class IterativeAttack(GradientAttack, abc.ABC):
         return f"{super().words}-{self.steps}"
 
     def check(self, threat: Threat, in_shape: tuple[int, int, int], key: str = "") -> None:
-        """See :meth:`Attack.check`: no step is longer than the ball is wide."""
+        """See :meth:`Attack.check`: no step may be longer than the ball's diameter."""
         if self.step is not None:
             check_step(self.step, 2 * threat.eps, threat.norm, name=f"{key}step")
 
     def budget(self, eps: float) -> StepBudget:
-        """The fields as given; without ``step`` the rule 2.5·ε/steps (Madry et al., 2018)."""
+        """The budget from the fields; without ``step``, its length is 2.5·ε/steps (Madry et al., 2018)."""
         step = 2.5 * eps / self.steps if self.step is None else self.step
         return StepBudget(self.steps, step, self.restarts, self.random_start)
 
@@ -224,7 +224,13 @@ class BIM(IterativeAttack):
 
 @chz.chz
 class PGD(IterativeAttack):
-    """Projected gradient descent from a random point of the ball (Madry et al., 2018)."""
+    """Projected gradient descent from a random point of the ball (Madry et al., 2018).
+
+    Example:
+        >>> x_adv = PGD(steps=20).perturb(model, x, y, Threat(eps=8 / 255), torch.Generator().manual_seed(0))
+        >>> bool((x_adv - x).abs().max() <= 8 / 255 + 1e-6)
+        True
+    """
 
     steps: int = chz.field(default=20, doc="gradient steps per start, >= 1")
     random_start: bool = chz.field(default=True, doc="start at a random point of the ball, not at the image")
@@ -242,7 +248,7 @@ class MIFGSM(IterativeAttack):
             raise ValueError(f"expected decay >= 0 and finite, got {self.decay}")
 
     def direction(self, gradient: Tensor, memory: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor | None]:
-        """Steepest ascent along the sum of L1-normalised gradients (their eq. 6)."""
+        """Steepest ascent along the decayed sum of L1-normalised gradients (eq. 6 of the paper)."""
         tiny = torch.finfo(gradient.dtype).tiny
         unit = gradient / gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(tiny)
         memory = unit if memory is None else self.decay * memory + unit

@@ -1,4 +1,4 @@
-"""Losses that an attacker raises: one value per image, so that each image is attacked on its own."""
+"""Losses that an attacker maximises: one value per image, so that images are attacked independently."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """Best other logit minus the true one, ``(n,)``; positive where the image is misclassified.
+    """Largest other logit minus the true one, ``(n,)``; positive where the image is misclassified.
 
-    Unlike cross-entropy its gradient does not fade with the network's confidence
-    (Carlini & Wagner, Towards Evaluating the Robustness of Neural Networks, 2017).
+    Unlike that of cross-entropy, its gradient does not vanish when the network is confident (Carlini & Wagner, Towards
+    Evaluating the Robustness of Neural Networks, 2017).
     """
     true = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], -torch.inf)
@@ -30,22 +30,22 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def kl_divergence(logits: Tensor, clean: Tensor) -> Tensor:
     """KL divergence ``(n,)`` from the probabilities ``clean`` ``(n, n_classes)`` to those of the logits, in nats.
 
-    What TRADES raises (Zhang et al., Theoretically Principled Trade-off between Robustness and Accuracy, 2019).
+    TRADES maximises it (Zhang et al., Theoretically Principled Trade-off between Robustness and Accuracy, 2019).
     """
     return F.kl_div(F.log_softmax(logits, 1), clean, reduction="none").sum(1)
 
 
 def check_loss(name: object) -> None:
-    """Raise ``ValueError`` for a loss that there is not: an unknown one must not be taken for whatever comes last."""
+    """Raise ``ValueError`` for the name of an unknown loss."""
     if name not in get_args(LossName):
         raise ValueError(f"expected loss {', '.join(get_args(LossName))}, got {name!r}")
 
 
 def attack_loss(name: LossName, logits: Tensor, y: Tensor, clean: Tensor | None) -> Tensor:
-    """Loss ``(n,)`` of that name; ``clean`` (probabilities without attack) is needed by ``kl`` alone.
+    """The loss ``(n,)`` of this name; only ``kl`` needs ``clean`` (probabilities without attack).
 
     Raises:
-        ValueError: an unknown loss, or ``kl`` without the clean probabilities.
+        ValueError: the loss is unknown, or is ``kl`` and ``clean`` is missing.
     """
     if name == "ce":
         return cross_entropy(logits, y)

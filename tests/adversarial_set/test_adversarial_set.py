@@ -291,7 +291,7 @@ def test_nobody_fooled(tmp_path: Path) -> None:
     settings = chz.replace(
         TINY, victims=("resnet",), norms=("linf",), linf_levels=(1,), optimiser=CMAES(max_iter=1), sources=8
     )
-    with pytest.raises(UserError, match=r"fooled none of the victims \(linf_levels=\(1,\)\): raise the levels"):
+    with pytest.raises(UserError, match=r"no attack on the victims succeeded \(linf_levels=\(1,\)\): raise the levels"):
         settings.build_or_load(DATA, tmp_path)
     assert not (settings.folder(DATA, tmp_path) / "settings.json").exists()
 
@@ -303,7 +303,7 @@ def test_no_validation_images(tmp_path: Path) -> None:
 
 
 def test_loading_what_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no adversarial set"):
+    with pytest.raises(UserError, match="holds no complete adversarial set"):
         load(tmp_path / "nothing")
 
 
@@ -373,7 +373,7 @@ def test_transfer_error_reads_the_search_set_alone(copy: Path) -> None:
 
 
 def test_transfer_error_before_the_set_is_built(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no adversarial set"):
+    with pytest.raises(UserError, match="holds no complete adversarial set"):
         TransferError(adversarial_set=TINY).measure(candidate(tmp_path, torch.nn.Identity()))
 
 

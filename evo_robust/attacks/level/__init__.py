@@ -1,1 +1,1 @@
-"""Attacks on chosen pixels that see logits alone."""
+"""Black-box attacks, which see only logits."""

@@ -1,9 +1,9 @@
 """Black-box attacks at a level: L0 (a number of pixels) and L∞ (a number of grey steps), by CMA-ES and DE.
 
 After Kotyan & Vargas ("Adversarial robustness assessment", 2019), and Su, Vargas & Sakurai ("One pixel attack", 2017).
-Differences, all in favour of an honest figure: values are rounded, never truncated, so that ±1 is in reach at level 1;
-values beyond the bounds stop there; only images that the network classifies correctly are attacked, and
-only they can succeed; the best image found is classified once more on its own, in float32.
+Some things differ, so that figures are sound. Values are rounded, not truncated, so that ±1 can be reached at level 1.
+Values beyond the bounds stop at them. Only images that the network classifies correctly are attacked, and only they
+count as successes. The best image found is classified once more by itself, in float32.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from evo_robust.parts.base import Part
 LevelNorm = Literal["l0", "linf"]
 
 MARGIN = 1e-4
-"""Logits by which a wrong class must win: below, another batch size or processor may round the other way."""
+"""Least margin in logits of a wrong class; with a smaller one, another batch size or processor may round otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LevelResult:
-    """What a level attack found.
+    """The result of a level attack.
 
     Attributes:
-        x_adv: images ``(n, c, h, w)``, multiples of 1/255 in [0,1], within the level; unchanged where it failed.
-        success: bool ``(n,)``; False for images that were misclassified to begin with.
-        queries: candidates that the network has judged, int64 ``(n,)``; 0 for images that were not attacked.
+        x_adv: images ``(n, c, h, w)``, multiples of 1/255 in [0,1], within the level; unchanged without success.
+        success: bool ``(n,)``; False for images that were misclassified before the attack.
+        queries: number of candidates that the network classified, int64 ``(n,)``; 0 for images that were not attacked.
     """
 
     x_adv: Tensor
@@ -51,14 +51,14 @@ class LevelResult:
 class LevelAttack(Part, abc.ABC):
     """A black-box attack that minimises the true class's probability within a level.
 
-    Many images advance together and share forward passes; an image leaves as soon as a candidate is misclassified, and
-    another takes its place. Every image has its own random numbers: its result depends neither on the images beside it
-    nor on ``batch_size`` (but for rounding in the network).
+    Many images are attacked together and share forward passes. An image leaves as soon as a candidate is misclassified,
+    and another takes its place. Every image has its own random numbers, so its result depends neither on other images
+    nor on ``batch_size`` (except for rounding in the network).
     """
 
-    norm: LevelNorm = chz.field(default="l0", doc="l0: level pixels may change; linf: all values by ± level of 255")
+    norm: LevelNorm = chz.field(default="l0", doc="l0: `level` pixels may change; linf: all values by ± `level` of 255")
     level: int = chz.field(default=1, doc="number of pixels (l0) or of grey steps (linf), ≥ 1")
-    max_iter: int = chz.field(default=100, doc="most generations per image, ≥ 1 (Kotyan & Vargas: 100)")
+    max_iter: int = chz.field(default=100, doc="largest number of generations per image, ≥ 1 (Kotyan & Vargas: 100)")
     pop_size: int | None = chz.field(default=None, doc="candidates per generation and image; see the optimiser")
     batch_size: int | None = chz.field(default=None, doc="candidates per forward pass; chosen by memory when not given")
 
@@ -86,23 +86,23 @@ class LevelAttack(Part, abc.ABC):
 
     @abc.abstractmethod
     def _default_pop_size(self, n_variables: int) -> int:
-        """Population when none is given."""
+        """Population size when none is given."""
 
     @abc.abstractmethod
     def _optimizer(
         self, encoding: Encoding, boxes: Boxes, pop_size: int, generators: Sequence[torch.Generator]
     ) -> BatchOptimizer:
-        """Optimiser of the images with these bounds."""
+        """The optimiser for images with these bounds."""
 
     def perturb_levels(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> LevelResult:
         """Attack images ``(n, c, h, w)`` in [0,1], multiples of 1/255, with true classes ``y`` int64 ``(n,)``.
 
-        Draws one seed per image from ``generator``, whatever happens next. Leaves the model's mode, running statistics
-        and gradients as they were.
+        It always draws one seed per image from ``generator``. The model's mode, running statistics and gradients do not
+        change.
 
         Raises:
-            ValueError: the images are no multiples of 1/255 in [0,1], shapes disagree, labels or network are not as
-                said, or there are fewer pixels than the level.
+            ValueError: images are not multiples of 1/255 in [0,1], shapes differ, labels or network are wrong, or the
+                images have fewer pixels than the level.
         """
         with checked(model, x, y, generator=generator) as (x, y):
             encoding = self._encoding(x)
@@ -112,7 +112,7 @@ class LevelAttack(Part, abc.ABC):
             if len(x):
                 with eval_mode(model), torch.inference_mode():
                     run.all()
-        # tensors made in inference mode can take no part in training: hand out ordinary ones
+        # tensors made in inference mode cannot be used in training, so return ordinary ones
         return LevelResult(
             run.found.clone().to(torch.float32).div_(255), success=run.success.clone(), queries=run.queries.clone()
         )
@@ -130,15 +130,15 @@ class LevelAttack(Part, abc.ABC):
 class CMAES(LevelAttack):
     """CMA-ES: full covariance for pixels, diagonal for L∞ (3,072 variables on CIFAR-10).
 
-    Default population 4 + ⌊3 ln d⌋ for d variables, as in Hansen's tutorial and Kotyan & Vargas. Their pixels start in
-    the corner with a step of 63/4: ``start="raster", sigma=15.75``. From the middle, with steps by the range of each
-    variable, as many queries fool far more images (LeNet on CIFAR-10, 5 pixels: 83% against 59%).
+    The default population is 4 + ⌊3 ln d⌋ for d variables, as in Hansen's tutorial and Kotyan & Vargas. Their pixels
+    start in the corner with a step of 63/4: ``start="raster", sigma=15.75``. Starting in the middle, with steps by the
+    range of each variable, fools far more images for the same queries (LeNet on CIFAR-10, 5 pixels: 83% against 59%).
     """
 
     sigma: float | None = chz.field(
         default=None,
-        doc="initial step of every variable, > 0, in grey steps and pixels; not given: an eighth of the image's side "
-        "and a quarter of the colour range (l0), level/4 (linf)",
+        doc="initial step of every variable, > 0, in grey steps and pixels; by default an eighth of the image's side "
+        "and a quarter of the colour range (l0), or level/4 (linf)",
     )
     start: Literal["middle", "raster"] = chz.field(
         default="middle", doc="where pixels start (l0): in the middle, or the first ones in raster order"
@@ -163,12 +163,12 @@ class CMAES(LevelAttack):
     def _optimizer(
         self, encoding: Encoding, boxes: Boxes, pop_size: int, generators: Sequence[torch.Generator]
     ) -> BatchOptimizer:
-        # a step of more than half the range (63/4 on images below 32 rows) only wraps around
+        # a step of more than half the range (63/4 on images below 32 rows) would only be reflected
         widest = (boxes.upper - boxes.lower) / 2
         std = encoding.steps(boxes) if self.sigma is None else widest.clamp_max(self.sigma)
         if self.norm == "linf":
             return BatchSepCMAES(boxes, std, pop_size, encoding.inside, generators)
-        # double precision: matrix products of other batch sizes differ in the last bits, and must not move a pixel
+        # double precision, since last bits of matrix products depend on the batch size, and must not move a pixel
         boxes = Boxes(boxes.lower.double(), boxes.upper.double(), boxes.start.double())
         return BatchCMAES(boxes, std.double(), pop_size, encoding.inside, generators)
 
@@ -177,8 +177,8 @@ class CMAES(LevelAttack):
 class DE(LevelAttack):
     """Differential evolution best1bin, F dithered in (.5, 1), CR 1; 400 members by default.
 
-    An image is given up once all members lie within one grey step or pixel, which is after some 30 generations with one
-    pixel and never within 100 with L∞.
+    The attack on an image ends without success once all members lie within one grey step or pixel. With one pixel that
+    takes some 30 generations; with L∞ it never happens within 100.
     """
 
     @property
@@ -195,7 +195,7 @@ class DE(LevelAttack):
 
 
 class _Run:
-    """One attack on a set of images: the queue, the images at work and what was found."""
+    """One attack on a set of images: those that wait, those under attack, and the results."""
 
     def __init__(
         self, attack: LevelAttack, encoding: Encoding, model: nn.Module, pixels: Tensor, y: Tensor, seeds: list[int]
@@ -207,7 +207,7 @@ class _Run:
         self.queries = torch.zeros(len(y), dtype=torch.int64, device=y.device)
         self.pop_size = attack.pop_size or attack._default_pop_size(encoding.n_variables)
         self.batch_size = attack.batch_size or _batch_size(pixels)
-        # a few passes per generation share the optimiser's overhead, while each is small enough for the caches
+        # several passes per generation share the optimiser's overhead, and each is small enough for the caches
         self.slots = max(1, 4 * self.batch_size // self.pop_size)
 
     def all(self) -> None:
@@ -217,7 +217,7 @@ class _Run:
         active = torch.empty(0, dtype=torch.int64, device=self.y.device)
         optimizer: BatchOptimizer | None = None
         while queue or len(active):
-            # joining copies the state of all: wait until an eighth of the places is free
+            # joining copies the state of all images, so wait until an eighth of the places is free
             free = self.slots - len(active)
             if queue and free >= max(1, self.slots // 8):
                 fresh = torch.tensor([queue.pop() for _ in range(min(free, len(queue)))], device=self.y.device)
@@ -240,7 +240,7 @@ class _Run:
     def _admit(self, optimizer: BatchOptimizer | None, fresh: Tensor) -> BatchOptimizer:
         generators = [torch.Generator(self.y.device).manual_seed(self.seeds[i]) for i in fresh.tolist()]
         boxes = self.encoding.boxes(self.pixels[fresh])
-        # half a step more on either side, so that rounding gives every integer the same share
+        # half a step wider on both sides, so that rounding gives every integer the same share
         wide = Boxes(boxes.lower - 0.5, boxes.upper + 0.5, boxes.start)
         new = self.attack._optimizer(self.encoding, wide, self.pop_size, generators)
         if optimizer is None or not len(optimizer):
@@ -249,7 +249,7 @@ class _Run:
         return optimizer
 
     def _generation(self, optimizer: BatchOptimizer, active: Tensor) -> None:
-        """One generation of all images at work; marks those that were fooled."""
+        """Run one generation of all images under attack; marks those that succeeded."""
         lower, upper = optimizer.boxes.lower.unsqueeze(1) + 0.5, optimizer.boxes.upper.unsqueeze(1) - 0.5
         values = torch.clamp(optimizer.ask().round(), lower, upper)
         candidates = self.encoding.render(values, self.pixels[active], self.tone)
@@ -262,10 +262,10 @@ class _Run:
         optimizer.tell(fitness)
 
     def _judge(self, model: nn.Module, candidates: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Fitness and margin ``(n, k)`` of candidates ``(n · k, c, h, w)`` that the model takes.
+        """Fitness and margin ``(n, k)`` of candidates ``(n · k, c, h, w)``, which are in the model's input format.
 
-        The fitness is ln p/(1 − p) of the true class's probability p: the same order as p, but it still tells
-        candidates apart where p rounds to 1. The margin is the true logit less the largest other.
+        The fitness is ln p/(1 − p), where p is the true class's probability. It gives the same order as p, but still
+        separates candidates where p rounds to 1. The margin is the true logit minus the largest other one.
         """
         logits = self._logits(model, candidates)
         column = y.repeat_interleave(len(candidates) // max(1, len(y))).unsqueeze(1)
@@ -276,7 +276,7 @@ class _Run:
         return fitness.view(len(y), -1), margin.view(len(y), -1)
 
     def _confirm(self, values: Tensor, images: Tensor) -> None:
-        """Keep the candidates ``(m, 1, d)`` that, as uint8, still fool the network itself, apart from all others."""
+        """Keep the candidates ``(m, 1, d)`` that still fool the network itself, as uint8 and in their own batch."""
         one = torch.ones(self.encoding.shape[0], device=values.device)
         pixels = self.encoding.render(values, self.pixels[images], Tone(one, 0 * one)).to(torch.uint8)
         _, margin = self._judge(self.model, pixels.float().div_(255), self.y[images])
@@ -300,10 +300,10 @@ def _to_pixels(x: Tensor) -> Tensor:
 
 
 def _batch_size(pixels: Tensor) -> int:
-    """Candidates per forward pass: what caches hold on a CPU, what memory allows on a GPU."""
+    """Candidates per forward pass: as many as fit into the caches of a CPU, or into the memory of a GPU."""
     per_image = 4 * pixels[:1].numel()
     if pixels.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(pixels.device)
-        # feature maps of the networks at hand take up to some hundred times the image
+        # feature maps of our networks take up to some hundred times as much memory as the image
         return max(256, min(16_384, free // (512 * max(1, per_image))))
     return max(64, min(4096, 2**21 // max(1, per_image)))

@@ -1,4 +1,4 @@
-"""How a vector of integers becomes an image within a level: pixels replaced (L0) or values shifted (L∞)."""
+"""Turns a vector of integers into an image within a level: pixels replaced (L0) or values shifted (L∞)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def reflect_(u: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Fold ``u`` back into [lower, upper] at the walls, in place: distances inside stay what they were."""
+    """Reflect ``u`` at the bounds into [lower, upper], in place; distances are preserved."""
     width = upper - lower
     u.sub_(lower).abs_().remainder_(2 * width)
     return u.sub_(width).abs_().neg_().add_(upper)
@@ -18,12 +18,12 @@ def reflect_(u: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Boxes:
-    """Where the search of ``n`` images starts and how far it may go, all float ``(n, d)``.
+    """Bounds and starting points of the search for ``n`` images, all float ``(n, d)``.
 
     Attributes:
         lower: smallest allowed integer of each variable.
         upper: largest allowed integer of each variable.
-        start: the integer that a search begins at.
+        start: the integer at which the search begins.
     """
 
     lower: Tensor
@@ -32,13 +32,13 @@ class Boxes:
 
 
 class Tone:
-    """Maps grey values 0..255 to what a network takes: value · scale + shift, one of each per channel ``(c,)``."""
+    """Maps grey values 0..255 to a network's input: value · scale + shift, with one of each per channel ``(c,)``."""
 
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         self.scale, self.shift = scale, shift
 
     def __call__(self, grey: Tensor) -> Tensor:
-        """Float values ``(…, c)`` of grey values ``(…, c)``."""
+        """Input values ``(…, c)``, float, for grey values ``(…, c)``."""
         return torch.addcmul(self.shift, grey.float(), self.scale)
 
 
@@ -60,24 +60,24 @@ class Encoding(abc.ABC):
 
     @abc.abstractmethod
     def steps(self, boxes: Boxes) -> Tensor:
-        """Initial standard deviation of each variable, float ``(n, d)``, where none is asked for."""
+        """Default initial standard deviation of each variable, float ``(n, d)``."""
 
     @abc.abstractmethod
     def inside(self, points: Tensor, boxes: Boxes) -> Tensor:
-        """Bring points ``(n, k, d)`` beyond the bounds back into them, in place."""
+        """Move points ``(n, k, d)`` beyond the bounds back into them, in place."""
 
     @abc.abstractmethod
     def render(self, values: Tensor, images: Tensor, tone: Tone) -> Tensor:
-        """Images ``(n · k, c, h, w)`` channels-last: k candidates ``(n, k, d)`` of each uint8 image, in that tone."""
+        """Images ``(n · k, c, h, w)``, channels-last, of k candidates ``(n, k, d)`` per image, mapped by ``tone``."""
 
 
 class Pixels(Encoding):
-    """L0: ``level`` pixels, each (row, column, channels…); a pixel named twice keeps its last colour.
+    """L0: ``level`` pixels, each (row, column, channels…); a pixel that is listed twice gets its last colour.
 
     Args:
         level: number of pixels.
         shape: (c, h, w).
-        raster: start from the first pixels in raster order, as Kotyan & Vargas, rather than from the middle.
+        raster: start at the first pixels in raster order, as Kotyan & Vargas do, instead of in the middle.
     """
 
     def __init__(self, level: int, shape: tuple[int, int, int], raster: bool = False) -> None:
@@ -86,11 +86,11 @@ class Pixels(Encoding):
 
     @property
     def n_variables(self) -> int:
-        """(2 + c) per pixel."""
+        """2 + c variables per pixel."""
         return self.level * (2 + self.shape[0])
 
     def boxes(self, images: Tensor) -> Boxes:
-        """The whole image and all colours; the start changes nothing."""
+        """Bounds of the whole image and all colours; the starting point leaves the image unchanged."""
         channels, rows, columns = self.shape
         n, device = len(images), images.device
         top = torch.tensor([rows - 1.0, columns - 1.0] + [255.0] * channels, device=device).repeat(self.level)
@@ -104,13 +104,13 @@ class Pixels(Encoding):
         return Boxes(lower=torch.zeros_like(upper), upper=upper, start=start)
 
     def steps(self, boxes: Boxes) -> Tensor:
-        """An eighth of the image for places, a quarter of the range for colours."""
+        """An eighth of the image's side for positions, a quarter of the range for colours."""
         parts = torch.full((self.level, 2 + self.shape[0]), 1 / 4, device=boxes.start.device)
         parts[:, :2] = 1 / 8
         return (boxes.upper - boxes.lower) * parts.flatten()
 
     def inside(self, points: Tensor, boxes: Boxes) -> Tensor:
-        """Colours stop at the walls, where the strongest ones lie; places are folded back, or they crowd the border."""
+        """Clip colours, since the strongest are at the bounds; reflect positions, or they would crowd the border."""
         parts, lower, upper = (
             t.unflatten(-1, (self.level, -1)) for t in (points, boxes.lower.unsqueeze(1), boxes.upper.unsqueeze(1))
         )
@@ -120,7 +120,7 @@ class Pixels(Encoding):
 
     def render(self, values: Tensor, images: Tensor, tone: Tone) -> Tensor:
         """The images with ``level`` pixels replaced."""
-        # colours are mapped before they are spread: a few pixels of each candidate, and each image once
+        # map colours first (a few pixels per candidate, and each image once), then repeat the images
         canvas = tone(images.permute(0, 2, 3, 1)).repeat_interleave(values.shape[1], dim=0)
         every = torch.arange(len(canvas), device=values.device)
         for pixel in values.reshape(len(canvas), self.level, -1).unbind(1):
@@ -134,12 +134,12 @@ class Values(Encoding):
 
     @property
     def n_variables(self) -> int:
-        """One per value of the image: c · h · w."""
+        """One variable per value of the image: c · h · w."""
         channels, rows, columns = self.shape
         return channels * rows * columns
 
     def boxes(self, images: Tensor) -> Boxes:
-        """± level around the image, where the search starts; values in the order row, column, channel."""
+        """± ``level`` around the image, where the search starts; values are in the order row, column, channel."""
         start = images.permute(0, 2, 3, 1).flatten(1).float()
         return Boxes(lower=(start - self.level).clamp_min(0), upper=(start + self.level).clamp_max(255), start=start)
 
@@ -148,10 +148,10 @@ class Values(Encoding):
         return torch.full_like(boxes.start, self.level / 4)
 
     def inside(self, points: Tensor, boxes: Boxes) -> Tensor:
-        """Values stop at the walls: adversarial images lie in the corners."""
+        """Clip values, since adversarial images lie in the corners."""
         return torch.clamp(points, boxes.lower.unsqueeze(1), boxes.upper.unsqueeze(1), out=points)
 
     def render(self, values: Tensor, images: Tensor, tone: Tone) -> Tensor:
-        """The values are the image."""
+        """The images made of these values."""
         channels, rows, columns = self.shape
         return tone(values.view(-1, rows, columns, channels)).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Networks as level attacks ask them: without normalisation, without gradients, with fast pooling."""
+"""Fast copies of networks for level attacks: without normalisation, without gradients, with fast pooling."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from evo_robust.spaces.ops import Normalize
 class HalvingMaxPool(nn.Module):
     """Max pooling of 2×2 pixels with stride 2, as maxima of slices.
 
-    torch's own kernel looks for the maximum's place too, which only gradients need: on a CPU it takes 3 to 10 times
-    as long for few channels, a third of LeNet's whole time. Equal to the bit.
+    torch's own kernel also finds the position of the maximum, which only gradients need. For few channels on a CPU it
+    takes 3 to 10 times as long, a third of LeNet's whole time. Results are equal to the bit.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,11 +25,11 @@ class HalvingMaxPool(nn.Module):
 
 
 def for_queries(model: nn.Module, pixels: Tensor) -> tuple[Tone, nn.Module]:
-    """A fast copy of ``model`` (in eval mode), and what maps grey values 0..255 to the input of that copy.
+    """A fast copy of ``model`` (in eval mode), and the map from grey values 0..255 to the input of that copy.
 
     Args:
-        model: network from images in [0,1] to logits; it is not touched. Where its first module is ``Normalize``, the
-            copy goes without, since normalising each candidate costs as much as a layer of a small network.
+        model: network from images in [0,1] to logits; it is not changed. If its first module is ``Normalize``, the copy
+            has none, since normalising each candidate takes as long as a layer of a small network.
         pixels: some uint8 images ``(n, c, h, w)``, n >= 1.
     """
     tone, body = _split(model, pixels.shape[1], pixels.device)
@@ -52,7 +52,7 @@ def _split(model: nn.Module, channels: int, device: torch.device) -> tuple[Tone,
 
 
 def _halves(module: nn.Module) -> bool:
-    """Whether a module is nothing but max pooling of 2×2 pixels with stride 2."""
+    """Whether a module is max pooling of 2×2 pixels with stride 2."""
     if type(module) is not nn.MaxPool2d or module.ceil_mode or module.return_indices:
         return False
     kernel, stride = (tuple(v) if isinstance(v, tuple) else (v, v) for v in (module.kernel_size, module.stride))

@@ -19,7 +19,7 @@ from torch import Tensor
 from evo_robust.attacks.level.encoding import Boxes
 
 Wall = Callable[[Tensor, Boxes], Tensor]
-"""Brings points ``(n, k, d)`` into the bounds, in place."""
+"""Moves points ``(n, k, d)`` into the bounds, in place."""
 
 
 class BatchOptimizer(abc.ABC):
@@ -29,12 +29,12 @@ class BatchOptimizer(abc.ABC):
         boxes: bounds and initial points.
         std: initial standard deviation of each variable, float ``(n, d)``, > 0.
         pop_size: candidates per generation and problem.
-        wall: what becomes of points beyond the bounds.
+        wall: moves points beyond the bounds back into them.
         generators: one random generator per problem.
     """
 
     per_problem: tuple[str, ...] = ()
-    """Names of the tensors whose first axis is the problem, bounds aside."""
+    """Names of the tensors whose first axis is the problem, except the bounds."""
 
     def __init__(
         self, boxes: Boxes, std: Tensor, pop_size: int, wall: Wall, generators: Sequence[torch.Generator]
@@ -46,7 +46,7 @@ class BatchOptimizer(abc.ABC):
 
     @abc.abstractmethod
     def _setup(self, start: Tensor, std: Tensor) -> None:
-        """Initial state."""
+        """Set up the initial state."""
 
     @abc.abstractmethod
     def ask(self) -> Tensor:
@@ -54,17 +54,17 @@ class BatchOptimizer(abc.ABC):
 
     @abc.abstractmethod
     def tell(self, fitness: Tensor) -> None:
-        """Take the fitness ``(n, pop_size)`` of the candidates asked last; the smaller the better."""
+        """Update the state with the fitness ``(n, pop_size)`` of the last candidates; smaller is better."""
 
     def converged(self) -> Tensor:
-        """Which problems, bool ``(n,)``, can only repeat themselves now."""
+        """Which problems, bool ``(n,)``, can find nothing new any more."""
         return torch.zeros(len(self), dtype=torch.bool, device=self.boxes.start.device)
 
     def __len__(self) -> int:
         return len(self.generators)
 
     def keep(self, index: Tensor) -> None:
-        """Go on with the problems at ``index`` (int64) alone."""
+        """Go on with only the problems at ``index`` (int64)."""
         for name in self.per_problem:
             setattr(self, name, getattr(self, name)[index])
         self.boxes = Boxes(*(getattr(self.boxes, f.name)[index] for f in dataclasses.fields(Boxes)))
@@ -79,7 +79,7 @@ class BatchOptimizer(abc.ABC):
         self.generators += other.generators
 
     def _noise(self, shape: tuple[int, ...], *, normal: bool) -> Tensor:
-        """Standard normal or uniform [0,1) numbers ``(n, *shape)``, each problem's from its own generator."""
+        """Standard normal or uniform [0,1) numbers ``(n, *shape)``; each problem uses its own generator."""
         out = self.boxes.start.new_empty((len(self), *shape))
         for row, generator in zip(out.unbind(0), self.generators, strict=True):
             _ = row.normal_(generator=generator) if normal else row.uniform_(generator=generator)
@@ -89,7 +89,8 @@ class BatchOptimizer(abc.ABC):
 class BatchDE(BatchOptimizer):
     """Differential evolution best1bin with dither F ~ U(.5, 1) and CR 1, from a uniform population (Storn & Price).
 
-    With CR 1 the whole trial vector is mutant. ``start`` and ``std`` are not used: the population covers the bounds.
+    With CR 1 the trial vector is the whole mutant. ``start`` and ``std`` are not used: the first population covers the
+    bounds.
     """
 
     per_problem: tuple[str, ...] = ("population", "fitness")
@@ -102,12 +103,12 @@ class BatchDE(BatchOptimizer):
         self.fitness = start.new_full((n, self.pop_size), math.inf)
 
     def ask(self) -> Tensor:
-        """First the initial population, then one trial vector per member."""
-        # one extra draw: the generation's F; the others pick two different members, neither of them the target
+        """At first the initial population, later one trial vector per member."""
+        # one draw is the generation's F; the others pick two different members, neither of them the target
         draws = self._noise((2 * self.pop_size + 1,), normal=False)
         target = torch.arange(self.pop_size, device=draws.device)
         first, second = draws[:, 1:].view(len(self), 2, self.pop_size).unbind(1)
-        # offsets around the ring of members: 1..P-1, and for the second 1..P-2 stepping over the first
+        # offsets around the ring of members: 1..P-1; for the second member 1..P-2, skipping the first
         step = (first * (self.pop_size - 1)).long().clamp_max_(self.pop_size - 2) + 1
         other = (second * (self.pop_size - 2)).long().clamp_max_(self.pop_size - 3) + 1
         other += other >= step
@@ -130,7 +131,7 @@ class BatchDE(BatchOptimizer):
         self.population = torch.where(better.unsqueeze(2), self._asked, self.population)
 
     def converged(self) -> Tensor:
-        """All members lie within one step of an integer, so that new ones round to the same image or its neighbours.
+        """True where all members lie within one integer step, so that new ones round to nearly the same image.
 
         With one pixel that takes some 30 generations.
         """
@@ -140,7 +141,7 @@ class BatchDE(BatchOptimizer):
 class BatchCMAES(BatchOptimizer):
     """CMA-ES with positive weights (Hansen 2016, "The CMA Evolution Strategy: A Tutorial"); full covariance.
 
-    Candidates beyond the bounds are moved for evaluation alone, so that the search distribution stays normal.
+    Candidates beyond the bounds are moved only for their evaluation, so that the search distribution stays normal.
     """
 
     per_problem: tuple[str, ...] = (
@@ -180,7 +181,7 @@ class BatchCMAES(BatchOptimizer):
     def _setup_covariance(self, std: Tensor) -> None:
         self.cov = torch.diag_embed(std**2)
         self.root, self.inverse = torch.diag_embed(std), torch.diag_embed(1 / std)
-        # the tutorial's B.2 allows to decompose every 1/(10 d (c_1 + c_mu)) generations; less often costs nothing
+        # the tutorial's B.2 decomposes every 1/(10 d (c_1 + c_mu)) generations; less often does no harm
         self.gap = max(1, int(1 / (2 * self.d * (self.c_1 + self.c_mu))))
 
     def _steps(self, z: Tensor) -> Tensor:
@@ -200,21 +201,21 @@ class BatchCMAES(BatchOptimizer):
         due = (self.age % self.gap == 0).nonzero().squeeze(1)
         if len(due):
             values, axes = torch.linalg.eigh(self.cov[due])
-            # rounding may turn the smallest eigenvalues negative: keep them where the precision ends
+            # rounding may make the smallest eigenvalues negative: bound them by the precision
             scales = torch.maximum(values, torch.finfo(values.dtype).eps * values[:, -1:]).sqrt().unsqueeze(1)
-            # symmetric roots: they do not depend on the arbitrary turn of eigenvectors that share an eigenvalue
+            # symmetric roots do not depend on the arbitrary rotation of eigenvectors with equal eigenvalues
             self.root[due] = (axes * scales) @ axes.transpose(1, 2)
             self.inverse[due] = (axes / scales) @ axes.transpose(1, 2)
 
     def ask(self) -> Tensor:
-        """Samples of the search distribution, brought into the bounds."""
+        """Samples of the search distribution, moved into the bounds."""
         y = self._steps(self._noise((self.pop_size, self.d), normal=True))
         self._asked = y
         points = (y * self.sigma.unsqueeze(2)).add_(self.mean.unsqueeze(1))
         return self.wall(points, self.boxes)
 
     def tell(self, fitness: Tensor) -> None:
-        """Move mean, paths, covariance and step size."""
+        """Update mean, paths, covariance and step size."""
         order = fitness.argsort(dim=1, stable=True)[:, : len(self.weights)]
         best = self._asked.gather(1, order.unsqueeze(2).expand(-1, -1, self.d))
         step = (best * self.weights.unsqueeze(1)).sum(1)
@@ -229,7 +230,7 @@ class BatchCMAES(BatchOptimizer):
         self.path_c = (1 - self.c_c) * self.path_c + (1 - stalled) * rate * step  # eq. 45
         self._adapt(best, stalled)
         self.sigma = self.sigma * torch.exp(self.c_s / self.damping * (length / self.norm - 1))  # eq. 44
-        # rounded candidates of a small step are all the same image: step out of the plateau
+        # with a small step, all rounded candidates are the same image: enlarge it to leave the plateau
         flat = fitness.amax(1, keepdim=True) == fitness.amin(1, keepdim=True)
         self.sigma = torch.where(flat, self.sigma * math.exp(0.2 + self.c_s / self.damping), self.sigma)
 
@@ -241,7 +242,7 @@ class BatchSepCMAES(BatchCMAES):
 
     def _setup_covariance(self, std: Tensor) -> None:
         self.cov, self.scales = std**2, std.clone()
-        # d instead of d²/2 numbers to learn: Ros & Hansen raise the learning rates by (d + 2)/3
+        # only d instead of d²/2 numbers to learn, so Ros & Hansen multiply the learning rates by (d + 2)/3
         faster = (self.d + 2) / 3
         self.c_1 = min(1.0, self.c_1 * faster)
         self.c_mu = min(1 - self.c_1, self.c_mu * faster)
