@@ -1,4 +1,4 @@
-"""Command: what a run's record says about which architectures withstand attacks: RobNet's study."""
+"""Command: which properties of architectures make them robust, by a run's record: RobNet's study."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Statistics of a study: what a run's record says about which architectures withstand attacks. No pictures here."""
+"""Statistics of a study: which properties of architectures make them robust, by a run's record. No pictures here."""

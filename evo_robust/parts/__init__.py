@@ -1,1 +1,1 @@
-"""Configurable parts: typed values, what text and files say of them, stand-ins."""
+"""Configurable parts: typed values, made from text and files, and stand-ins for missing ones."""

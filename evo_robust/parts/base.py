@@ -1,4 +1,4 @@
-"""Configurable parts: immutable typed values, what they are made of as plain text, and their digest."""
+"""Configurable parts: immutable typed values, with their dotted values, names and digests."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["Fraction", "nearest", "spelt"]
 P = TypeVar("P", bound="Part")
 
 WHERE = {"identity": False}
-"""``chz.field(metadata=WHERE)`` marks a field that says where things are or how fast, never what comes out."""
+"""``chz.field(metadata=WHERE)`` marks a field that says where things are, or how fast; it changes no result."""
 
 LATER = {"later": True}
-"""``chz.field(default=…, metadata=LATER)`` marks a field that came after records had been made.
+"""``chz.field(default=…, metadata=LATER)`` marks a field that was added after records had been made.
 
-While it has its default it is no part of a digest, so that fingerprints and names of cached files stay as they were.
+With its default value it does not enter a digest, so that old fingerprints and names of cached files stay valid.
 """
 
 
@@ -37,25 +37,25 @@ While it has its default it is no part of a digest, so that fingerprints and nam
 class Part:
     """Base of everything that a problem is made of: immutable, typed, keyword-only.
 
-    Every field is checked against its type where a part is made: numbers must be finite, words one of those that are
+    Every field is checked against its type when a part is made: numbers must be finite, and words must be among those
     allowed.
 
     Raises:
-        ValueError: naming the field, what was expected and what it is.
+        ValueError: a field has a wrong value; the message names the field and what was expected.
     """
 
     stand_in: ClassVar[str | None] = None
-    """Of a part that stands for one whose class is not at hand: why it is not."""
+    """For a stand-in: why the class that it replaces is missing. None for other parts."""
 
     short_name: ClassVar[str | None] = None
-    """What people may write instead of the class's name; classes derived from it do not have it."""
+    """A short name that users may type instead of the class name; derived classes do not inherit it."""
 
     offered: ClassVar[bool] = True
-    """Whether people choose it; else only records name it, and no list or help does."""
+    """Whether users can choose it. If not, only records name it, and lists and help leave it out."""
 
     @property
     def provides(self) -> frozenset[Fact]:
-        """Facts that the other parts of a problem can count on."""
+        """Facts that this part gives to the other parts of a problem."""
         return frozenset()
 
     @property
@@ -64,26 +64,26 @@ class Part:
         return frozenset()
 
     def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
-        """Refuse images of a shape that the part cannot work on; does nothing unless a subclass says otherwise.
+        """Refuse images of a shape that the part cannot work on. By default it refuses none.
 
-        Every part of a problem or retraining is asked, before anything is written.
+        It is called for every part of a problem or retraining, before anything is written.
 
         Args:
-            in_shape: of the images, ``(c, h, w)``.
-            key: what stands before the part's fields where a user types them, such as ``objectives.1.``; may be empty.
+            in_shape: shape ``(c, h, w)`` of the images.
+            key: prefix of the part's fields as a user types them, such as ``objectives.1.``; may be empty.
 
         Raises:
-            ValueError: naming the key, what was expected of it and what it is.
+            ValueError: the shape does not fit; the message names the key and what was expected.
         """
 
     @chz.validate
     def _typed(self) -> None:
         for name, field in chz.chz_fields(self).items():
             kind = _declared(field)
-            # what a field is given, before it makes something else of it
+            # the given value, before the field converts it
             own = given_name(field)
             value = getattr(self, own)
-            if (plain := without_numpy(value)) is not value:  # stored as what it stands for, as chz stores it
+            if (plain := without_numpy(value)) is not value:  # store the plain value, in the way chz does
                 for place in {own, field.x_name} & vars(self).keys():
                     object.__setattr__(self, place, plain)
                 value = plain
@@ -92,7 +92,7 @@ class Part:
 
 
 def _declared(field: Field) -> Any:
-    """The type of a field; anything, where its annotation names what only type checkers see."""
+    """The type of a field; ``Any`` where its annotation has names that only type checkers import."""
     try:
         return field.x_type
     except NameError:
@@ -100,19 +100,22 @@ def _declared(field: Field) -> Any:
 
 
 class UserError(Exception):
-    """A mistake that the person at the keyboard can mend: shown as one message, exit status 2."""
+    """A mistake that the user can correct; a command shows it as one message, with exit status 2."""
 
 
 def refuse_unless(part: object, *checks: tuple[str, bool, str], prefix: str = "") -> None:
-    """Refuse the first of a part's fields that is not good.
+    """Refuse the first field of a part that has a bad value.
 
     Args:
-        part: whose fields they are.
-        checks: (field, whether its value is good, what was expected of it), such as ``("epochs", …, ">= 1")``.
-        prefix: what stands before the fields' names where a user types them, such as ``evaluator.``.
+        part: the part.
+        checks: tuples of field, whether its value is good, and what was expected, as in the example.
+        prefix: prefix of the fields' names as a user types them, such as ``evaluator.``.
 
     Raises:
-        ValueError: naming the field, what was expected and what it is.
+        ValueError: a field has a bad value; the message names the field, what was expected and the value.
+
+    Example:
+        >>> refuse_unless(self, ("epochs", self.epochs >= 1, ">= 1"))
     """
     for name, good, expected in checks:
         if not good:
@@ -120,22 +123,22 @@ def refuse_unless(part: object, *checks: tuple[str, bool, str], prefix: str = ""
 
 
 def is_ours(part: object) -> bool:
-    """Whether this package defines the part's class, not a problem file or another program."""
+    """Whether the part's class belongs to this package, and not to a problem file or another program."""
     return ships(type(part))
 
 
 def ships(cls: type) -> bool:
-    """Whether this package defines the class."""
+    """Whether the class belongs to this package."""
     return cls.__module__.startswith("evo_robust.")
 
 
 def parts_in(value: object) -> Iterator[Part]:
-    """All parts in a part or tuple, however deep, outer ones first."""
+    """All parts in a part or tuple, at any depth, outer ones first."""
     return (part for _, part in keyed_parts(value))
 
 
 def keyed_parts(value: object, key: str = "") -> Iterator[tuple[str, Part]]:
-    """The same, each with what stands before its fields where a user types them, such as ``objectives.1.attack.``."""
+    """The same, each with the prefix of its fields as a user types them, such as ``objectives.1.attack.``."""
     inside: Iterable[tuple[object, object]] = ()
     if isinstance(value, Part):
         yield key, value
@@ -147,20 +150,24 @@ def keyed_parts(value: object, key: str = "") -> Iterator[tuple[str, Part]]:
 
 
 def check_shapes(whole: Part, in_shape: tuple[int, int, int]) -> None:
-    """Ask ``whole`` and every part in it whether it can work on images ``(c, h, w)``; see :meth:`Part.check_shape`.
+    """Check that ``whole`` and every part in it can work on images ``(c, h, w)``; see :meth:`Part.check_shape`.
 
     Raises:
-        ValueError: the first that cannot, in its own words.
+        ValueError: a part cannot; this is the first part's own message.
     """
     for key, part in keyed_parts(whole):
         part.check_shape(in_shape, key)
 
 
 def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
-    """Flat values of ``part`` as a user types them: ``{"algorithm": "NSGA2", "algorithm.pop_size": 40, …}``.
+    """Flat values of ``part`` as a user types them.
 
-    Parts appear by class name, everything else as JSON values (tuples as lists). With ``identity`` the fields
+    Parts appear by class name, and everything else as JSON values (tuples as lists). With ``identity`` the fields
     marked ``WHERE`` are left out, so that equal dictionaries mean equal results.
+
+    Example:
+        >>> dotted(Threat())
+        {'norm': 'linf', 'eps': 0.03137254901960784}
     """
     skip = tuple(_fields_that(_says_where, part)) if identity else ()
     below = tuple(f"{key}." for key in skip)  # parts in such a field, and their fields
@@ -173,10 +180,10 @@ def dotted(part: object, *, identity: bool = False) -> dict[str, Any]:
 
 
 def refuse_unwritable(part: object) -> None:
-    """Refuse a part with a field that no record could hold and give back.
+    """Refuse a part with a field that cannot be written to a record and read again.
 
     Raises:
-        UserError: naming the class and the field.
+        UserError: there is such a field; the message names it and its class.
     """
     for owner in parts_in(part):
         for name, field in chz.chz_fields(owner).items():
@@ -194,7 +201,7 @@ def refuse_unwritable(part: object) -> None:
 
 
 def _comes_back(value: Any, kind: Any) -> bool:
-    """Whether a record can hold a value; paths and members of an Enum are text there, which the type reads again."""
+    """Whether a value can be written and read again; paths and members of an Enum are written as text."""
     if isinstance(value, tuple) and any(isinstance(item, Part) for item in value):
         return all(isinstance(item, Part) for item in value)
     if isinstance(value, Part):
@@ -230,7 +237,7 @@ def _fields_that(holds: Callable[[Field, object], bool], part: object, prefix: s
 
 
 def is_base(cls: type) -> bool:
-    """Whether a class is there to be derived from: it has abstract methods, or names ``abc.ABC`` as a base itself."""
+    """Whether a class is only a base: it has abstract methods, or ``abc.ABC`` among its own bases."""
     return bool(getattr(cls, "__abstractmethods__", None)) or abc.ABC in cls.__bases__
 
 
@@ -240,7 +247,7 @@ def subclasses(base: type[P]) -> dict[str, type[P]]:
 
 
 def choices(base: type[P]) -> dict[str, type[P]]:
-    """The concrete subclasses of ``base`` that people choose from, by class name."""
+    """The concrete subclasses of ``base`` that users can choose, by class name."""
     return {name: cls for name, cls in subclasses(base).items() if cls.offered}
 
 
@@ -253,49 +260,49 @@ def _below(base: type[P]) -> list[type[P]]:
 
 
 def named(base: type[P]) -> dict[str, list[type[P]]]:
-    """The concrete subclasses of ``base`` by class name, several where classes share it."""
+    """The concrete subclasses of ``base`` by class name; a name may have several."""
     found: dict[str, list[type[P]]] = {}
     for cls in _below(base):
         if not is_base(cls) and cls.stand_in is None and cls not in _retired:
             found.setdefault(cls.__name__, []).append(cls)
-    # of a problem file that was read again only the newest classes count
+    # if a problem file was read again, only its newest classes count
     return {name: [cls for cls in several if _is_current(cls)] or several for name, several in found.items()}
 
 
 _retired: weakref.WeakSet[type] = weakref.WeakSet()
-"""Classes of files that were read again since: nobody means them by their names any more."""
+"""Classes of files that have been read again since; their names no longer refer to them."""
 
 
 def retire(classes: Iterable[type]) -> None:
-    """Let no name stand for these classes any more, since their file was read again; what was made of them stays."""
+    """Stop names from referring to these classes, since their file was read again; existing objects keep working."""
     _retired.update(classes)
 
 
 def classes_of(module: str) -> list[type[Part]]:
-    """The classes of parts that a module made, by its name."""
+    """The classes of parts that the module with this name defines."""
     return [cls for cls in _below(Part) if cls.__module__ == module]
 
 
 def _is_current(cls: type) -> bool:
-    """Whether a class is what its module calls by its name today."""
+    """Whether its module still has this class under its name."""
     return getattr(sys.modules.get(cls.__module__), cls.__name__, None) is cls
 
 
 FORMER_NAMES = {"AttentionANE": "A", "MapAttentionANE": "E", "MapANE": "EMinus", "AverageANE": "WA"}
-"""Names that classes had when records were first made, by their present ones.
+"""Former names of classes, by their present names.
 
-Records and digests go on with them, so that runs and caches of that time stay valid; they may be typed too.
+Records and digests still use the former names, so that old runs and caches stay valid. Users may type them too.
 """
 
 
 def recorded_name(cls: type) -> str:
-    """What records call a class."""
+    """The name of a class in records."""
     return FORMER_NAMES.get(cls.__name__, cls.__name__)
 
 
 def short_names(base: type[P]) -> dict[str, str]:
     """Short names of subclasses of ``base``, such as ``pgd``, with the names of their classes."""
-    # a short name is its own class's, not that of what derives from it
+    # a short name belongs to its own class only, not to derived ones
     return {short: name for name, classes in named(base).items() for cls in classes if (short := _short(cls))}
 
 
@@ -305,15 +312,15 @@ def _short(cls: type) -> str | None:
 
 
 def written_as(base: type[P], name: str) -> list[type[P]]:
-    """The subclasses of ``base`` that a record calls ``name``: by their present name or a former one."""
+    """The subclasses of ``base`` with this name in records: a present name or a former one."""
     known = named(base)
     return known.get(name) or [cls for real in known if FORMER_NAMES.get(real) == name for cls in known[real]]
 
 
 def classes_called(base: type[P], name: str) -> list[type[P]]:
-    """The subclasses of ``base`` that a name stands for: one, none, or several among which it does not choose.
+    """The subclasses of ``base`` that a name may mean: one, none, or several if the name is ambiguous.
 
-    A name is that of a class or a short one (``pgd``). Capitals do not matter, unless the name fits exactly.
+    It is a class name or a short name (``pgd``). Capitals do not matter; an exact match comes first.
     """
     known = named(base)
     if found := written_as(base, name):
@@ -327,14 +334,15 @@ def subclass_named(base: type[P], name: str) -> type[P]:
     """Subclass of ``base`` by name; see ``classes_called``.
 
     Raises:
-        ValueError: no such class, with the nearest name; a class that is there to be derived from; several of the name.
+        ValueError: there is no such class (the message gives the nearest name), it is only a base, or there are
+            several.
     """
     found = classes_called(base, name)
     if not found:
         wider = {cls.__name__: cls for cls in _below(Part) if is_base(cls)}
         if name in wider:
             options = sorted(subclasses(wider[name] if issubclass(wider[name], base) else base))
-            raise ValueError(f"{name} is a base, expected one of: {', '.join(options)}")
+            raise ValueError(f"{name} is a base class, expected one of: {', '.join(options)}")
         raise ValueError(f"unknown {base.__name__} {name!r}: {nearest(name, [*named(base), *short_names(base)])}")
     if len(found) > 1:
         places = ", ".join(sorted(f"{cls.__name__} in {cls.__module__}" for cls in found))
@@ -368,14 +376,14 @@ def _plain(value: Any) -> Any:
 def digest(*things: object, length: int = 16) -> str:
     """Hexadecimal digest of parts and plain values; equal for equal settings in every process.
 
-    Fields marked ``WHERE`` do not count, nor do fields marked ``LATER`` that have their default.
+    Fields marked ``WHERE`` do not count, nor do fields marked ``LATER`` with their default.
     """
     text = json.dumps(things, sort_keys=True, default=_counted)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def _counted(value: object) -> Any:
-    """What of a value counts in a digest."""
+    """The parts of a value that count in a digest."""
     if not isinstance(value, Part):
         return _plain(value)
     unused = tuple(_fields_that(_later_unused, value))
@@ -385,7 +393,12 @@ def _counted(value: object) -> Any:
 
 
 def seed_from(*things: object) -> int:
-    """Seed in [0, 2**63) that depends on its arguments alone, never on order of work or clock."""
+    """Seed in [0, 2**63) that depends only on the arguments, never on order of work or clock.
+
+    Example:
+        >>> seed_from(0, "paths", 1) == seed_from(0, "paths", 1) != seed_from(0, "paths", 2)
+        True
+    """
     return int(digest(*things), 16) >> 1
 
 

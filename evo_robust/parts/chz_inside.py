@@ -1,7 +1,7 @@
-"""All that this package uses of chz beside its public names: private attributes, and the words of its messages.
+"""All uses of chz's private attributes and of the text of its messages.
 
-A newer chz may change them without notice. So they stand in this file alone, ``pyproject.toml`` bounds chz's version,
-and ``tests/parts/test_chz_inside.py`` fails when one of them changes.
+A newer chz may change them without notice. So they are only in this file, ``pyproject.toml`` limits chz's version, and
+``tests/parts/test_chz_inside.py`` fails when one of them changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Refused(ValueError):
-    """Values of which chz makes no part; the message is its own, on one line."""
+    """chz refuses values; the message is chz's own, on one line."""
 
 
 class Unknown(Refused):
@@ -37,10 +37,10 @@ class Unknown(Refused):
 
 
 class Missing(Refused):
-    """Keys that have no default and were not given.
+    """Keys without a default that were not given.
 
     Attributes:
-        keys: as chz lists them, such as ``data, recipe``.
+        keys: the keys as chz lists them, such as ``data, recipe``.
     """
 
     def __init__(self, keys: str, text: str) -> None:
@@ -55,10 +55,10 @@ class Argument:
     Attributes:
         key: dotted, such as ``recipe.lr``.
         kind: the type of its field.
-        doc: what it means.
-        value: what it has when nothing else is said; a class where parts are made.
-        layer: which values it is from, as ``build`` was told; None for the default.
-        required: it has to be given.
+        doc: its description.
+        value: its value in the given layers, or its default; a class where a part is made.
+        layer: name of the layer that the value is from, as given to ``build``; None for the default.
+        required: whether it must be given.
     """
 
     key: str
@@ -70,7 +70,7 @@ class Argument:
 
 
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
-"""Values by dotted key, each with a name; later ones lie over earlier ones."""
+"""Layers of values by dotted key, each with a name; later layers override earlier ones."""
 
 
 def values_of(part: object) -> dict[str, Any]:
@@ -89,8 +89,8 @@ def build(cls: Callable[..., T], layers: Layers) -> T:
     """An instance of a chz class from values by dotted key.
 
     Raises:
-        Refused: an unknown key (``Unknown``), a missing one (``Missing``), or a value that chz cannot take.
-        TypeError: an abstract class is wanted of which no part was named.
+        Refused: a key is unknown (``Unknown``) or missing (``Missing``), or chz refuses a value.
+        TypeError: a field needs a part of an abstract class, and none was named.
         ValueError: the class refused the values.
     """
     try:
@@ -100,7 +100,7 @@ def build(cls: Callable[..., T], layers: Layers) -> T:
 
 
 def _read(error: Exception) -> Refused:
-    """What one of chz's messages says: its first paragraph, the rest is about command lines."""
+    """The first paragraph of chz's message as one of our errors; the rest is about command lines."""
     text = str(error).strip().partition("\n\n")[0].replace("\n", " ")
     if match := re.match(r"Extraneous argument '([^']+)'", text):
         return Unknown(match[1], text)
@@ -110,10 +110,10 @@ def _read(error: Exception) -> Refused:
 
 
 def arguments_of(cls: Callable[..., object], layers: Layers) -> list[Argument]:
-    """Every key that a class takes with these values, in order: the keys of a part stand behind the part.
+    """Every key that a class takes with these values, in order; the keys of a part come after the part.
 
     Raises:
-        Refused: chz cannot tell with these values.
+        Refused: chz cannot list them with these values.
     """
     blueprint = _blueprint(cls, layers)
     try:
@@ -138,12 +138,12 @@ def arguments_of(cls: Callable[..., object], layers: Layers) -> list[Argument]:
 
 
 def given_name(field: Field) -> str:
-    """Name of the attribute that holds what a field was given, before it makes something else of it."""
+    """Name of the attribute with a field's given value, before the field converts it."""
     return field.x_name if field._munger is not None else field.logical_name
 
 
 def default_of(field: Field) -> object:
-    """A field's default; chz's mark for what is missing where it has none."""
+    """A field's default; chz's marker for a missing value where there is none."""
     made = field._default_factory
     return made() if callable(made) else field._default
 
@@ -155,10 +155,10 @@ def is_default(field: Field, value: object) -> bool:
 
 def is_required(field: Field) -> bool:
     """Whether a field has no default."""
-    return field._default is field._default_factory  # both are chz's mark for what is missing
+    return field._default is field._default_factory  # both are chz's marker for a missing value
 
 
 def class_made_of(field: Field) -> type | None:
-    """The class of the part that chz makes of a field where none is named; None where the field tells none."""
+    """The class of the part that chz makes for a field by default; None where the field has no such class."""
     made = field._blueprint_unspecified
     return made if isinstance(made, type) else None

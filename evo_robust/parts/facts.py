@@ -1,4 +1,4 @@
-"""What parts of a problem give each other: facts that some provide and others need."""
+"""Facts that some parts of a problem provide and others need."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ class Fact:
     """Something that one part of a problem gives to others.
 
     Attributes:
-        name: what it is, as it reads after "needs".
-        part: where a part stands that provides it, as a user types it.
-        provider: the shipped part that provides it there; parts of one's own may provide it too.
-        searched_only: whether it reaches the objectives that are searched for alone, not constraints, sums or what is
-            only recorded.
-        otherwise: what to do where nobody shall provide it.
+        name: its name, as it reads after "needs".
+        part: key of a part that can provide it, as a user types it.
+        provider: the shipped class that provides it there; a user's own class may provide it too.
+        searched_only: whether it reaches only objectives that are searched for, not constraints, sums or recorded
+            objectives.
+        otherwise: what to do if no part should provide it.
     """
 
     name: str
@@ -26,10 +26,10 @@ class Fact:
 
 
 INHERITED_WEIGHTS = Fact("candidates that inherit weights", "evaluator", "OneShot")
-FINETUNING = Fact("inherited weights that are trained further before they are judged", "evaluator", "OneShot")
+FINETUNING = Fact("inherited weights that are trained further before they are measured", "evaluator", "OneShot")
 CO_TRAINED_WEIGHTS = Fact("weights that are trained generation by generation", "evaluator", "CoTrained")
 CO_TRAINING = Fact(
-    "an algorithm that has weights trained in each generation (OneShot trains a supernet beforehand)",
+    "an algorithm that trains weights in each generation (OneShot trains a supernet beforehand)",
     "algorithm",
     "GradientHybrid",
 )

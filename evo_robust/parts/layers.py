@@ -1,4 +1,4 @@
-"""Values below those that are given: what a replaced part keeps, what defaults say of parts inside parts."""
+"""Base values below those given: what a replaced part keeps, and defaults of parts inside parts."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from evo_robust.parts.resolve import field_at
 
 
 def under(key: str, part: Part) -> dict[str, Any]:
-    """A part and its values, dotted under ``key``."""
+    """A part and its values, by dotted keys that begin with ``key``."""
     return {key: type(part), **{f"{key}.{k}": fractions(v) for k, v in values_of(part).items()}}
 
 
 def fractions(value: Any) -> Any:
-    """Floats as fractions, which are floats too: files may write ``eps=(0.1, 0.2)``, chz wants the field's type."""
+    """Floats as ``Fraction``, since files may write ``eps=(0.1, 0.2)``, but chz needs the field's own type."""
     if isinstance(value, tuple):
         return tuple(map(fractions, value))
     return Fraction(value) if type(value) is float else value
 
 
 def below(cls: type, given: Mapping[str, str], base: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` as it lies under ``given``.
+    """``base`` with the changes that make it fit below ``given``.
 
     - A part that is replaced loses its values, except those of fields that both parts have from a common base.
-    - Where something is said of a part inside a part, the outer part's default of it is laid below: chz would make the
-      inner part anew, and ``recipe.attack.steps=10`` would lose the loss of that recipe's attack.
+    - Where a field of a part inside a part is given, the outer part's default for the inner part is added. Otherwise
+      chz would make a new inner part, and ``recipe.attack.steps=10`` would lose the loss of that recipe's attack.
 
     Args:
         cls: the class whose fields the keys name.
         given: texts by dotted key.
-        base: values by dotted key, classes where parts are.
+        base: values by dotted key, with classes for parts.
     """
     found = dict(base)
     for key in sorted(given, key=lambda key: key.count(".")):  # a part's class before what is below it
@@ -46,7 +46,7 @@ def below(cls: type, given: Mapping[str, str], base: Mapping[str, Any]) -> dict[
 
 
 def _lay_defaults(cls: type, key: str, found: dict[str, Any]) -> None:
-    """The defaults of all parts on the way to a key, and of the part that it names."""
+    """Add the defaults of all parts on the way to a key, and of the part at the key."""
     path = ""
     for name in key.split("."):
         path = f"{path}.{name}" if path else name
@@ -59,7 +59,7 @@ def _lay_defaults(cls: type, key: str, found: dict[str, Any]) -> None:
 
 
 def _set_in(key: str, part: Part) -> dict[str, Any]:
-    """Like :func:`under`, without what the part's class says by itself: another class may say otherwise."""
+    """Like :func:`under`, without values that are the class's own defaults: another class may have others."""
     fields = chz.chz_fields(part)
     usual = {name for name, field in fields.items() if is_default(field, getattr(part, name))}
     depth = key.count(".") + 1
@@ -67,9 +67,9 @@ def _set_in(key: str, part: Part) -> dict[str, Any]:
 
 
 def _replace(key: str, old: type, text: str, found: dict[str, Any]) -> None:
-    """Take out what a part of another class does not keep."""
+    """Remove the values that a part of another class does not keep."""
     inner = [k for k in found if k.startswith(f"{key}.")]
-    if text == "None":  # what was set of the part goes with it
+    if text == "None":  # the part's values go with it
         for k in inner:
             del found[k]
         return
@@ -89,7 +89,7 @@ def _shared_fields(old: type, new: type) -> set[str]:
 
 
 def part_class(old: type, text: str) -> type | None:
-    """The class of ``old``'s kind that a name stands for; None where it stands for none, or for several."""
+    """The class of the same kind as ``old`` with this name; None where there is none, or several."""
     root = [cls for cls in old.__mro__ if isinstance(cls, type) and issubclass(cls, Part) and cls is not Part][-1]
     found = classes_called(root, text)
     return found[0] if len(found) == 1 else None

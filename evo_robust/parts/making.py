@@ -1,4 +1,4 @@
-"""Parts made of ``key=value`` arguments: what a command line says, with one clear message where it cannot be meant."""
+"""Makes parts from ``key=value`` arguments of a command line, with one clear message for a wrong one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class HelpRequested(Exception):
     """``--help`` was given.
 
     Attributes:
-        cls: the class that was to be made.
-        arguments: the keys that it takes, with the values that were given.
+        cls: the class that would have been made.
+        arguments: the keys that it takes, with the given values.
     """
 
     def __init__(self, cls: Callable[..., object], arguments: Sequence[Argument]) -> None:
@@ -55,7 +55,7 @@ def parse(cls: Callable[..., T], argv: list[str], name: str) -> T:
     """An instance of the chz class ``cls`` from ``key=value`` arguments.
 
     Raises:
-        UserError: unknown key, unreadable or refused value, with the nearest right thing.
+        UserError: a key is unknown, or a value is unreadable or refused; the message gives the nearest right one.
         HelpRequested: ``--help`` was given.
     """
     given = split(argv)
@@ -64,14 +64,14 @@ def parse(cls: Callable[..., T], argv: list[str], name: str) -> T:
 
 
 def refuse_nothing(given: Mapping[str, str]) -> None:
-    """Refuse ``key=`` without a value: it may be a variable of a script that was not set.
+    """Refuse ``key=`` without a value, which may be an unset variable of a script.
 
     Raises:
-        UserError: naming the key.
+        UserError: a value is empty; the message names the key.
     """
     for key, value in given.items():
         if not value.strip() and key != "--help":
-            raise UserError(f"{key}={value}: expected a value, got nothing; leave {key} out for what it is by default")
+            raise UserError(f"{key}={value}: expected a value, got nothing; leave {key} out to use its default")
 
 
 def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any], name: str) -> T:
@@ -92,7 +92,7 @@ def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any
         raise UserError(f"unknown key {error.key!r}: {_nearest_key(error.key, _keys(cls, layers))}") from error
     except Missing as error:
         raise UserError(f"missing: {error.keys} (give it as KEY=VALUE)") from error
-    except TypeError as error:  # an abstract class is wanted of which no part was named
+    except TypeError as error:  # a field needs a part of an abstract class, and none was named
         missing = missing_part(cls, {**base, **values})  # type: ignore[arg-type]
         raise UserError(missing or str(error)) from error
     except ValueError as error:
@@ -100,18 +100,18 @@ def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any
 
 
 def _at_home(cls: Callable[..., object], given: Mapping[str, str]) -> dict[str, str]:
-    """``given`` with ``~`` as the home folder in the keys that are paths."""
+    """``given`` with ``~`` replaced by the home folder in keys that are paths."""
     fields = chz.chz_fields(cls)
     paths = {key for key in given if key in fields and (fields[key].metadata or {}).get("path")}
     return {key: at_home(text) if key in paths else text for key, text in given.items()}
 
 
 GIVEN = "command line"
-"""Name of the layer of values that the arguments say."""
+"""Name of the layer with the values of the arguments."""
 
 
 def _keys(cls: Callable[..., object], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
-    """The keys that a class takes; none where the values do not tell."""
+    """The keys that a class takes; empty where chz cannot list them."""
     try:
         return [argument.key for argument in arguments_of(cls, layers)]
     except Refused:
@@ -119,7 +119,7 @@ def _keys(cls: Callable[..., object], layers: Sequence[tuple[str, Mapping[str, A
 
 
 def _nearest_key(key: str, known: list[str]) -> str:
-    """Sentence that names the nearest key: of the same part, else where that name stands below it or elsewhere."""
+    """A hint with the nearest key: one of the same part, else the same name below it or elsewhere."""
     part, _, name = key.rpartition(".")
     names = {k: k.rpartition(".")[2] for k in known}
     beside = [k for k in known if k.rpartition(".")[0] == part]

@@ -1,4 +1,4 @@
-"""Folders and files that people name: what no file system could hold, and commas between several."""
+"""Paths that users type: checks of impossible ones, and several separated by commas."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import os
 from collections.abc import Sequence
 
 PATH = {"path": True}
-"""``chz.field(metadata=PATH)`` marks a field of a command that names a file or folder, or several with commas."""
+"""``chz.field(metadata=PATH)`` marks a command's field with a path, or several separated by commas."""
 
 LONGEST_NAME = 255
-"""Bytes of the name of a file or folder, on the file systems in use."""
+"""Largest number of bytes in the name of a file or folder, on common file systems."""
 
 LONGEST_PATH = 4096
-"""Bytes of a whole path, on Linux."""
+"""Largest number of bytes in a whole path, on Linux."""
 
 
 def at_home(text: str) -> str:
-    """A path, or several with commas between, in which ``~`` is the home folder; shells leave ``run=~/x`` as it is."""
+    """One or several paths (with commas) with ``~`` replaced by the home folder; shells do not do so in ``run=~/x``."""
     return ",".join(map(os.path.expanduser, text.split(",")))
 
 
 def refuse_odd_path(key: str, text: str | None) -> None:
-    """Refuse a path that names nothing or cannot exist; None is one that was not given.
+    """Refuse a path that is empty or cannot exist; None means that no path was given.
 
     Raises:
-        ValueError: naming the key and what is wrong.
+        ValueError: the path is refused; the message names the key and what is wrong.
     """
     if text is None:
         return
     if not text.strip():
-        raise ValueError(f"{key}={text}: expected a path, got nothing; leave {key} out for what it is by default")
+        raise ValueError(f"{key}={text}: expected a path, got nothing; leave {key} out to use its default")
     if "\0" in text:
         raise ValueError(f"{key}={text!r}: expected a path, got one with a zero byte")
     try:
@@ -44,24 +44,24 @@ def refuse_odd_path(key: str, text: str | None) -> None:
 
 
 def refuse_odd_paths(key: str, texts: Sequence[str]) -> None:
-    """Refuse the first odd one of several paths.
+    """Refuse several paths if one of them is empty or cannot exist.
 
     Raises:
-        ValueError: naming the key and what is wrong.
+        ValueError: a path is refused; the message names the key and what is wrong.
     """
     for text in texts:
         refuse_odd_path(key, text)
 
 
 MOST_FOLDERS = 256
-"""Folders that a command takes at once; every beginning of them is looked for."""
+"""Largest number of folders in one argument, since all ways to split it at commas are tried."""
 
 
 def folders_of(parts: Sequence[str]) -> tuple[str, ...]:
-    """Folders of a text that was parted at its commas; where a folder's own name has some, the longest one is meant.
+    """Folders in a text that was split at its commas; a folder's name may have commas, and the longest one is taken.
 
     Raises:
-        ValueError: too many.
+        ValueError: there are too many.
     """
     if len(parts) > MOST_FOLDERS:
         raise ValueError(f"expected at most {MOST_FOLDERS} folders at once, got {len(parts):,}")

@@ -1,7 +1,7 @@
-"""Plain values of parts' fields: numbers, words, truth values and tuples of these, read from text and checked.
+"""Plain values of fields: numbers, words, booleans and tuples of these, read from text and checked.
 
-Text and files come from strangers. What is read here is a literal, or it is refused: nothing is imported, looked up by
-name or called.
+Text and files may come from strangers. Only literals are read, and everything else is refused: nothing is imported,
+looked up by name or called.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _NOTHING = type(None)
 
 
 MOST = 100_000
-"""Values that a tuple of a field holds at most: nobody means more, and a message must not wait for them."""
+"""Largest number of values in a field's tuple; more would be a mistake, and would make messages slow."""
 
 LONGEST_MESSAGE = 5_000
-"""Characters of a message that are shown; whole paths of a file system fit."""
+"""Largest number of characters of a message that are shown; whole paths fit into it."""
 
 
 def visible(text: str) -> str:
-    """Text as it may be shown on a terminal or stand in a file of text.
+    """Text that is safe on a terminal or in a text file.
 
-    Names and values come from strangers' files: what would move the cursor, colour the screen, hide or turn around what
-    stands there is written as Python's escape for it. Line ends and tabs stay.
+    Names and values may come from strangers' files. Characters that would move the cursor, colour the screen, or hide
+    or reverse text become Python escapes. Line ends and tabs stay.
     """
     if text.isprintable():
         return text
@@ -42,7 +42,7 @@ def visible(text: str) -> str:
 
 
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode's kinds of characters that nobody sees: controls, formats, halves of surrogate pairs, ends of lines."""
+"""Unicode categories of invisible characters: controls, formats, halves of surrogate pairs, line ends."""
 
 
 def _escaped(character: str) -> str:
@@ -50,25 +50,30 @@ def _escaped(character: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Like ``visible``, with line ends and tabs as escapes too: a value inside a message cannot begin a line."""
+    """Like ``visible``, with line ends and tabs as escapes too, so that a value cannot begin a line in a message."""
     return "".join(_escaped(c) if c in "\n\t" else c for c in visible(text))
 
 
 def message(text: object) -> str:
-    """A message as it is shown: ``visible``, its middle left out where it is longer than anybody would read."""
+    """A message for display: made ``visible``, and without its middle where it is very long."""
     shown, half = visible(str(text)), LONGEST_MESSAGE // 2
     return shown if len(shown) <= LONGEST_MESSAGE else f"{shown[:half]} … {shown[-half:]}"
 
 
 class Fraction(float):
-    """A float that may be written as a quotient: ``8/255`` on the command line is 0.0314."""
+    """A float that may be written as a quotient.
+
+    Example:
+        >>> float(Fraction.read("8/255"))
+        0.03137254901960784
+    """
 
     @classmethod
     def read(cls, text: str) -> Fraction:
-        """The number that a text such as ``0.03`` or ``8/255`` stands for.
+        """The number in a text such as ``0.03`` or ``8/255``.
 
         Raises:
-            ValueError: it is no number.
+            ValueError: the text is not a number.
         """
         numerator, slash, denominator = text.partition("/")
         try:
@@ -77,32 +82,37 @@ class Fraction(float):
             raise ValueError(f"expected a number such as 0.03 or 8/255, got {text!r}") from None
 
     __chz_cast__ = read
-    """The name under which chz finds it, where a class is made by chz alone."""
+    """The name that chz looks for when it makes the class by itself."""
 
 
 def is_printable(text: str) -> bool:
-    """Whether a terminal shows a text as it is: one line, no escape, control or invisible characters."""
+    """Whether a text is one line without escape, control or invisible characters."""
     return not any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in text)
 
 
 LONGEST_SHOWN = 120
-"""Letters of a value that a message repeats."""
+"""Largest number of characters of a value in a message."""
 
 
 def first_of(items: Sequence[str], most: int, join: str = "; ") -> str:
-    """The first ``most`` items, and how many more there are: ``a; b; and 3 more``."""
+    """The first ``most`` items, and the number of further ones.
+
+    Example:
+        >>> first_of(["a", "b", "c", "d"], 2)
+        'a; b; and 2 more'
+    """
     shown = list(items[:most])
     return join.join(shown if len(items) <= most else [*shown, f"and {len(items) - most:,} more"])
 
 
 def shortened(text: str) -> str:
-    """A text for a message, on one line and cut where it is long."""
+    """A text for a message: on one line, and cut if it is long."""
     text = one_line(text[: LONGEST_SHOWN + 1])
     return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}…"
 
 
 def without_numpy(value: Any) -> Any:
-    """The plain number, truth value or text that a numpy scalar stands for, in a tuple too; all else as it is."""
+    """The plain number, boolean or text of a NumPy scalar, in tuples too; other values are returned as they are."""
     if isinstance(value, tuple) and any(isinstance(item, (np.generic, tuple)) for item in value):
         plain = tuple(map(without_numpy, value))
         changed = any(new is not old for new, old in zip(plain, value, strict=True))
@@ -111,7 +121,12 @@ def without_numpy(value: Any) -> Any:
 
 
 def nearest(word: str, options: Iterable[str]) -> str:
-    """Sentence that names the option closest to ``word``, capitals aside, or all of them when none is close."""
+    """A hint with the option closest to ``word`` (capitals do not matter), or with all options if none is close.
+
+    Example:
+        >>> nearest("pgg", ["pgd", "trades"])
+        "did you mean 'pgd'?"
+    """
     known = sorted(options)
     spelt = {option.lower(): option for option in known}
     close = [] if len(word) > 10 * LONGEST_SHOWN else difflib.get_close_matches(word.lower(), spelt, n=1, cutoff=0.5)
@@ -119,7 +134,7 @@ def nearest(word: str, options: Iterable[str]) -> str:
 
 
 def spelt(word: str, options: Iterable[str]) -> str:
-    """The option that a word stands for: the same word, else the only one that differs in capitals; else the word."""
+    """The option that is equal to ``word``, else the only one that differs just in capitals; else ``word`` itself."""
     known = list(options)
     alike = [option for option in known if option.lower() == word.lower()]
     return alike[0] if len(alike) == 1 and word not in known else word
@@ -144,18 +159,18 @@ def item_type(kind: Any) -> Any | None:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value fits a field's type; true where the type is none that can be looked at."""
+    """Whether a value fits a field's type; True for types that cannot be checked."""
     try:
         return checker(kind)(value)
-    except TypeError:  # unhashable metadata, protocols and typed dictionaries: whoever declares them checks them
+    except TypeError:  # unhashable metadata, protocols and typed dictionaries are left to the part's own checks
         return True
 
 
 @functools.cache
 def checker(kind: Any) -> Callable[[Any], bool]:
-    """A function that tells whether a value fits a field's type.
+    """A function that says whether a value fits a field's type.
 
-    Numbers must be finite, a truth value is no number, and a whole number may stand for any number.
+    Numbers must be finite. A boolean is not a number. A whole number fits wherever a number does.
     """
     several = alternatives(kind)
     if len(several) > 1:
@@ -182,11 +197,11 @@ def checker(kind: Any) -> Callable[[Any], bool]:
         return _is_finite
     if isinstance(kind, type) and kind is not Any:
         return lambda value: isinstance(value, kind)
-    return lambda value: True  # a callable, a mapping …: whoever declares it checks it
+    return lambda value: True  # a callable, a mapping, …: left to the part's own checks
 
 
 def _is_endless(value: Any) -> bool:
-    """Whether a value is, or a tuple holds, a number that is none or beyond floats."""
+    """Whether a value, or an item of a tuple, is NaN, infinite or too large for a float."""
     if isinstance(value, tuple):
         return any(map(_is_endless, value))
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and not _is_finite(value)
@@ -197,12 +212,12 @@ def _is_finite(value: Any) -> bool:
         return False
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond floats
+    except OverflowError:  # a whole number too large for a float
         return False
 
 
 def wanted(kind: Any) -> str:
-    """What a field of a type takes, in words: ``a whole number``, ``'linf' or 'l2'``, ``a SearchSpace``."""
+    """The values that a field of a type takes, in words: ``a whole number``, ``'linf' or 'l2'``, ``a SearchSpace``."""
     return " or ".join(dict.fromkeys(_wanted(one) for one in alternatives(kind)))
 
 
@@ -224,7 +239,7 @@ def _wanted(kind: Any) -> str:
 def fault(value: Any, kind: Any) -> str | None:
     """Why ``value`` does not fit a field's type, such as ``'linf' or 'l2', got 'Linf': did you mean 'linf'?``.
 
-    None where it does.
+    None where it fits.
     """
     if fits(value, kind):
         return None
@@ -250,7 +265,7 @@ def _at_most(n: int) -> str:
 
 
 def _nearest_word(value: str, words: list[str]) -> str:
-    """The word that a spelling such as ``Linf``, ``L_inf`` or ``bfloat16`` stands for."""
+    """A hint with the word that is meant by a spelling such as ``Linf``, ``L_inf`` or ``bfloat16``."""
     plain = {"".join(filter(str.isalnum, str(word).lower())): word for word in words}
     plain |= {other: word for other, word in _SPELLINGS.items() if word in words}
     close = difflib.get_close_matches("".join(filter(str.isalnum, value.lower())), plain, n=1, cutoff=0.6)
@@ -258,11 +273,11 @@ def _nearest_word(value: str, words: list[str]) -> str:
 
 
 _SPELLINGS = {"inf": "linf", "infinity": "linf", "euclidean": "l2", "fp32": "float32", "bfloat16": "bf16"}
-"""Other libraries' words for ours."""
+"""Words of other libraries, with ours."""
 
 
 def _in_python(text: str, kind: Any) -> str:
-    """How a text that the command line would take is written in Python; empty where it would not take it."""
+    """A hint how to write in Python a text that the command line accepts; empty where it would not accept it."""
     try:
         value = read(text, kind)
     except ValueError:
@@ -282,12 +297,12 @@ def _shown(value: Any) -> str:
 
 
 def read(text: str, kind: Any) -> Any:
-    """The value that ``text`` stands for in a field of a type: a literal, never a name that is looked up.
+    """The value of ``text`` for a field of a type. It is always a literal; names are never looked up.
 
-    Tuples are written with commas, truth values as true, false, yes, no, 1 or 0.
+    Tuples are written with commas, booleans as true, false, yes, no, 1 or 0.
 
     Raises:
-        ValueError: saying what was expected.
+        ValueError: the text does not fit; the message says what was expected.
     """
     several = sorted(alternatives(kind), key=lambda one: (one is not _NOTHING, one is str))  # text fits everything
     for one in several:
@@ -309,7 +324,7 @@ def read(text: str, kind: Any) -> Any:
 
 
 def _hint_of_items(items: Iterable[Any], kind: Any) -> str:
-    """What to say of the first word of several that is misspelt; empty where there is nothing to say."""
+    """A hint about the first misspelt word of several; empty where there is none."""
     for item in items:
         if not isinstance(item, str):
             continue
@@ -352,10 +367,10 @@ def _read(text: str, kind: Any) -> Any:
 
 
 def from_json(value: Any, kind: Any) -> Any:
-    """The value that a JSON file holds for a field of a type.
+    """The value in a JSON file, for a field of a type.
 
     Raises:
-        ValueError: saying what was expected.
+        ValueError: the value does not fit; the message says what was expected.
     """
     if kind is Any and isinstance(value, list):
         return tuple(from_json(item, Any) for item in value)
@@ -369,7 +384,7 @@ def from_json(value: Any, kind: Any) -> Any:
                 if len(kinds) == len(value):
                     return tuple(from_json(item, k) for item, k in zip(value, kinds, strict=True))
     if isinstance(value, str) and kind is not Any and str not in alternatives(kind):
-        return read(value, kind)  # 8/255 is a number in a file that people write
+        return read(value, kind)  # users may write 8/255 as a number in a file
     if isinstance(value, (dict, list)) or not checker(kind)(value):
         raise ValueError(wanted(kind))
     exact = [one for one in alternatives(kind) if not (isinstance(one, type) and issubclass(one, float))]

@@ -1,6 +1,6 @@
-"""Parts made of what text and files say: names of known classes and plain values, by dotted key.
+"""Makes parts from text and files: names of known classes, and plain values, by dotted key.
 
-Text and files come from strangers. Nothing that they say is imported, looked up elsewhere or called.
+Text and files may come from strangers. Nothing in them is imported, looked up elsewhere or called.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ P = TypeVar("P", bound=Part)
 
 
 class Substitutes(Protocol):
-    """What takes the place of classes that are not known."""
+    """Makes classes in the place of unknown ones."""
 
     def means(self, cls: type[Part]) -> bool:
-        """Whether a class of a name that the values have may be the one that they mean."""
+        """Whether a known class may be the one that its name in the values means."""
 
     def make(self, base: type[Part], name: str, key: str) -> type[Part]:
         """A class in the place of ``name``, derived from ``base``, for the part under a dotted key."""
 
     def without_inner(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """What ``resolved`` found, without values that no field takes."""
+        """The result of ``resolved``, without values that no field takes."""
 
 
 def from_dotted(
     base: type[P], values: Mapping[str, Any], class_name: str | None = None, substitutes: Substitutes | None = None
 ) -> P:
-    """The part whose ``dotted`` values these are: an instance of ``base``, or of its subclass ``class_name``.
+    """The part with these ``dotted`` values: an instance of ``base``, or of its subclass ``class_name``.
 
-    Values may come from a file of a stranger: parts are made of classes that are known already, everything else is a
-    plain value.
+    Values may come from a stranger's file. Parts are made only from classes that are known already; everything else is
+    a plain value.
 
     Args:
-        base: what kind of part it is.
-        values: by dotted key.
-        class_name: the subclass; ``base`` itself when not given.
-        substitutes: makes classes in the place of unknown ones; without it they are refused.
+        base: base class of the part.
+        values: values by dotted key.
+        class_name: name of the subclass; ``base`` itself when not given.
+        substitutes: makes classes in the place of unknown ones; without it, unknown classes are refused.
 
     Raises:
-        ValueError: an unknown class or key, or a value that does not fit.
+        ValueError: a class or key is unknown, or a value does not fit.
     """
     cls = subclass_named(base, class_name) if class_name else base
     found = resolved(cls, values, {}, from_json, substitutes)
@@ -56,12 +56,12 @@ def from_dotted(
         return build(cls, [("values", values)])
     except Refused as error:
         raise ValueError(missing_part(cls, found) or str(error)) from error
-    except TypeError as error:  # an abstract class is wanted of which no part was named
+    except TypeError as error:  # a field needs a part of an abstract class, and none was named
         raise ValueError(missing_part(cls, found) or str(error)) from error
 
 
 class Unfit(ValueError):
-    """A value that a key cannot take; the message is ``KEY=VALUE: expected …``."""
+    """A value does not fit its key; the message is ``KEY=VALUE: expected …``."""
 
 
 def resolved(
@@ -71,21 +71,21 @@ def resolved(
     read: Callable[[Any, Any], Any],
     substitutes: Substitutes | None = None,
 ) -> dict[str, Any]:
-    """What the values of dotted keys stand for: known classes where parts are wanted, plain values elsewhere.
+    """The meaning of the given values: known classes for parts, plain values elsewhere.
 
-    Nothing is imported or called. Keys that no part takes keep their value as it is: chz refuses them.
+    Nothing is imported or called. Keys that no part takes keep their value, and chz refuses them later.
 
     Args:
         cls: the class whose fields the keys name.
-        given: values as text or as JSON has them.
-        base: values below ``given``, of which classes matter.
-        read: makes a plain value of a given one and a field's type; raises ``ValueError`` saying what was expected.
+        given: values as text, or as in JSON.
+        base: values below ``given``; only their classes matter.
+        read: makes a plain value from a given one and a field's type; raises ``ValueError`` with what was expected.
         substitutes: see ``from_dotted``.
 
     Raises:
         Unfit: a value does not fit its key.
     """
-    # before any class is made: chz would fill the gaps, takes "...lr" for every lr, and pastes names into source
+    # check keys before chz sees them: it would accept gaps, take "...lr" for every lr, and paste names into source
     for key in given:
         if not all(map(_is_name, key.split("."))):
             raise Unfit(
@@ -100,7 +100,7 @@ def resolved(
 
 
 def _refuse_gaps(cls: type, known: Mapping[str, Any]) -> None:
-    """``objectives.5=Params`` beside three objectives leaves places that nothing fills."""
+    """Refuse ``objectives.5=Params`` where there are three objectives, which leaves empty places."""
     places: dict[str, set[int]] = {}
     for key in known:
         for place in re.finditer(r"\.([0-9]+)(?=\.|$)", key):
@@ -112,12 +112,12 @@ def _refuse_gaps(cls: type, known: Mapping[str, Any]) -> None:
         key = f"{shortened(path)}.{min(place for place in filled if place > free)}"
         if item_type(_type_at(cls, path, known)) is not None:
             raise Unfit(f"{key}: expected {shortened(path)}.{free}, the first place that is free")
-        if max(filled) > 999:  # chz would go through all the places before it
+        if max(filled) > 999:  # chz would loop over all places before it
             raise Unfit(f"unknown key {key!r}: {shortened(path)} has no places")
 
 
 def missing_part(cls: type, known: Mapping[str, Any]) -> str | None:
-    """What to say where a part is wanted and only what stands below it was given, or nothing; None where all are there.
+    """A message about a part that is needed but not given (perhaps only its fields are); None where none is missing.
 
     Args:
         cls: the class whose fields the keys name.
@@ -125,7 +125,7 @@ def missing_part(cls: type, known: Mapping[str, Any]) -> str | None:
     """
     absent = {key[: point.start()] for key in known for point in re.finditer(r"\.", key)} - known.keys()
     owners = {"": cls, **known}
-    # of parts that are no bases the class need not be said
+    # a field whose type is a concrete class needs no class name
     owners |= {key: part for key in absent if (part := _part_at(cls, key, known)) and not is_base(part)}
     for path, owner in owners.items():
         if isinstance(owner, type) and chz.is_chz(owner):
@@ -139,7 +139,7 @@ def missing_part(cls: type, known: Mapping[str, Any]) -> str | None:
 
 
 def _part_at(cls: type, key: str, known: Mapping[str, Any]) -> type[Part] | None:
-    """The class of parts that a dotted key takes, None where it takes plain values or is none."""
+    """The class of parts that a dotted key takes; None where it takes plain values, or there is no such key."""
     kind = _type_at(cls, key, known)
     return None if kind is None else part_type(kind)
 
@@ -161,7 +161,7 @@ def _resolved(key: str, value: Any, kind: Any, read: Callable[[Any, Any], Any], 
 
 
 def _class_of(key: str, value: Any, kind: Any, part: type[Part], substitutes: Substitutes | None) -> type[Part] | None:
-    """The class that a name stands for where a part is wanted."""
+    """The class with this name, for a key that takes a part."""
     if value in (None, "None") and type(None) in alternatives(kind):
         return None
     if not isinstance(value, str):
@@ -176,22 +176,22 @@ def _class_of(key: str, value: Any, kind: Any, part: type[Part], substitutes: Su
 
 
 def _is_name(segment: str) -> bool:
-    """Whether a part of a dotted key can be the name of a field, or a place in a tuple."""
+    """Whether a segment of a dotted key can be the name of a field, or a place in a tuple."""
     if segment.isascii() and segment.isdigit():
         return len(segment) < 19 and str(int(segment)) == segment
     return segment.isascii() and segment.isidentifier() and segment[0] != "_" and not keyword.iskeyword(segment)
 
 
 def part_type(kind: Any) -> type[Part] | None:
-    """The class of parts that a field takes, None where it takes plain values."""
+    """The class of parts that a field takes; None where it takes plain values."""
     parts = [one for one in alternatives(kind) if isinstance(one, type) and issubclass(one, Part)]
     return parts[0] if parts else None
 
 
 def _type_at(cls: type, key: str, known: Mapping[str, Any]) -> Any | None:
-    """The type of the field that a dotted key names, None where there is none.
+    """The type of the field that a dotted key names; None where there is none.
 
-    Classes of the parts on the way are those of ``known``, else those that chz would make.
+    Classes of the parts on the way are taken from ``known``, else those that chz would make.
     """
     return _at(cls, key, known)[0]
 
@@ -220,7 +220,7 @@ def _at(cls: type, key: str, known: Mapping[str, Any]) -> tuple[Any | None, Fiel
 
 
 def _owner(chosen: Any, field: Field | None, kind: Any) -> type | None:
-    """The class whose fields stand below a key: the chosen one, else what chz makes of its field."""
+    """The class whose fields are below a key: the chosen one, else the one that chz would make."""
     if isinstance(chosen, Part):
         return type(chosen)
     if not isinstance(chosen, type):

@@ -1,7 +1,7 @@
-"""Stand-ins for parts whose classes are not at hand, so that a run of somebody's own parts can be read as data.
+"""Stand-ins for parts whose classes are missing, so that a run with a user's own parts can be read as data.
 
-A run names the Python file that defines its parts. Running a stranger's file is not for a reader to do unasked, so a
-run can be listed and drawn without it: a stand-in has the values that the run records, and does nothing.
+A run names the Python file that defines its parts. A stranger's file must not be run without consent, so a run can be
+listed and drawn without it. A stand-in has the values that the run records, and does nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import chz
 from evo_robust.parts.base import Part, UserError
 
 MODULE = "evo_robust_problem_"
-"""Modules of problem files, which are loaded by path, begin with this."""
+"""Prefix of the module names of problem files, which are loaded by path."""
 
 
 class StandIns:
@@ -25,10 +25,10 @@ class StandIns:
 
     Attributes:
         values: the dotted values.
-        reason: why the classes are not at hand.
-        source: the file that defines the parts, where there is one; classes of other problem files are not meant.
-        about: name and unit of objectives, by the key that they stand under, such as ``objectives.0``.
-        names: the classes that were asked for so far.
+        reason: why the classes are missing.
+        source: the file that defines the parts, if there is one; classes of other problem files do not count.
+        about: name and unit of objectives, by key, such as ``objectives.0``.
+        names: the unknown classes so far.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class StandIns:
 
     @property
     def missing(self) -> str | None:
-        """What is missing, in words; None where every class is known."""
+        """The missing classes in words; None where every class is known."""
         return tell(self.names, self.reason) if self.names else None
 
     def means(self, cls: type[Part]) -> bool:
-        """Whether ``cls`` is no part of another problem file, nor of an earlier reading of this one."""
+        """Whether ``cls`` is neither from another problem file, nor from an earlier reading of this one."""
         if not cls.__module__.startswith(MODULE):
             return True
         module = sys.modules.get(cls.__module__)
@@ -51,7 +51,7 @@ class StandIns:
         return mine and getattr(module, cls.__name__, None) is cls
 
     def make(self, base: type[Part], name: str, key: str) -> type[Part]:
-        """A class ``name`` derived from ``base`` whose fields are those that stand below ``key``."""
+        """A class ``name`` derived from ``base``, with the fields below ``key``."""
         self.names.append(name)
         below = [k[len(key) + 1 :] for k in self.values if k.startswith(f"{key}.")]
         known = chz.chz_fields(base)
@@ -72,13 +72,13 @@ class StandIns:
         return made
 
     def without_inner(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        """``found`` without what stands deeper below a stand-in than its own fields, which nobody can make."""
+        """``found`` without keys more than one level below a stand-in, since their parts cannot be made."""
         inside = [f"{k}." for k, v in found.items() if isinstance(v, type) and issubclass(v, Part) and v.stand_in]
         return {k: v for k, v in found.items() if not any("." in k[len(p) :] for p in inside if k.startswith(p))}
 
 
 def tell(names: Iterable[str], reason: str) -> str:
-    """What is missing, such as ``Depth, Length: defined in theirs.py, which …``."""
+    """The missing classes and the reason, such as ``Depth, Length: defined in theirs.py, which …``."""
     return f"{', '.join(dict.fromkeys(names))}: {reason}"
 
 

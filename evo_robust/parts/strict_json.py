@@ -1,4 +1,4 @@
-"""JSON that people, other programs or accidents may have changed, read strictly: whatever is wrong is one sentence."""
+"""Strict reading of JSON files, which users, programs or accidents may have changed; an error is one sentence."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from evo_robust.parts.paths import refuse_odd_path
 from evo_robust.parts.plain import is_printable
 
 DEEPEST = 64
-"""Levels of lists and objects inside each other; files of this package have about five."""
+"""Largest number of nested levels of lists and objects; files of this package have about five."""
 
 _SHOWN = 60
 _BOM = b"\xef\xbb\xbf"
-# only such digits can be beyond the largest number: other texts need no look at every number
+# only such digits can exceed the largest number; other texts need no check of every number
 _HUGE = re.compile(r"[0-9]{309}|[eE][+]?[0-9]{3}")
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of a JSON text in UTF-8; some editors begin it with a byte order mark, which is no fault.
+    """The value of a JSON text in UTF-8, with or without a byte order mark.
 
-    What Python's reader takes and no other program would is refused: NaN and infinities, numbers beyond floats, a key
-    that stands twice in one object, halves of surrogate pairs; and so is what is nested too deep to be walked through.
+    Some things that only Python's reader accepts are refused: NaN and infinities, numbers too large for a float, a
+    repeated key in an object, halves of surrogate pairs. So is a text that is nested too deep.
 
     Raises:
-        ValueError: what is wrong with it, in one sentence.
+        ValueError: the text is refused; the message says why, in one sentence.
     """
     decoded = text.removeprefix(_BOM).decode("utf-8")  # a UnicodeDecodeError is a ValueError and says where
     numbers: dict[str, Any] = {"parse_float": _float, "parse_int": _int} if _HUGE.search(decoded) else {}
@@ -37,7 +37,7 @@ def parse_json(text: bytes) -> Any:
         value = json.loads(decoded, parse_constant=_constant, object_pairs_hook=_object, **numbers)
     except RecursionError:
         raise ValueError(f"it is nested deeper than {DEEPEST} levels") from None
-    # without so many brackets there cannot be so many levels: most texts need no walk
+    # fewer brackets than levels: most texts need no further check
     if decoded.count("[") + decoded.count("{") > DEEPEST and _depth(value) > DEEPEST:
         raise ValueError(f"it is nested deeper than {DEEPEST} levels")
     if "\\u" in decoded:
@@ -56,7 +56,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         what: what it should be, for messages, such as ``a genotype file``.
 
     Raises:
-        UserError: it cannot be read, is no JSON, or holds something else than an object.
+        UserError: the file cannot be read, is not JSON, or holds something other than an object.
     """
     try:
         value = parse_json(path.read_bytes())
@@ -74,12 +74,12 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number; true and false are none."""
+    """Whether a value is a finite number; booleans are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_whole(value: object, smallest: int, beyond: float = math.inf) -> bool:
-    """Whether a value is a whole number from ``smallest`` on, below ``beyond``; true and false are none."""
+    """Whether a value is a whole number, at least ``smallest`` and below ``beyond``; booleans are not."""
     return isinstance(value, int) and not isinstance(value, bool) and smallest <= value < beyond
 
 
@@ -94,7 +94,7 @@ def is_absent_or_text(value: object) -> bool:
 
 
 def is_absent_or_label(value: object) -> bool:
-    """Whether a value is null, or text that a terminal shows as it is: no control or escape characters."""
+    """Whether a value is null, or text without control or escape characters."""
     return value is None or (isinstance(value, str) and is_printable(value))
 
 
@@ -122,18 +122,18 @@ def are_numbers(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value for a message, in JSON's words and cut where it is long."""
+    """A value for a message, as JSON and cut if it is long."""
     text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def fault(values: Mapping[str, Any], expected: Mapping[str, tuple[Any, str]], absent: Mapping[str, Any]) -> str | None:
-    """What is wrong with the first value that is not as expected; None where all are.
+    """What is wrong with the first bad value; None where all are good.
 
     Args:
         values: a JSON object.
-        expected: by key: a function that says whether a value is good, and words for a good one.
-        absent: what stands for keys that may be missing.
+        expected: by key: a function that says whether a value is good, and a description of a good value.
+        absent: defaults of keys that may be missing.
     """
     for key, (good, words) in expected.items():
         if key not in values and key not in absent:
@@ -169,12 +169,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
     return found
 
 
 def _depth(value: Any) -> int:
-    """Levels of lists and objects; not by recursion, which the deepest ones would break."""
+    """Number of nested levels of lists and objects, without recursion, which very deep ones would break."""
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, (dict, list))]:
         depth += 1

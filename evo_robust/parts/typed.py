@@ -1,4 +1,4 @@
-"""Commands as they are typed: their names, and whether one was started as installed or as a Python module."""
+"""Commands as users type them: their names, and whether a command was started as installed or as a Python module."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from evo_robust.signals import INSTALLED
 
 COMMANDS = {
     "run": "search a problem",
-    "plot": "pictures and tables of a run, or of several runs over each other",
+    "plot": "pictures and tables of a run, or of several runs together",
     "export": "chosen networks as genotype file, weights, model.py and ONNX",
-    "retrain": "train a found network from scratch, and judge it",
-    "analyze": "what a run's record says about which networks withstand attacks",
-    "list": "problems, parts and run folders that are at hand",
+    "retrain": "train a found network from scratch, and evaluate it",
+    "analyze": "which properties of networks make them robust, by a run's record",
+    "list": "available problems, parts and run folders",
 }
 """Commands by name, with what they do."""
 
 
 def line(name: str, *arguments: str) -> str:
-    """A command as it can be pasted, quoted where it has to be, through the door that the user came by."""
+    """A command to paste, quoted where needed, in the form in which the user started this one."""
     return f"{_door(name)} {shlex.join(arguments)}".strip()
 
 
 def as_typed(text: str) -> str:
-    """A text with its commands, such as ``evo_robust run …``, as :func:`line` writes them."""
+    """A text with its commands, such as ``evo_robust run …``, in the form of :func:`line`."""
     return re.sub(rf"\bevo_robust ({'|'.join(COMMANDS)})\b", lambda found: _door(found[1]), text)
 
 
 def door() -> str:
-    """How the door to all commands is typed."""
+    """How the user types the command that has all the others."""
     return "evo_robust" if _installed() else "python -m evo_robust"
 
 
@@ -47,7 +47,7 @@ def _installed() -> bool:
 
 
 def runs_no_command() -> bool:
-    """Whether this process was started as ``evo_robust`` without a command: it says its version, usage or an error."""
+    """Whether this process was started as ``evo_robust`` without a command: for its version, usage or an error."""
     # while Python looks for the module of -m, its name is not in sys.argv yet
     module = sys.argv[:1] == ["-m"] and ("-m", "evo_robust") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
     if not module and not _installed():

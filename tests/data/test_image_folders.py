@@ -164,7 +164,7 @@ def test_a_table_of_labels_is_checked(root: Path, capsys: pytest.CaptureFixture[
     table.write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
     assert len(load(root).test) == 3 and "1 not in val_annotations.txt" in capsys.readouterr().err
     table.write_text("\n".join([*rows, rows[1]]))
-    with pytest.raises(UserError, match=r"val_annotations.txt: 1.JPEG stands there twice"):
+    with pytest.raises(UserError, match=r"val_annotations.txt: 1.JPEG is listed twice"):
         load(root)
 
 

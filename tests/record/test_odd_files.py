@@ -138,7 +138,7 @@ LINES = [
     (b'{"id": 2' + b"0" * 308 + b"}", "is beyond the largest number"),
     (b'{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested deeper"),
     (b'{"id": ' + b"[" * 200 + b"]" * 200 + b"}", "nested deeper"),
-    (b'{"id": 1, "id": 2}', "'id' stands there twice"),
+    (b'{"id": 1, "id": 2}', "'id' is there twice"),
     (b'{"id": "\\ud800"}', "half of a surrogate pair, \\ud800"),
     (b'{"id": "\xff"}', "can't decode byte 0xff"),
     (b"", "Expecting value"),
