@@ -68,7 +68,7 @@ def test_what_is_read_and_what_is_counted_aloud(root: Path, capsys: pytest.Captu
         f"not read in {root / 'train'}: 2 .heic, 1 .txt, 1 linked folder, 1 outside of the classes' folders, "
         "1 without suffix" in said
     )
-    assert f"not read in {root / 'val'}: 1 .psd (read are .apng" in said
+    assert f"not read in {root / 'val'}: 1 .psd (formats read: .apng" in said
 
 
 def test_grey_images_of_sixteen_bits_are_scaled(root: Path) -> None:
