@@ -18,12 +18,11 @@ from evo_robust.parts.base import UserError
 from evo_robust.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
 PENALTY = 1e30
-"""F and G of a candidate without figures: behind all real ones, whatever their units.
+"""F and G of a candidate without figures: worse than all real values, whatever their units.
 
-Finite, since crowding breaks on infinities, and small enough that squares and products of it are finite too, which
-algorithms need that measure distances or volumes. The one constant for all, since F that an individual has is never
-changed: a penalty that follows what was measured so far would fall behind what is measured later. What is measured at
-or beyond it is a failure (``_rankable``).
+It is finite, since infinities break crowding distances. Its squares and products are finite too, since some algorithms
+compute distances or volumes. It is a constant, since an individual's F never changes: a penalty based on the values so
+far could be better than later values. A measured value at or beyond it is a failure (``_rankable``).
 """
 
 
@@ -35,22 +34,22 @@ class Ledger(Protocol):
     """Where evaluations are kept."""
 
     def known(self, architecture: str, fingerprint: str) -> Evaluation | None:
-        """What an earlier run of the same search measured, or None."""
+        """The evaluation from an earlier process of the same search, or None."""
 
     def add(self, evaluation: Evaluation, *, id: int, generation: int, genome: np.ndarray, fingerprint: str) -> None:
         """Keep one evaluation."""
 
 
 class SearchProblem(PymooProblem):
-    """What pymoo's algorithms see of a search; ours find ``space``, ``seed``, ``key`` and ``proposed`` on it too.
+    """A search as a pymoo problem; our own algorithms also use its ``space``, ``seed``, ``key`` and ``proposed``.
 
     Attributes:
         space: the search space.
         seed: the problem's seed, for the algorithm.
-        objectives: what is minimised, in declared order.
-        evaluations: what this search asked for, in order of asking, by (architecture, fingerprint).
-        generation: number of calls that pymoo made, one per generation for generational algorithms.
-        derived: the architecture that the algorithm's distribution stands for, None where it has none.
+        objectives: names of the objectives, in declared order.
+        evaluations: all evaluations of this search, in the order of requests, by (architecture, fingerprint).
+        generation: number of calls by pymoo, one per generation for generational algorithms.
+        derived: the most likely architecture of the algorithm's distribution; None where there is no distribution.
         settled: figures of that distribution, such as its entropy.
     """
 
@@ -86,25 +85,25 @@ class SearchProblem(PymooProblem):
         self._decoded: dict[bytes, tuple[str | None, Architecture | str]] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SearchProblem:
-        """The problem itself: pymoo copies algorithms with all they refer to, and pools cannot be copied."""
+        """The problem itself, since pymoo copies algorithms with everything in them, and pools cannot be copied."""
         return self
 
     def __enter__(self) -> Self:
-        """The problem itself; on leaving it is closed."""
+        """The problem itself; it is closed on leaving."""
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End worker processes, and give the run folder back where there is one."""
+        """End worker processes, and release the run folder if there is one."""
         self.session.close()
 
     def architectures(self, X: np.ndarray) -> list[str]:
         """Notations of genomes, of one ``(n_genes,)`` or several ``(n, n_genes)``, such as pymoo's ``result.X``.
 
         Raises:
-            UserError: they are no genomes of this space, or one is no network.
+            UserError: they are not genomes of this space, or one of them is no network.
         """
         genomes = self._genomes(X)
         for genome in genomes:
@@ -113,10 +112,10 @@ class SearchProblem(PymooProblem):
         return [str(self.key(genome)) for genome in genomes]
 
     def networks(self, X: np.ndarray) -> list[nn.Module]:
-        """Networks of genomes with the weights that they were judged by, in eval mode on the CPU.
+        """Networks of genomes with the weights that they were evaluated with, in eval mode on the CPU.
 
-        Weights are made again from the same random numbers, one network after the other: each takes as long as its
-        training took in the search. Inherited weights take moments.
+        Weights are made again from the same random numbers, one network after the other. Each takes as long as its
+        training took in the search; inherited weights take moments.
 
         Example:
             >>> result = minimize(problem, SMSEMOA(pop_size=8), ("n_gen", 3), seed=1)
@@ -138,16 +137,16 @@ class SearchProblem(PymooProblem):
             raise UserError(f"expected genomes (n, {self.n_var}), got {reprlib.repr(X)}") from None
         if found.ndim != 2 or found.shape[1] != self.n_var:
             raise UserError(f"expected genomes (n, {self.n_var}), got an array of shape {np.shape(X)}")
-        if not ((found >= self.xl) & (found <= self.xu)).all():  # NaN is in no range
+        if not ((found >= self.xl) & (found <= self.xu)).all():  # NaN is outside too
             raise UserError(f"expected genes from 0 to below n_choices, got {reprlib.repr(X)}")
         return found.astype(int)
 
     def key(self, genome: np.ndarray) -> str | None:
-        """Notation of the genome's architecture, equal for equal networks; None when it is no network."""
+        """Notation of the genome's architecture, the same for equal networks; None where the genome is no network."""
         return self._decode(genome)[0]
 
     def no_network(self, genome: np.ndarray) -> str:
-        """Why the genome is no network; empty where it is one."""
+        """The reason why the genome is no network; empty where it is one."""
         text, found = self._decode(genome)
         return str(found) if text is None else ""
 
@@ -160,14 +159,14 @@ class SearchProblem(PymooProblem):
         whole = np.asarray(genome).round().astype(np.int64)
         memo = whole.tobytes()
         if memo not in self._decoded:
-            if len(self._decoded) > 100_000:  # decoding again is cheap, growing for ever is not
+            if len(self._decoded) > 100_000:  # decoding again is cheap; the cache must not grow without end
                 self._decoded.clear()
             try:
                 architecture = self.space.decode(whole)
                 self._decoded[memo] = (_notation(self.space, architecture), architecture)
             except InvalidArchitecture as error:
                 self._decoded[memo] = (None, str(error))
-            except Exception as error:  # a space of one's own
+            except Exception as error:  # a user's own space may raise anything
                 if isinstance(error, UserError):
                     raise
                 self._decoded[memo] = (None, f"{type(error).__name__}: {error}")
@@ -185,7 +184,7 @@ class SearchProblem(PymooProblem):
             out["G"] = _rows(evaluations, self.constraint_names, "constraints")
 
     def evaluate_genomes(self, X: np.ndarray) -> list[Evaluation]:
-        """One evaluation per row of ``X`` ``(n, n_genes)``; only architectures not known yet are measured."""
+        """One evaluation per row of ``X`` ``(n, n_genes)``; only unknown architectures are measured."""
         fingerprint = self.session.fingerprint
         keys: list[tuple[str, str]] = []
         todo: dict[tuple[str, str], tuple[int, np.ndarray, Architecture]] = {}
@@ -196,7 +195,7 @@ class SearchProblem(PymooProblem):
             keys.append(key)
             if key in self.evaluations:
                 continue
-            # the place is taken now: numbers follow the order of asking, never the order of arrival
+            # take the number now, so that numbers follow the order of requests, not the order of results
             number = len(self.evaluations)
             known = self.ledger.known(*key) if self.ledger else None
             if known is not None:
@@ -228,10 +227,10 @@ class SearchProblem(PymooProblem):
         return [self.evaluations[key] for key in keys]
 
     def evaluation(self, genome: np.ndarray) -> Evaluation:
-        """What is known of a genome's architecture under the session's present fingerprint.
+        """The evaluation of a genome's architecture under the session's present fingerprint.
 
         Raises:
-            KeyError: it was not asked for.
+            KeyError: the architecture was not evaluated.
         """
         text = self.key(genome)
         if text is None:
@@ -246,10 +245,10 @@ class SearchProblem(PymooProblem):
 
 
 def _genes(space: SearchSpace) -> np.ndarray:
-    """Number of choices of each gene of a space, one of somebody's own perhaps.
+    """Number of choices of each gene of a space, which may be a user's own.
 
     Raises:
-        UserError: they are no whole numbers >= 1.
+        UserError: they are not whole numbers >= 1.
     """
     found = np.asarray(space.n_choices)
     if found.ndim != 1 or len(found) == 0 or not np.issubdtype(found.dtype, np.integer) or found.min() < 1:
@@ -271,7 +270,7 @@ def _notation(space: SearchSpace, architecture: Architecture) -> str:
     """The architecture's name in the record.
 
     Raises:
-        UserError: the space gives none.
+        UserError: the space gives no text.
     """
     text = space.to_text(architecture)
     if not isinstance(text, str) or not text:
@@ -282,10 +281,10 @@ def _notation(space: SearchSpace, architecture: Architecture) -> str:
 
 
 def _answer(session: Session, found: Any, asked: Sequence[tuple[str, str]]) -> tuple[int, Evaluation]:
-    """What an evaluator said of one of the architectures that it was asked for.
+    """An evaluator's answer, checked: index and evaluation of one of the requested architectures.
 
     Raises:
-        UserError: it said something else.
+        UserError: the answer is something else.
     """
     who = type(session).__name__
     if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], Evaluation):
@@ -300,7 +299,7 @@ def _answer(session: Session, found: Any, asked: Sequence[tuple[str, str]]) -> t
 
 
 def _complete(evaluation: Evaluation, names: Sequence[str]) -> Evaluation:
-    """The evaluation, or a failure where its status is none, or an objective is missing."""
+    """The evaluation, or a failure where its status is unknown or an objective is missing."""
     if evaluation.status not in get_args(Status):
         error = f"the evaluator gave the status {evaluation.status!r}: expected one of {', '.join(get_args(Status))}"
     elif evaluation.status == "ok" and (missing := [name for name in names if name not in evaluation.objectives]):
@@ -311,10 +310,10 @@ def _complete(evaluation: Evaluation, names: Sequence[str]) -> Evaluation:
 
 
 def _rankable(evaluation: Evaluation) -> Evaluation:
-    """The evaluation, or a failure where an objective is so large that failures would rank before it."""
+    """The evaluation, or a failure where an objective is larger than the penalty of failures."""
     for name, value in evaluation.objectives.items():
         if evaluation.status == "ok" and abs(value) >= PENALTY:
-            error = f"{name} is {value:.3g}: expected less than {PENALTY:g}, where failures rank; choose a larger unit"
+            error = f"{name} is {value:.3g}: expected less than {PENALTY:g}, the value of failures; use a larger unit"
             return dataclasses.replace(
                 evaluation, status="failed", objectives={}, constraints={}, recorded={}, error=error
             )
@@ -322,19 +321,19 @@ def _rankable(evaluation: Evaluation) -> Evaluation:
 
 
 def _no_network(genome: np.ndarray) -> str:
-    """What stands for the notation of a genome that has none."""
+    """The text for a genome without notation, because it is no network."""
     return "no network: " + "".join(map(str, genome))
 
 
 def _rows(evaluations: Sequence[Evaluation], names: Sequence[str], what: str) -> np.ndarray:
-    """Values ``(n, len(names))``; those without figures get the penalty."""
+    """Values ``(n, len(names))``; evaluations without figures get the penalty."""
 
     def value(evaluation: Evaluation, name: str) -> float:
         known: Mapping[str, float] = getattr(evaluation, what)
-        # a rejected candidate keeps the violations that rejected it, so that pymoo can tell near from far
+        # a rejected candidate keeps the violations that rejected it, so that pymoo sees how large they are
         usable = evaluation.status == "ok" or (what == "constraints" and evaluation.status == "rejected")
         missing = 0.0 if what == "constraints" and evaluation.status == "rejected" else PENALTY
-        # a limit close to zero makes violations of any size: none is worse than a failure
+        # with a limit close to zero, violations may have any size; none is worse than a failure
         return min(known.get(name, missing), PENALTY) if usable else PENALTY
 
     return np.array([[value(e, name) for name in names] for e in evaluations], dtype=float)

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 @chz.chz
 class Genetic(Algorithm):
-    """What the genetic algorithms share: first population, crossover, mutation, no architecture twice."""
+    """The common part of genetic algorithms: first population, crossover, mutation, no architecture twice."""
 
     seeded: bool = chz.field(default=False, doc="start from the space's hand-made networks (RoCo-NAS, section III-C)")
     crossover: Literal["blocks", "two_point"] = chz.field(
-        default="blocks", doc="blocks: inherit whole phases or cells; two_point: over the flat string (NSGA-Net)"
+        default="blocks", doc="blocks: inherit whole phases or cells; two_point: on the whole genome (NSGA-Net)"
     )
     crossover_prob: float = chz.field(default=0.9, doc="probability that two parents are crossed, 0..1")
     mutation: Literal["block", "gene"] = chz.field(
@@ -72,7 +72,7 @@ class NSGA2(Genetic):
 
 @chz.chz
 class NSGA3(Genetic):
-    """NSGA-III (Deb & Jain 2014): survival by reference directions, for three objectives and more."""
+    """NSGA-III (Deb & Jain 2014): survival by reference directions, for three or more objectives."""
 
     partitions: int | None = chz.field(
         default=None, doc="Das-Dennis partitions per objective; when not given, the most that pop_size can fill"
@@ -97,6 +97,6 @@ class NSGA3(Genetic):
         partitions = 1
         while len(get_reference_directions("das-dennis", n_obj, n_partitions=partitions + 1)) <= self.pop_size:
             partitions += 1
-            if n_obj == 1:  # one objective has a single direction whatever the partitions
+            if n_obj == 1:  # one objective has a single direction for any number of partitions
                 break
         return get_reference_directions("das-dennis", n_obj, n_partitions=partitions)

@@ -1,7 +1,7 @@
-"""Gradient and evolution in one search: offspring of a distribution that gradients move, and genetic offspring.
+"""Gradient and evolution in one search: some offspring come from a distribution that gradients move.
 
-All gradient (``share=1``) gives the papers' methods, RACL (Dong et al., 2020) and Wsr-NAS (Cheng et al., AAAI 2023);
-none (``share=0``) gives NSGA-II.
+With all offspring from it (``share=1``), these are the papers' methods, RACL (Dong et al., 2020) and Wsr-NAS (Cheng et
+al., AAAI 2023). With none (``share=0``), it is NSGA-II.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from evo_robust.spaces.base import SearchSpace
 if TYPE_CHECKING:
     from evo_robust.algorithms.adapter import SearchProblem
 
-# draws per wanted architecture before the distribution is taken to have settled
+# draws per wanted architecture, after which the distribution counts as settled
 _PATIENCE = 50
 
 
 @chz.chz
 class GradientHybrid(Genetic):
-    """NSGA-II some of whose offspring are drawn from a distribution over architectures that gradients move.
+    """NSGA-II with some offspring drawn from a distribution over architectures that gradients move.
 
     Every generation first trains the supernet and the distribution (evaluator ``CoTrained``). Then it measures
     offspring and survivors with the present weights, and ranks them together. The distribution's first offspring is
-    the architecture that it stands for.
+    its most likely architecture.
     """
 
     share: float = chz.field(
-        default=0.5, doc="part of the offspring drawn from the distribution, in [0,1]; of 5 offspring .5 are 2"
+        default=0.5, doc="share of the offspring drawn from the distribution, in [0,1]; .5 of 5 offspring are 2"
     )
     distribution: Distribution = chz.field(
         default_factory=GumbelSoftmax, blueprint_unspecified=GumbelSoftmax, doc="the distribution over architectures"
     )
     gradient: ArchitectureGradient = chz.field(
-        default_factory=SupernetLoss, blueprint_unspecified=SupernetLoss, doc="what moves it"
+        default_factory=SupernetLoss, blueprint_unspecified=SupernetLoss, doc="the gradient that moves the distribution"
     )
 
     @chz.validate
@@ -79,8 +79,8 @@ class GradientHybrid(Genetic):
     def budget(self, evaluator: Evaluator) -> int:
         """See :meth:`Algorithm.budget`: survivors are measured again where weights changed since the last generation.
 
-        Once the training schedule is over, weights do not change. A distribution that follows the supernet's loss rests
-        then too. Estimators of a loss keep learning, so whatever reads them or the distribution may be measured again
+        Once the training schedule is over, weights do not change, nor does a distribution that follows the supernet's
+        loss. Estimators of a loss keep learning, so objectives that use them or the distribution may be measured again
         in every generation.
         """
         if CO_TRAINED_WEIGHTS not in evaluator.provides:
@@ -103,7 +103,7 @@ class GradientHybrid(Genetic):
 
 
 class _Hybrid(PymooNSGA2):
-    """pymoo's NSGA-II with a second source of offspring; survivors are measured with them."""
+    """pymoo's NSGA-II with a second source of offspring; survivors are measured again together with them."""
 
     def __init__(self, learner: DistributionLearner, share: float, **operators: Any) -> None:
         super().__init__(**operators)
@@ -128,15 +128,15 @@ class _Hybrid(PymooNSGA2):
         known = {self.problem.key(x) for x in self.pop.get("X")} | self.problem.proposed()
         drawn = self._drawn(wanted, known)
         offspring = drawn
-        if wanted < self.n_offsprings:  # all gradient stays all gradient, also where the distribution has settled
+        if wanted < self.n_offsprings:  # with share=1 there is no crossover, even if the distribution has settled
             genetic = self.mating.do(
                 self.problem, self.pop, self.n_offsprings, algorithm=self, random_state=self.random_state
             )
             offspring = self._filled(drawn, genetic)
         if len(offspring) == 0 and not self.problem.session.trains:
-            self.termination.force_termination = True  # nothing new is left to propose, and nothing changes
+            self.termination.force_termination = True  # no new architectures are left, and weights do not change
             return None
-        # fresh individuals: figures that were measured with other weights do not compare
+        # new individuals, since figures measured with other weights do not compare
         return Population.merge(Population.new(X=self.pop.get("X")), offspring)
 
     def _advance(self, infills: Population | None = None, **kwargs: Any) -> None:
@@ -154,13 +154,13 @@ class _Hybrid(PymooNSGA2):
         session = self.problem.session
         if session.trains:
             session.advance(self.generation, self.learner)
-        else:  # no weights are trained in this search: there are only measurements to learn from
+        else:  # no weights are trained in this search, so it learns only from measurements
             self.learner.learn(None, 1)
         self.problem.derived = self.problem.space.to_text(self.learner.sampler.mode())
         self.problem.settled = self.learner.sampler.figures()
 
     def _drawn(self, wanted: int, taken: set[str | None]) -> Population:
-        """Up to ``wanted`` architectures of the distribution that are not taken, the one it stands for first."""
+        """Up to ``wanted`` architectures from the distribution that are not taken, the most likely one first."""
         space, sampler = self.problem.space, self.learner.sampler
         genomes: list[np.ndarray] = []
         for attempt in range(wanted * _PATIENCE):
@@ -174,7 +174,7 @@ class _Hybrid(PymooNSGA2):
         return Population.new(X=np.array(genomes, dtype=int).reshape(len(genomes), self.problem.n_var))
 
     def _filled(self, drawn: Population, others: Population) -> Population:
-        """The drawn ones, and of the others as many as there is room for, none twice."""
+        """The drawn architectures, filled up with others, without duplicates."""
         keys = {self.problem.key(x) for x in drawn.get("X")} if len(drawn) else set()
         size = self.pop_size if self.pop is None or len(self.pop) == 0 else self.n_offsprings
         kept = [i for i, x in enumerate(others.get("X")) if self.problem.key(x) not in keys]

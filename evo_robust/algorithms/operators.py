@@ -20,15 +20,15 @@ from evo_robust.spaces.structure import Budget
 if TYPE_CHECKING:
     from evo_robust.algorithms.adapter import SearchProblem
 
-# draws per wanted genome before a sampling gives up: a space that small is exhausted
+# draws per wanted genome, after which the space counts as exhausted
 _PATIENCE = 100
 
 
 class DistinctSampling(Sampling):
     """Random genomes of architectures that differ from each other and from all evaluated so far.
 
-    With ``budgets`` the genomes are shared out evenly, budget after budget; a remainder goes to the first ones. A
-    budget with too few architectures left gives what it has.
+    With ``budgets``, each budget gets the same number of genomes, and the first ones get the remainder. A budget with
+    too few architectures left gives fewer.
     """
 
     def __init__(self, seeded: bool = False, budgets: Sequence[Budget] = ()) -> None:
@@ -62,7 +62,7 @@ def _distinct(
     draw: Callable[[], np.ndarray],
     first: Sequence[np.ndarray] = (),
 ) -> list[np.ndarray]:
-    """Up to ``wanted`` genomes, ``first`` and then drawn ones, of networks not ``taken``, which grows by theirs."""
+    """Up to ``wanted`` genomes, ``first`` and then drawn ones, of networks not in ``taken``; adds them to ``taken``."""
     genomes: list[np.ndarray] = []
     for attempt in range(wanted * _PATIENCE):
         if len(genomes) == wanted:
@@ -76,7 +76,7 @@ def _distinct(
 
 
 class BlockCrossover(Crossover):
-    """Two children that inherit each block as a whole from one parent or the other (RoCo-NAS: whole phases)."""
+    """Two children that inherit each whole block from one parent or the other (RoCo-NAS: whole phases)."""
 
     def __init__(self, blocks: tuple[slice, ...], prob: float = 0.9) -> None:
         super().__init__(n_parents=2, n_offsprings=2, prob=prob)
@@ -94,7 +94,7 @@ class BlockCrossover(Crossover):
 
 
 class BlockMutation(Mutation):
-    """Change genes of one randomly chosen block, each with probability 1/block length and at least one."""
+    """Change genes of one randomly chosen block: each with probability 1/length of the block, and at least one."""
 
     def __init__(self, blocks: tuple[slice, ...], n_choices: np.ndarray) -> None:
         super().__init__(prob=1.0)
@@ -116,7 +116,7 @@ class BlockMutation(Mutation):
 
 
 class GeneMutation(Mutation):
-    """Change each gene with probability ``rate``, 1/n_genes when not given (NSGA-Net)."""
+    """Change each gene with probability ``rate``; 1/n_genes when not given (NSGA-Net)."""
 
     def __init__(self, n_choices: np.ndarray, rate: float | None = None) -> None:
         super().__init__(prob=1.0)
@@ -134,14 +134,14 @@ class GeneMutation(Mutation):
 
 
 def change_genes(row: np.ndarray, genes: np.ndarray, n_choices: np.ndarray, rng: np.random.Generator) -> None:
-    """Give each of the ``genes`` of ``row`` a different value, uniformly, in place."""
+    """Give each of the ``genes`` of ``row`` another value, chosen uniformly, in place."""
     for gene in genes:
         if n_choices[gene] > 1:
             row[gene] = (row[gene] + rng.integers(1, n_choices[gene])) % n_choices[gene]
 
 
 class SpaceRepair(Repair):
-    """Whole numbers, then the space's own repair."""
+    """Convert to whole numbers, then apply the space's own repair."""
 
     def _do(self, problem: SearchProblem, X: np.ndarray, **kwargs: Any) -> np.ndarray:
         whole = np.asarray(X).round().astype(int)
@@ -149,7 +149,7 @@ class SpaceRepair(Repair):
 
 
 class DistinctArchitectures(DuplicateElimination):
-    """Drop genomes whose architecture is among the others', or was evaluated before, whatever their bits."""
+    """Drop genomes whose architecture is among the others or was evaluated before, even if their bits differ."""
 
     def __init__(self, problem: SearchProblem) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Random search, the baseline that every search must beat."""
+"""Random search, the baseline for every other search."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 @chz.chz
 class RandomSearch(Algorithm):
-    """Distinct architectures drawn uniformly from the genomes, ``pop_size`` at a time.
+    """Different architectures from uniform random genomes, ``pop_size`` at a time.
 
-    With ``budgets`` every generation holds equally many architectures of each (a remainder goes to the first ones), so
-    that rare classes are seen as often as common ones: the sampling of RobNet's study of budgets (100 of each).
+    With ``budgets`` every generation has the same number of architectures of each budget (the first ones get the
+    remainder), so that rare budgets are as frequent as common ones. RobNet's study of budgets samples so (100 of each).
     """
 
     budgets: tuple[Budget, ...] = chz.field(
         default=(),
-        doc="classes by number of convolutions that draws are shared over: small, medium, large or some of them; "
-        "all genomes alike when empty",
+        doc="budget classes (by number of convolutions) to draw equally from: small, medium, large or some of them; "
+        "when empty, all genomes have the same probability",
     )
 
     @chz.validate
@@ -53,7 +53,7 @@ class RandomSearch(Algorithm):
         return ""
 
     def check(self, space: SearchSpace, objectives: Sequence[Objective]) -> None:
-        """See :meth:`Algorithm.check`: the space must tell budgets and have architectures of each that is wanted."""
+        """See :meth:`Algorithm.check`: the space must know budgets, and have architectures of each wanted budget."""
         super().check(space, objectives)
         for budget in self.budgets:
             try:
@@ -68,7 +68,7 @@ class RandomSearch(Algorithm):
 
 
 class _Random(PymooAlgorithm):
-    """pymoo's own random search takes duplicates and keeps single objectives only."""
+    """Random search without duplicates; pymoo's own accepts them, and keeps only single objectives."""
 
     def __init__(self, batch: int, budgets: tuple[Budget, ...]) -> None:
         super().__init__()

@@ -120,7 +120,7 @@ def test_what_is_measured_where_failures_rank_is_a_failure() -> None:
     assert F[0].tolist() == [PENALTY, PENALTY]
     assert F[1, 0] == pytest.approx(PENALTY / 3)
     error = adapted.evaluation(np.array([3] * 6)).error
-    assert error == "in_unit is 1e+30: expected less than 1e+30, where failures rank; choose a larger unit"
+    assert error == "in_unit is 1e+30: expected less than 1e+30, the value of failures; use a larger unit"
 
 
 def test_no_violation_is_worse_than_a_failure() -> None:
