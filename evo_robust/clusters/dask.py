@@ -17,15 +17,15 @@ from evo_robust.workers import Died, perform
 def connect(
     library: ModuleType, cluster: str, address: str, workers: int | None, device: str, say: Callable[[str], None]
 ) -> ClusterStaff:
-    """The workers of the dask cluster at ``address``; arguments and errors as those of ``hire``.
+    """The workers of the dask cluster at ``address``; errors as in ``hire``.
 
     Args:
         library: the imported library.
         cluster: the setting, for messages.
         address: HOST:PORT.
-        workers: tasks under way at most.
+        workers: largest number of tasks at a time.
         device: torch device of the candidates.
-        say: takes one line of text.
+        say: called with each line of text.
     """
     try:
         client = library.Client(f"tcp://{address}", timeout=CONNECT, set_as_default=False, name="evo_robust")
@@ -36,7 +36,7 @@ def connect(
 
 
 class DaskStaff(ClusterStaff):
-    """Workers of a dask cluster: those that the scheduler knows, by address and folder (an address may come again).
+    """Workers of a dask cluster that the scheduler knows, by address and folder (an address may be used again).
 
     Args:
         client: a ``distributed.Client``.
@@ -61,7 +61,7 @@ class DaskStaff(ClusterStaff):
     def _present(self) -> dict[tuple[str, str], bool]:
         """The workers that the scheduler knows, and whether each takes tasks: dask pauses those with much memory."""
         try:
-            # asked at first hand: ``scheduler_info`` keeps its last answer where the scheduler is gone
+            # ask the scheduler itself: ``scheduler_info`` keeps its last answer when the scheduler is gone
             workers = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
         except (OSError, TimeoutError, RuntimeError) as error:
             raise UserError(
@@ -97,7 +97,7 @@ class DaskStaff(ClusterStaff):
                 del self.introductions[worker]
 
     def _of_my_python(self, workers: set[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Those that can read functions of this Python, which they drop their connection over otherwise."""
+        """Workers with this version of Python; others could not read its functions, and would drop the connection."""
         if not workers:
             return []
         told = self.client.get_versions()["workers"]
@@ -109,7 +109,7 @@ class DaskStaff(ClusterStaff):
         return sorted(workers - self.objections.keys())
 
     def _submit(self, worker: Any, function: Callable, *arguments: object) -> Any:
-        """A future of ``function`` on this worker and no other."""
+        """A future of ``function`` on this worker only."""
         where = {"workers": [worker[0]], "allow_other_workers": False}
         return self.client.submit(function, *arguments, pure=False, **where)
 
@@ -134,7 +134,7 @@ class DaskStaff(ClusterStaff):
         return found
 
     def _outcome(self, future: Any) -> bytes | Died:
-        """What a task came to; its worker is gone where it is not done."""
+        """A task's result; where it is not done, its worker is gone."""
         if future.status == "finished":
             try:
                 return future.result(timeout=CONNECT)
@@ -142,14 +142,14 @@ class DaskStaff(ClusterStaff):
                 future.cancel()
                 return Died(f"its result was lost: {type(error).__name__}")
         reason = "its worker left the cluster"
-        if future.status == "error":  # ``perform`` raises nothing: it is dask's own
+        if future.status == "error":  # an error of dask's own, since ``perform`` raises none
             fault = future.exception(timeout=CONNECT)
             reason = f"{type(fault).__name__}: {fault}"
         future.cancel()
         return Died(reason)
 
     def dismiss(self, busy: Collection[Hashable]) -> None:
-        """See :meth:`Staff.dismiss`; dask lets what is under way come to its end."""
+        """See :meth:`Staff.dismiss`; dask lets running tasks finish."""
         self.client.cancel([self.futures.pop(worker) for worker in busy if worker in self.futures])
 
     def close(self) -> None:

@@ -17,22 +17,22 @@ _LIBRARIES = {"dask": "distributed", "ray": "ray"}
 
 
 class Evaluated(Protocol):
-    """What hiring asks of an evaluator; see :class:`evo_robust.evaluators.base.Evaluator`."""
+    """What hiring needs of an evaluator; see :class:`evo_robust.evaluators.base.Evaluator`."""
 
     @property
     def cluster(self) -> str | None:
-        """Where its candidates go."""
+        """Where its candidates are evaluated."""
 
 
 def hire(evaluator: Evaluated, cluster: str | None, workers: int | None, device: str, say: Say) -> ClusterStaff | None:
-    """The workers of the cluster that a search is to use; None where it stays on this machine.
+    """The workers of the cluster that a search uses; None where it stays on this machine.
 
     Args:
-        evaluator: its ``cluster`` may ask for a cluster that is connected already.
-        cluster: where to connect to, ``dask://HOST:PORT`` or ``ray://HOST:PORT``.
-        workers: tasks under way at most; as many as the cluster has workers when not given.
+        evaluator: the evaluator; its ``cluster`` may ask for a cluster that is connected already.
+        cluster: address to connect to, ``dask://HOST:PORT`` or ``ray://HOST:PORT``.
+        workers: largest number of tasks at a time; as many as the cluster has workers when not given.
         device: torch device of the candidates.
-        say: takes one line of text.
+        say: called with each line of text.
 
     Raises:
         UserError: the library is missing, nobody answers, or the settings contradict each other.
@@ -56,7 +56,7 @@ def hire(evaluator: Evaluated, cluster: str | None, workers: int | None, device:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT) as greeted:
             if scheme == "dask":
-                greeted.recv(1)  # a scheduler speaks first; dask's client would wait for ever for one that does not
+                greeted.recv(1)  # a scheduler sends first; dask's client would wait for ever for one that does not
     except OSError as error:
         raise UserError(f"cluster={cluster}: no scheduler answers there ({error}); {how_to_start(scheme)}") from None
     connect = dask.connect if scheme == "dask" else ray.connect
@@ -70,7 +70,7 @@ def choose_staff(
     device: str,
     say: Say = silent,
 ) -> tuple[int, ClusterStaff | None]:
-    """How many candidates at a time this machine evaluates, and the workers of a cluster that do so instead.
+    """The number of candidates that this machine evaluates at a time, and the cluster's workers, if there are any.
 
     With a cluster, this machine builds what candidates share, on all its cores. Arguments and errors: see :func:`hire`.
     """
@@ -89,7 +89,7 @@ def _library(backend: str, label: str) -> ModuleType:
 
 
 def _joined(backend: str, workers: int | None, device: str, say: Say) -> ClusterStaff:
-    """Workers of the cluster that this process is connected with already."""
+    """Workers of the cluster that this process is already connected to."""
     label = f"evaluator.backend={backend}"
     library = _library(backend, label)
     advice = f"{label}: this process is connected with no cluster: say cluster={backend}://HOST:PORT"

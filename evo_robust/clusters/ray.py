@@ -14,21 +14,21 @@ from evo_robust.progress import Say
 from evo_robust.workers import Died, perform
 
 _ATTEMPTS = 3
-"""How often a head of ray that answers is asked for the server that it starts for every client."""
+"""Number of attempts to connect to a head of ray, which starts a server for every client."""
 
 
 def connect(
     library: ModuleType, cluster: str, address: str, workers: int | None, device: str, say: Say
 ) -> ClusterStaff:
-    """The workers of the ray cluster at ``address``; arguments and errors as those of ``hire``.
+    """The workers of the ray cluster at ``address``; errors as in ``hire``.
 
     Args:
         library: the imported library.
         cluster: the setting, for messages.
         address: HOST:PORT.
-        workers: tasks under way at most.
+        workers: largest number of tasks at a time.
         device: torch device of the candidates.
-        say: takes one line of text.
+        say: called with each line of text.
     """
     if library.is_initialized():
         raise UserError(f"cluster={cluster}: this process is connected with a ray cluster: say evaluator.backend=ray")
@@ -37,14 +37,14 @@ def connect(
 
 
 def _initialise(library: ModuleType, cluster: str, address: str, say: Say) -> None:
-    """Connect with the head at ``address``.
+    """Connect to the head at ``address``.
 
-    A head starts a server of its own for every client. On a busy machine that server may be too slow, or be lost to a
-    race of gRPC with ``fork``; the next one comes up. Attempts are counted, not seconds: ray's client takes minutes to
-    give up one that failed.
+    A head starts a new server for every client. On a busy machine that server may be too slow, or may hang in a race
+    between gRPC and ``fork``; the next one usually works. We count attempts, not seconds, since ray's client needs
+    minutes to give up a failed one.
 
     Raises:
-        UserError: it cannot be reached, or failed :data:`_ATTEMPTS` times.
+        UserError: the head cannot be reached, or connecting failed :data:`_ATTEMPTS` times.
     """
     for attempt in range(1, _ATTEMPTS + 1):
         try:
@@ -62,7 +62,7 @@ def _initialise(library: ModuleType, cluster: str, address: str, say: Say) -> No
 
 
 class RayStaff(ClusterStaff):
-    """Actors of a ray cluster, one CPU each, and a device each where candidates want one.
+    """Actors of a ray cluster: each has one CPU, and a device if candidates need one.
 
     Args:
         ray: the library, connected.
@@ -86,7 +86,7 @@ class RayStaff(ClusterStaff):
         devices, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
         if device != "cpu":
             wanted = devices if limit is None else limit
-            # several share a device where there are more of them
+            # several actors share a device if there are more actors than devices
             self.options["num_gpus"] = 1 / max(1, math.ceil(wanted / max(1, devices)))
         else:
             wanted = cores if limit is None else limit
@@ -116,7 +116,7 @@ class RayStaff(ClusterStaff):
                 self.objections[by_ref[ref]] = str(error).strip().rpartition("\n")[2]
 
     def _done(self, refs: Collection[Any], timeout: float) -> list[Any]:
-        """Those of ``refs`` that are there, after ``timeout`` seconds at most."""
+        """Those of ``refs`` that are ready, after at most ``timeout`` seconds."""
         if not refs:
             return []
         try:
@@ -143,7 +143,7 @@ class RayStaff(ClusterStaff):
             del self.refs[worker]
             try:
                 found.append((worker, self.ray.get(ref)))
-            except self.ray.exceptions.RayError as error:  # ``perform`` raises nothing: it is ray's own
+            except self.ray.exceptions.RayError as error:  # an error of ray's own, since ``perform`` raises none
                 self.leave(worker)
                 found.append((worker, Died(type(error).__name__)))
         return found
@@ -168,10 +168,10 @@ class RayStaff(ClusterStaff):
 
 
 class _Actor:
-    """What lives in a worker process of ray."""
+    """The actor in a worker process of ray."""
 
     def introduce(self, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Tell who it is."""
+        """Information about this worker."""
         return ask()
 
     def perform(self, payload: bytes, place: int) -> bytes:

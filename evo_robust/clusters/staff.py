@@ -1,4 +1,4 @@
-"""What workers of any cluster have in common: who may work, and who is idle."""
+"""The common part of all clusters' workers: which may work, and which are idle."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from evo_robust.workers import Staff
 _SAME = ("evo_robust", "torch", "numpy")
 
 CONNECT = 10.0
-"""Seconds that a scheduler, and then the first worker, has to answer."""
+"""Seconds to wait for an answer from a scheduler, and then from the first worker."""
 
 _FIRST = 120.0
-"""Seconds that the first worker has to import this package."""
+"""Seconds to wait until the first worker has imported this package."""
 
 _PATIENCE = 600.0
-"""Seconds that a search waits for workers when all are gone."""
+"""Seconds that a search waits for new workers when all are gone."""
 
 
 def how_to_start(backend: str) -> str:
-    """The end of a message where nobody answers."""
+    """Advice at the end of a message that no cluster answers."""
     command = "dask scheduler --host HOST --port 8786" if backend == "dask" else "ray start --head"
     return f"start a cluster ({command}, and workers: docs/clusters.md)"
 
 
 def introduction() -> Callable[[], dict[str, Any]]:
-    """What a new worker is asked: a function inside a function, which travels by value to where this package is not."""
+    """The function to call on a new worker; a nested one is pickled by value, even where this package is missing."""
     libraries = _SAME
 
     def introduce() -> dict[str, Any]:
@@ -52,7 +52,7 @@ def introduction() -> Callable[[], dict[str, Any]]:
             versions.update({name: importlib.metadata.version(name) for name in libraries})
         except ImportError as error:
             missing = str(error)
-        # workers that see the same devices of a machine share them out
+        # workers that see the same devices of a machine share them
         shares = (socket.gethostname(), os.environ.get("CUDA_VISIBLE_DEVICES"))
         return {"versions": versions, "missing": missing, "shares": shares}
 
@@ -60,7 +60,7 @@ def introduction() -> Callable[[], dict[str, Any]]:
 
 
 def _objection(introduced: dict[str, Any]) -> str:
-    """Why a worker cannot be used; empty where it can."""
+    """The reason why a worker cannot be used; empty where it can."""
     if introduced["missing"]:
         return f"evo_robust cannot be imported there ({introduced['missing']})"
     mine = {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _SAME}}
@@ -73,13 +73,13 @@ class ClusterStaff(Staff):
 
     Args:
         label: the setting that asked for the cluster, for messages.
-        limit: tasks under way at most; no limit when None.
-        say: takes one line of text.
-        disconnect: ends the connection; None where others made it.
+        limit: largest number of tasks at a time; None for no limit.
+        say: called with each line of text.
+        disconnect: ends the connection; None where the user's program made it.
     """
 
     retried_together = sys.maxsize  # they do not share memory
-    lack = "it has no workers, or none that answers"
+    lack = "it has no workers, or none of them answers"
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class ClusterStaff(Staff):
 
     @abc.abstractmethod
     def look(self) -> None:
-        """Admit who is new; let go who has left without a task."""
+        """Admit new workers; remove those that have left without a task."""
 
     @property
     def size(self) -> int:
@@ -105,10 +105,10 @@ class ClusterStaff(Staff):
         return max(1, min(self.limit, len(self.places)))
 
     def ready(self) -> ClusterStaff:
-        """Itself, once there is a worker that can be used.
+        """Wait until there is a worker that can be used; returns itself.
 
         Raises:
-            UserError: there is none; the connection is closed then.
+            UserError: there is none; the connection is closed.
         """
         began = time.monotonic()
         try:
@@ -127,11 +127,11 @@ class ClusterStaff(Staff):
 
     @property
     def expects(self) -> bool:
-        """Whether some worker is there that did not answer yet."""
+        """Whether there are workers that have not answered yet."""
         return False
 
     def admit(self, worker: Hashable, introduced: dict[str, Any]) -> None:
-        """Give a worker its place among those that share its devices, unless it is of no use."""
+        """Give a worker its place among those that share its devices, if it can be used."""
         if objection := _objection(introduced):
             self.refuse(worker, objection)
             return
@@ -140,7 +140,7 @@ class ClusterStaff(Staff):
         group[place] = worker
 
     def refuse(self, worker: Hashable, objection: str) -> None:
-        """Do not use a worker, and say so."""
+        """Leave a worker out, and print the reason."""
         self.objections[worker] = objection
         self.say(f"warning: {self.label}: a worker is not used: {objection}")
 
@@ -162,7 +162,7 @@ class ClusterStaff(Staff):
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = time.monotonic()
-            self.say(f"{self.label}: no worker is left: waiting for one")
+            self.say(f"{self.label}: no worker is left; waiting for one")
         elif time.monotonic() - self._alone_since > _PATIENCE:
             raise UserError(
                 f"{self.label}: there was no worker for {_PATIENCE:.0f} s; what is finished is kept: start workers and "

@@ -330,7 +330,7 @@ def test_a_scheduler_without_workers_evaluates_nothing(file: Path, tmp_path: Pat
     problem = load(str(file))
     with distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as scheduler:
         cluster = scheduler.scheduler_address.replace("tcp", "dask")
-        with pytest.raises(UserError, match=r"no worker can be used: it has no workers, or none that answers"):
+        with pytest.raises(UserError, match=r"no worker can be used: it has no workers, or none of them answers"):
             search(problem, tmp_path / "run", device="cpu", cluster=cluster)
         # connected by somebody else, and asked for
         asked = chz.replace(problem, evaluator=chz.replace(problem.evaluator, backend="dask"))
