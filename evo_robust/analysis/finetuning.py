@@ -1,4 +1,4 @@
-"""What finetuning does to inherited weights: accuracy before and after (Fig. 3)."""
+"""The effect of finetuning on inherited weights: accuracy before and after (Fig. 3)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Change:
     """An accuracy before and after finetuning, over the architectures that have both.
 
     Attributes:
-        name: which accuracy, in words.
-        before: shares ``(n,)`` in [0, 1] with inherited weights.
-        after: the same architectures' after finetuning.
-        agreement: how far finetuning keeps their order.
+        name: name of the accuracy, in words.
+        before: accuracies ``(n,)`` in [0, 1] with inherited weights.
+        after: accuracies of the same architectures after finetuning.
+        agreement: Kendall's τ between the rankings before and after.
     """
 
     name: str
@@ -34,7 +34,7 @@ def finetuning_changes(study: Study) -> list[Change]:
     """Robust accuracy, then clean accuracy where it was recorded before and after.
 
     Raises:
-        LeftOut: nothing was finetuned, or what was before it is not recorded.
+        LeftOut: nothing was finetuned, or accuracies before it were not recorded.
     """
     found = []
     for name, which in ((study.robust_words, "robust"), ("clean accuracy", "clean")):
@@ -50,7 +50,7 @@ def finetuning_changes(study: Study) -> list[Change]:
 
 
 def write_changes(found: Sequence[Change], path: Path) -> None:
-    """Means and spreads before and after as CSV, shares in [0, 1]."""
+    """Write means and spreads before and after as CSV, as accuracies in [0, 1]."""
     figures = ("mean_before", "std_before", "mean_after", "std_after", "mean_gain", "kendall_tau", "kendall_p")
     rows = []
     for c in found:

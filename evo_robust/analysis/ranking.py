@@ -1,4 +1,4 @@
-"""How well cheap figures rank architectures: Kendall's τ with what an honest evaluation of the same ones says."""
+"""How well cheap figures rank architectures: Kendall's τ with the results of full training (the truth)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ class Predictor:
     """A figure that may rank architectures as the truth does.
 
     Attributes:
-        name: what it is called.
-        kind: ``evaluation`` (a run's accuracy), ``size`` (a plain rival), ``truth`` (another truth: a ceiling).
-        scores: ``(n,)``, the larger the better the architecture is held to be.
+        name: its name.
+        kind: ``evaluation`` (a run's accuracy), ``size`` (the simple alternative) or ``truth`` (another truth, as the
+            best that can be expected).
+        scores: ``(n,)``; a larger score means that it ranks the architecture higher.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Predictor:
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How far a predictor ranks as a truth does.
+    """How well a predictor's ranking agrees with a truth.
 
     Attributes:
         predictor: the predictor.
@@ -50,14 +51,14 @@ class Agreement:
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """Predictors against truths, over the architectures that all runs and truths have, n of them.
+    """Predictors against truths, over the n architectures that all runs and truths have.
 
     Attributes:
         texts: notation of each architecture.
-        left_out: architectures of some of them only.
-        truths: robust accuracy ``(n,)`` by the truth's name.
-        main: name of the truth that pictures show: the only one, or the mean of several.
-        agreements: every predictor with every truth; other truths as predictors last.
+        left_out: number of architectures that some of them lack.
+        truths: robust accuracy ``(n,)`` by name of the truth.
+        main: name of the truth in pictures: the only one, or the mean of several.
+        agreements: agreement of every predictor with every truth; truths as predictors come last.
     """
 
     texts: list[str]
@@ -72,7 +73,7 @@ class Ranking:
 
     @property
     def ceiling(self) -> float:
-        """Mean τ between single truths: how far one repeats another; NaN with one truth."""
+        """Mean τ between single truths, the best that can be expected; NaN with one truth."""
         taus = [a.kendall.tau for a in self.agreements if a.predictor.kind == "truth"]
         return float(np.mean(taus)) if taus else float("nan")
 
@@ -82,7 +83,7 @@ def ranking(runs: Sequence[Study], truths: Sequence[Study]) -> Ranking:
 
     Raises:
         UserError: they have no architecture in common.
-        LeftOut: they have too few.
+        LeftOut: they have too few in common.
     """
     sets = [set(study.texts) for study in (*runs, *truths)]
     common = set.intersection(*sets)
@@ -114,7 +115,7 @@ def _places(study: Study, texts: Sequence[str]) -> np.ndarray:
 
 
 def _predictors(runs: Sequence[Study], texts: Sequence[str]) -> list[Predictor]:
-    """Every run's accuracy, before finetuning too where recorded; then what needs no training at all."""
+    """Every run's accuracy, also before finetuning where recorded; then figures that need no training."""
     found = []
     for study in runs:
         i = _places(study, texts)
@@ -132,7 +133,7 @@ def _predictors(runs: Sequence[Study], texts: Sequence[str]) -> list[Predictor]:
 
 
 def write_ranking(found: Ranking, path: Path) -> None:
-    """All agreements as CSV."""
+    """Write all agreements as CSV."""
     header = ["predictor", "kind", "truth", "n", "kendall_tau", "p", "low_95", "high_95"]
     rows = []
     for a in found.agreements:
@@ -142,7 +143,7 @@ def write_ranking(found: Ranking, path: Path) -> None:
 
 
 def write_scores(found: Ranking, path: Path) -> None:
-    """What was ranked, one line per architecture: every predictor's score and every truth's robust accuracy."""
+    """Write a CSV line per architecture: every predictor's score and every truth's robust accuracy."""
     predictors = [a.predictor for a in found.against(found.main)]
     columns = [found.texts, *(p.scores for p in predictors), *found.truths.values()]
     header = ["architecture", *(f"score: {p.name}" for p in predictors), *(f"truth: {name}" for name in found.truths)]

@@ -1,9 +1,8 @@
-"""Can the best and the worst be told apart by their genes? t-SNE and linear classifiers (RobNet, §3.3, Fig. 4).
+"""Can genes separate the best from the worst? t-SNE and linear classifiers (RobNet, §3.3, Fig. 4).
 
-Two classifiers stand side by side. The paper's is scikit-learn's ``SGDClassifier`` as it comes (a linear SVM by
-stochastic gradient), on genes of 0 and 1, and its 98.7% are of the networks that it was fitted to. Ours is a logistic
-regression on standardised genes whose regularisation is chosen by cross-validation; what it says of networks that it
-has not seen is the honest figure.
+There are two classifiers. The paper's is scikit-learn's ``SGDClassifier`` with its defaults (a linear SVM by stochastic
+gradient), on genes of 0 and 1; its 98.7% are on the networks of the fit. Ours is a logistic regression on standardised
+genes, with regularisation chosen by cross-validation. Its accuracy on unseen networks is the meaningful figure.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ SHARE = 0.3
 """Share of the architectures that are the best, and the worst (the paper's 300 of 1,000)."""
 
 FEWEST_EACH = 10
-"""A smaller group tells nothing about as many genes."""
+"""With smaller groups, nothing can be said about so many genes."""
 
 FEW_EACH = 20
-"""Smaller groups are shown with a word of caution."""
+"""Smaller groups are shown with a warning."""
 
 _SEED = 0
 _FOLDS = 5
@@ -41,7 +40,7 @@ class Published:
     """Fig. 4's classifier as in the paper: ``SGDClassifier`` with its defaults, and a seed.
 
     Attributes:
-        accuracy: share in [0, 1] that it gets right of the networks it was fitted to (the paper: 98.7%).
+        accuracy: accuracy in [0, 1] on the networks of its fit (the paper: 98.7%).
         positive: share in [0, 1] of positive weights among genes of two choices; NaN where there are none.
     """
 
@@ -51,18 +50,18 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Separation:
-    """Best and worst architectures, and what tells them apart.
+    """Best and worst architectures, and the classifiers that separate them.
 
     Attributes:
         points: t-SNE coordinates ``(n, 2)``, the best first.
         best: whether each point is one of the best, ``(n,)``.
-        texts: notation of each.
-        names: what each feature is: a gene, or a gene's choice where it has more than two.
+        texts: notation of each architecture.
+        names: name of each feature: a gene, or a choice of a gene with more than two.
         weights: weight per standard deviation of each feature ``(features,)``, > 0 where more of it is better.
         binary: whether a feature is a gene of two choices, ``(features,)``.
-        training_accuracy: share in [0, 1] that the classifier gets right of what it was fitted to.
-        accuracy: the same by cross-validation, of architectures that it has not seen: the honest figure.
-        published: what the paper's classifier finds.
+        training_accuracy: accuracy in [0, 1] of our classifier on the architectures of its fit.
+        accuracy: its accuracy on unseen architectures, by cross-validation.
+        published: results of the paper's classifier.
     """
 
     points: np.ndarray
@@ -82,12 +81,12 @@ class Separation:
 
     @property
     def each(self) -> int:
-        """Architectures in each group."""
+        """Number of architectures in each group."""
         return int(self.best.sum())
 
 
 def separation(study: Study) -> Separation:
-    """Best and worst 30% by robust accuracy.
+    """Separate the best and worst 30% by robust accuracy.
 
     Raises:
         LeftOut: too few architectures, or no difference between them.
@@ -97,7 +96,7 @@ def separation(study: Study) -> Separation:
     if size < FEWEST_EACH:
         raise LeftOut(
             f"the best and worst {SHARE:.0%} of {len(error)} architectures are {size} each: expected {FEWEST_EACH} or "
-            "more to tell them apart"
+            "more to separate them"
         )
     order = np.argsort(error, kind="stable")
     if error[order[size - 1]] >= error[order[-size]]:
@@ -114,12 +113,12 @@ def separation(study: Study) -> Separation:
 def features(
     genomes: np.ndarray, n_choices: np.ndarray, names: Sequence[str]
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Genomes ``(n, genes)`` as columns of 0 and 1: a gene of two choices as it is, others one column per choice.
+    """Genomes ``(n, genes)`` as columns of 0 and 1: genes of two choices as they are, others as a column per choice.
 
-    Genes without a choice, and choices that nobody takes or all take, tell nothing and are left out.
+    Genes without a choice are left out, and so are choices that all genomes or none make.
 
     Returns:
-        names of the columns, the columns ``(n, features)``, and which are genes of two choices ``(features,)``.
+        Names of the columns, the columns ``(n, features)``, and which are genes of two choices ``(features,)``.
     """
     found: list[tuple[str, np.ndarray, bool]] = []
     for gene, (name, choices) in enumerate(zip(names, n_choices, strict=True)):
@@ -134,7 +133,7 @@ def features(
 
 
 def embed(values: np.ndarray) -> np.ndarray:
-    """t-SNE of columns ``(n, features)`` as points ``(n, 2)``, always the same."""
+    """t-SNE of columns ``(n, features)`` as points ``(n, 2)``, with a fixed seed."""
     values = StandardScaler().fit_transform(values)
     perplexity = min(30.0, (len(values) - 1) / 3)
     start = "pca" if min(values.shape) >= 2 else "random"
@@ -142,10 +141,10 @@ def embed(values: np.ndarray) -> np.ndarray:
 
 
 def _classify(values: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Weights ``(features,)``, accuracy on what was fitted, accuracy by cross-validation."""
+    """Weights ``(features,)``, accuracy on the data of the fit, and accuracy by cross-validation."""
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=_SEED)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-    # the strength of regularisation is chosen within each training part, so that no fold is judged by what chose it
+    # regularisation is chosen within each training part, so that no fold is tested on data that chose it
     search = GridSearchCV(model, {"logisticregression__C": _REGULARISATION}, cv=folds)
     accuracy = float(cross_val_score(search, values, best, cv=folds).mean())
     search.fit(values, best)
@@ -163,7 +162,7 @@ def _positive(weights: np.ndarray) -> float:
 
 
 def write_separation(found: Separation, path: Path) -> None:
-    """Classifier's figures and weights as CSV, one line per feature."""
+    """Write the classifier's figures and weights as CSV, one line per feature."""
     whole = [
         ("training accuracy", found.training_accuracy),
         ("cross-validated accuracy", found.accuracy),
@@ -178,7 +177,7 @@ def write_separation(found: Separation, path: Path) -> None:
 
 
 def write_points(found: Separation, path: Path) -> None:
-    """The t-SNE's points as CSV."""
+    """Write the points of the t-SNE as CSV."""
     rows = [
         ["best" if best else "worst", float(x), float(y), text]
         for best, (x, y), text in zip(found.best, found.points, found.texts, strict=True)

@@ -1,4 +1,4 @@
-"""A run as the study sees it: errors, costs and structure of its architectures, column by column."""
+"""A run prepared for a study: errors, costs and structure of its architectures, as columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LeftOut(Exception):
-    """A part of the study that this record cannot tell; the message is one sentence that says why."""
+    """A part of the study is not possible with this record; the message says why, in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,20 +28,20 @@ class Study:
     """The evaluated architectures of one run and one fingerprint, n of them.
 
     Attributes:
-        name: what the run is called.
+        name: the run's name.
         space: the search space.
         objective: column of the robust error.
         texts: notation of each architecture.
-        genomes: a genome of each, ``(n, genes)``, without what carries nothing.
-        structures: what each is made of; None where the space cannot tell.
+        genomes: a genome of each architecture, ``(n, genes)``, without operations that carry nothing.
+        structures: structure of each architecture; None where the space gives none.
         columns: ``robust``, ``clean``, ``inherited_robust``, ``inherited_clean`` (errors in [0, 1]), ``params``,
-            ``flops`` and ``genome_density`` (of the genome that was asked for, which may hold edges that carry
-            nothing), each ``(n,)`` and NaN where nothing was recorded.
+            ``flops`` and ``genome_density`` (of the proposed genome, which may have edges that carry nothing), each
+            ``(n,)``, with NaN where nothing was recorded.
         fsp: FSP distance of each cell ``(n, cells)``, NaN where a cell is empty; no cells where nothing was recorded.
-        finetuned: whether inherited weights were finetuned before architectures were judged.
+        finetuned: whether inherited weights were finetuned before architectures were measured.
         fsp_inherited: whether FSP distances were measured with inherited weights, before finetuning.
-        fsp_choice: which of several recorded FSP distances these are; empty where there is one.
-        caution: what a reader of its correlations must know about the sample; empty where there is nothing.
+        fsp_choice: a sentence about which of several recorded FSP distances these are; empty where there is only one.
+        caution: a warning about the sample, for readers of correlations; may be empty.
     """
 
     name: str
@@ -71,14 +71,14 @@ class Study:
 
     @property
     def robust_words(self) -> str:
-        """What the accuracy under attack is called."""
+        """Name of the accuracy under attack."""
         return accuracy_words(self.objective)
 
     def structural(self, name: str) -> np.ndarray:
         """Attribute ``name`` of every structure as numbers ``(n,)``.
 
         Raises:
-            LeftOut: the space tells no structure.
+            LeftOut: the space gives no structure.
         """
         return np.array([getattr(s, name) for s in self.known_structures()], dtype=float)
 
@@ -86,7 +86,7 @@ class Study:
         """The structures.
 
         Raises:
-            LeftOut: the space tells none.
+            LeftOut: the space gives none.
         """
         if self.structures is None:
             raise LeftOut(f"{type(self.space).__name__} cannot tell what its architectures are made of")
@@ -94,7 +94,7 @@ class Study:
 
 
 def accuracy_words(name: str) -> str:
-    """An error's name as people read its complement: ``robust_error`` is ``robust accuracy``."""
+    """The name of an error's complement: ``robust accuracy`` for ``robust_error``."""
     first, dot, strength = name.partition(".")
     words = first.replace("_", " ")
     words = words.replace("error", "accuracy") if "error" in words else f"{words} accuracy"
@@ -160,7 +160,7 @@ def study_of(view: View, objective: str) -> Study:
 def _caution(view: View) -> str:
     found = [said] if (said := view.run.problem.algorithm.caution) else []
     if view.n_failed:
-        found.append(f"{view.n_failed} more failed, were rejected or broke a constraint: they are not among these.")
+        found.append(f"{view.n_failed} more failed, were rejected or broke a constraint, and are left out.")
     if view.n_earlier:
         found.append(f"{view.n_earlier} measurements with earlier {view.changing} do not compare, and are left out.")
     return " ".join(found)
@@ -216,12 +216,12 @@ def _fsp(rows: list[dict[str, Any]], name: str) -> np.ndarray:
 
 
 def _judged(rows: list[dict[str, Any]], name: str) -> bool:
-    """Whether a figure is that of the weights that were judged: a gate alone measures before finetuning."""
+    """Whether a figure was measured with the final weights; only a gate measures before finetuning."""
     return any(name in {**row["objectives"], **row.get("recorded", {})} for row in rows)
 
 
 def write_architectures(study: Study, path: Path) -> None:
-    """All points of the pictures as CSV, one line per architecture, errors as recorded; empty where unknown."""
+    """Write all points of the pictures as CSV, one line per architecture, errors as recorded; empty where unknown."""
     columns: dict[str, list[Any]] = {name: [*values] for name, values in study.columns.items()}
     if study.structures is not None:
         for name in ("density", "convolutions", "direct_share", "budget"):
