@@ -69,7 +69,7 @@ if not _runs_no_command():  # its version and its errors need not wait for torch
     from evo_robust.spaces.base import InvalidArchitecture
     from evo_robust.training.loop import train
     from evo_robust.training.recipes import TRADES, FastTraining, MultiStrengthTraining, PGDTraining, Recipe, Standard
-    from evo_robust.training.supernet import SupernetTraining
+    from evo_robust.training.supernet_training import SupernetTraining
 
 __all__ = [
     "AttentionANE",

@@ -14,7 +14,7 @@ import platform
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import filelock
 import torch
@@ -159,7 +159,7 @@ def only_one(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
     Args:
         folder: it must exist.
-        on_wait: called once when another process holds the folder, before waiting for it.
+        on_wait: called once when another process holds the folder, before waiting for it; may raise instead.
     """
     lock = filelock.FileLock(folder / ".lock")
     try:
@@ -197,7 +197,7 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = filelock.FileLock(folder / ".lock")
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> FolderLock:
         """Take the folder.
@@ -205,12 +205,7 @@ class FolderLock:
         Raises:
             UserError: another process holds it.
         """
-        try:
-            self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            holder = self._name_file()
-            who = holder.read_text(encoding="utf-8", errors="replace").strip() if holder.exists() else "another process"
-            raise UserError(f"{self.folder} is in use by {who}; wait for it or choose another out=") from None
+        self._held.enter_context(only_one(self.folder, self._refuse))
         try:
             name = self._name_file()
             with naming(name):
@@ -226,7 +221,12 @@ class FolderLock:
             with contextlib.suppress(OSError):  # a disk that takes nothing; the name counts only while the lock is held
                 self._name_file().unlink(missing_ok=True)
         finally:
-            self._lock.release()
+            self._held.close()
+
+    def _refuse(self) -> NoReturn:
+        holder = self._name_file()
+        who = holder.read_text(encoding="utf-8", errors="replace").strip() if holder.exists() else "another process"
+        raise UserError(f"{self.folder} is in use by {who}; wait for it or choose another out=") from None
 
     def _name_file(self) -> Path:
         return self.folder / "lock"

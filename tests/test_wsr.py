@@ -24,7 +24,7 @@ from evo_robust.gradients.estimated_loss import EstimatedLearner
 from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.parts.base import digest
 from evo_robust.training.recipes import FastTraining
-from evo_robust.training.supernet import SupernetTraining
+from evo_robust.training.supernet_training import SupernetTraining
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
 DATA = Digits(train_limit=300)

@@ -36,7 +36,7 @@ _REGULARISATION = [1e-3, 1e-2, 1e-1, 1.0, 10.0]
 
 
 @dataclasses.dataclass(frozen=True)
-class Published:
+class PublishedClassifier:
     """Fig. 4's classifier as in the paper: ``SGDClassifier`` with its defaults, and a seed.
 
     Attributes:
@@ -72,7 +72,7 @@ class Separation:
     binary: np.ndarray
     training_accuracy: float
     accuracy: float
-    published: Published
+    published: PublishedClassifier
 
     @property
     def positive(self) -> float:
@@ -151,10 +151,10 @@ def _classify(values: np.ndarray, best: np.ndarray) -> tuple[np.ndarray, float, 
     return search.best_estimator_[-1].coef_[0], float(search.score(values, best)), accuracy
 
 
-def _published(values: np.ndarray, best: np.ndarray, binary: np.ndarray) -> Published:
+def _published(values: np.ndarray, best: np.ndarray, binary: np.ndarray) -> PublishedClassifier:
     """The paper's classifier on columns of 0 and 1 ``(n, features)``."""
     model = SGDClassifier(random_state=_SEED).fit(values, best)
-    return Published(float(model.score(values, best)), _positive(model.coef_[0][binary]))
+    return PublishedClassifier(float(model.score(values, best)), _positive(model.coef_[0][binary]))
 
 
 def _positive(weights: np.ndarray) -> float:

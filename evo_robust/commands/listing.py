@@ -13,7 +13,7 @@ from evo_robust.attacks.base import Attack
 from evo_robust.attacks.level.attack import LevelAttack
 from evo_robust.commands.cli import command
 from evo_robust.commands.helping import WIDEST, first_line, plain_words
-from evo_robust.commands.run_folders import Standing, run_folders, standing_of
+from evo_robust.commands.run_folders import FolderStanding, run_folders, standing_of
 from evo_robust.commands.source_files import classes_in, scales_in
 from evo_robust.data.base import DataSet
 from evo_robust.distributions.base import Distribution
@@ -137,7 +137,7 @@ def _show_runs(folder: Path) -> None:
             console.print(early_end(run.folder, run.done, run.total or 0), markup=False, soft_wrap=True)
 
 
-def _numbers(run: Standing) -> tuple[str, str, str]:
+def _numbers(run: FolderStanding) -> tuple[str, str, str]:
     if run.state == "damaged":
         return "", "", ""
     return f"{run.done} of {'?' if run.total is None else run.total}", f"{run.evaluations:,}", str(run.front)

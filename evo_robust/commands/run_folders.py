@@ -23,7 +23,7 @@ State = Literal["finished", "unfinished", "running", "damaged"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class FolderStanding:
     """How a run folder stands.
 
     Attributes:
@@ -61,7 +61,7 @@ def run_folders(folder: Path) -> Iterator[Path]:
         below[:] = sorted(name for name in below if not name.startswith(".")) if deeper else []
 
 
-def standing_of(folder: Path) -> Standing:
+def standing_of(folder: Path) -> FolderStanding:
     """How a run folder stands."""
     try:
         info = read_problem(folder / PROBLEM_FILE)
@@ -70,11 +70,11 @@ def standing_of(folder: Path) -> Standing:
         done = max(past_seconds(folder / PROGRESS_FILE), default=0)
         early = ended_early(folder, done)
     except UserError as error:
-        return Standing(folder, "damaged", reason=str(error))
+        return FolderStanding(folder, "damaged", reason=str(error))
     except OSError as error:
-        return Standing(folder, "damaged", reason=f"{error.filename or folder}: {error.strerror}")
+        return FolderStanding(folder, "damaged", reason=f"{error.filename or folder}: {error.strerror}")
     except KeyError as error:
-        return Standing(folder, "damaged", reason=f"{folder / LEDGER_FILE}: an evaluation lacks {error}")
+        return FolderStanding(folder, "damaged", reason=f"{folder / LEDGER_FILE}: an evaluation lacks {error}")
     total = info["values"].get("algorithm.n_gen")
     total = total if is_whole(total, 1, LARGEST) else None
     whole = total is not None and done >= total
@@ -82,7 +82,7 @@ def standing_of(folder: Path) -> Standing:
     if _is_held(folder):
         state = "running"
     problem = " ".join(filter(None, (info.get("problem"), info.get("scale"))))
-    return Standing(folder, state, problem, done, total, early and not whole, len(rows), len(front))
+    return FolderStanding(folder, state, problem, done, total, early and not whole, len(rows), len(front))
 
 
 def _objectives(info: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:

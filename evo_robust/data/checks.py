@@ -10,6 +10,7 @@ import torch
 
 from evo_robust.data.images import Images, Splits
 from evo_robust.parts.base import UserError
+from evo_robust.parts.plain import first_of
 
 # Classes that a message names; further ones are only counted.
 _NAMED = 5
@@ -128,8 +129,7 @@ def _settings(data: Described) -> str:
 
 
 def _listed(classes: Sequence[int] | np.ndarray) -> str:
-    shown = ", ".join(map(str, classes[:_NAMED]))
-    return shown if len(classes) <= _NAMED else f"{shown} and {len(classes) - _NAMED} more"
+    return first_of([str(one) for one in classes], _NAMED, ", ")
 
 
 def _shape(shape: Sequence[int]) -> str:

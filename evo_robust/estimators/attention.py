@@ -8,9 +8,9 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, Shape, rescaled, rms
+from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, rescaled, rms
 from evo_robust.estimators.layers import PLACES, PooledVector, RecurrentCell, convolutions, dense, lengths, through
-from evo_robust.parts.base import LATER, refuse_unless
+from evo_robust.parts.base import LATER, Shape, refuse_unless
 
 
 @chz.chz

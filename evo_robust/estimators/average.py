@@ -7,7 +7,8 @@ from typing import ClassVar
 import chz
 from torch import Tensor
 
-from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, Shape, rescaled, rms
+from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, rescaled, rms
+from evo_robust.parts.base import Shape
 
 
 @chz.chz

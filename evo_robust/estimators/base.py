@@ -15,9 +15,7 @@ from evo_robust.attacks.ball import project
 from evo_robust.attacks.base import check_eps
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.inference.checks import check_values, is_known
-from evo_robust.parts.base import Part
-
-Shape = tuple[int, int, int]
+from evo_robust.parts.base import Part, Shape
 
 
 @chz.chz

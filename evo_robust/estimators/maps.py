@@ -6,9 +6,9 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, Shape, rescaled, rms
+from evo_robust.estimators.base import Estimator, Neighbours, NoiseEstimator, rescaled, rms
 from evo_robust.estimators.layers import RecurrentCell, convolutions, lengths, through
-from evo_robust.parts.base import refuse_unless
+from evo_robust.parts.base import Shape, refuse_unless
 
 
 @chz.chz

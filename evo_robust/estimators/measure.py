@@ -13,13 +13,13 @@ from evo_robust.attacks.curve import attacked_together
 from evo_robust.attacks.fast import Precision, for_attack
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.data.images import Images
-from evo_robust.estimators.base import Estimator, NoiseEstimator, Shape
+from evo_robust.estimators.base import Estimator, NoiseEstimator
 from evo_robust.estimators.noises import real_noises, spectrum
 from evo_robust.estimators.state import part
 from evo_robust.estimators.strengths import Strengths
 from evo_robust.inference.checks import checked_images, known_good
 from evo_robust.inference.predictions import classes, eval_mode, undisturbed
-from evo_robust.parts.base import digest
+from evo_robust.parts.base import Shape, digest
 
 # estimators keep several maps per strength of all images in a batch
 _ESTIMATED_TOGETHER = 128

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.data.images import Images, batches
-from evo_robust.estimators.base import Estimator, NoiseEstimator, Shape
+from evo_robust.estimators.base import Estimator, NoiseEstimator
 from evo_robust.estimators.learner import MemoryLearner
 from evo_robust.estimators.noises import real_noises
 from evo_robust.estimators.strengths import REACH, Strengths
-from evo_robust.parts.base import Part, refuse_unless, seed_from
+from evo_robust.parts.base import Part, Shape, refuse_unless, seed_from
 from evo_robust.training.loop import reproducible
 
 

@@ -32,7 +32,7 @@ from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Supernet
 from evo_robust.training.learning_curve import LearningCurve
 from evo_robust.training.loop import TrainingDiverged, train
-from evo_robust.training.supernet import initial_supernet
+from evo_robust.training.supernet_training import initial_supernet
 
 FOLDER = "co_training"
 

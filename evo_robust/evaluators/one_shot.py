@@ -27,7 +27,7 @@ from evo_robust.training.learning_curve import CURVE_FILES
 from evo_robust.training.loop import train
 from evo_robust.training.recalibration import Batches, draw_batches, recalibrate
 from evo_robust.training.recipes import PGDTraining, Recipe
-from evo_robust.training.supernet import FILE, SupernetTraining
+from evo_robust.training.supernet_training import FILE, SupernetTraining
 
 
 @chz.chz

@@ -22,12 +22,10 @@ from evo_robust.gradients.multiplier import Confidence, Multiplier
 from evo_robust.inference.checks import known_good
 from evo_robust.inference.predictions import undisturbed
 from evo_robust.objectives.base import Objective
-from evo_robust.parts.base import LATER, refuse_unless, seed_from
+from evo_robust.parts.base import LATER, Shape, refuse_unless, seed_from
 from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, LIPSCHITZ_LIMIT, Fact
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.supernet import SupernetPath
-
-Shape = tuple[int, int, int]
 
 
 @chz.chz

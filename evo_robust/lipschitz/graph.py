@@ -14,8 +14,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from evo_robust.lipschitz.linear import Shape
 from evo_robust.lipschitz.operations import Factor, Step, Steps, steps_of
+from evo_robust.parts.base import Shape
 from evo_robust.spaces.cells.network import CellNetwork
 from evo_robust.spaces.darts.network import DARTSCell
 from evo_robust.spaces.nsga.network import Phase, PhasesNetwork

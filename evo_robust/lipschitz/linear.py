@@ -24,7 +24,8 @@ import torch.nn.functional as F  # noqa: N812 (its usual name)
 from scipy.linalg import eigvalsh_tridiagonal
 from torch import Tensor
 
-Shape = tuple[int, int, int]
+from evo_robust.parts.base import Shape
+
 Pair = tuple[int, int]
 
 _FAILURE = 1e-9

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.lipschitz.graph import IMAGE, Term, Value, graph_of
-from evo_robust.lipschitz.linear import Shape, SpectralNorms
+from evo_robust.lipschitz.linear import SpectralNorms
 from evo_robust.lipschitz.operations import ConstantRule, OperationConstants, log_constants, operation_of
+from evo_robust.parts.base import Shape
 
 BoundForm = Literal["corrected", "paper"]
 """``corrected`` is a valid bound; ``paper`` RACL's product, which is none."""

@@ -24,7 +24,8 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
-from evo_robust.lipschitz.linear import Convolution, Layer, LinearMap, Pair, Scale, Shape, SpectralNorms
+from evo_robust.lipschitz.linear import Convolution, Layer, LinearMap, Pair, Scale, SpectralNorms
+from evo_robust.parts.base import Shape
 from evo_robust.spaces.cells.ops import FactorizedReduce
 from evo_robust.spaces.ops import Normalize
 

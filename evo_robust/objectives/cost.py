@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from evo_robust.inference.checks import check_network, ordinary_mode
 from evo_robust.objectives.base import Candidate, Objective
+from evo_robust.parts.base import Shape
 from evo_robust.training.weights import untrained
 
 CountingRule = Literal["thop", "macs", "nsga"]
-Shape = tuple[int, int, int]
 
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 _NORMALIZATIONS = (nn.modules.batchnorm._BatchNorm,)

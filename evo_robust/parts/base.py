@@ -23,6 +23,9 @@ __all__ = ["Fraction", "nearest", "spelt"]
 
 P = TypeVar("P", bound="Part")
 
+Shape = tuple[int, int, int]
+"""Channels, height and width ``(c, h, w)`` of an image or of a feature map, each >= 1."""
+
 WHERE = {"identity": False}
 """``chz.field(metadata=WHERE)`` marks a field that says where things are, or how fast; it changes no result."""
 
@@ -63,7 +66,7 @@ class Part:
         """Facts without which it cannot work; a problem in which no part provides them is refused."""
         return frozenset()
 
-    def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
+    def check_shape(self, in_shape: Shape, key: str) -> None:
         """Refuse images of a shape that the part cannot work on. By default it refuses none.
 
         It is called for every part of a problem or retraining, before anything is written.
@@ -149,7 +152,7 @@ def keyed_parts(value: object, key: str = "") -> Iterator[tuple[str, Part]]:
         yield from keyed_parts(item, f"{key}{name}.")
 
 
-def check_shapes(whole: Part, in_shape: tuple[int, int, int]) -> None:
+def check_shapes(whole: Part, in_shape: Shape) -> None:
     """Check that ``whole`` and every part in it can work on images ``(c, h, w)``; see :meth:`Part.check_shape`.
 
     Raises:

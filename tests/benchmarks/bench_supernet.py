@@ -63,7 +63,7 @@ from evo_robust.spaces.supernet import Supernet
 from evo_robust.training.learning_curve import CURVE_FILES
 from evo_robust.training.loop import train
 from evo_robust.training.recipes import PGDTraining
-from evo_robust.training.supernet import SupernetTraining
+from evo_robust.training.supernet_training import SupernetTraining
 
 SHAPE, CLASSES, BATCH = (3, 32, 32), 10, 64
 SPACE = RobNet(channels=16, layers=8)

@@ -42,7 +42,7 @@ from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.training.recalibration import draw_batches, recalibrate
 from evo_robust.training.recipes import FastTraining
-from evo_robust.training.supernet import SupernetTraining
+from evo_robust.training.supernet_training import SupernetTraining
 
 FAST = FastTraining(lr=0.1, batch_size=64, threat=Threat(eps=Fraction(0.05)), augment=Augment(crop_padding=1))
 SUPERNET = SupernetTraining(epochs=2, recipe=FAST, threads=1)

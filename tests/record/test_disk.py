@@ -38,7 +38,7 @@ from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases, RobNet
 from evo_robust.style import picture
 from evo_robust.training.recipes import Standard
-from evo_robust.training.supernet import SupernetTraining
+from evo_robust.training.supernet_training import SupernetTraining
 
 TOY = Problem(
     space=Integers(),

@@ -39,7 +39,7 @@ from evo_robust.spaces.darts.codec import CONVOLUTIONS, OPERATIONS, full_cell
 from evo_robust.spaces.darts.supernet import MixedCell
 from evo_robust.spaces.supernet import Mixture, inherit
 from evo_robust.training.recipes import FastTraining
-from evo_robust.training.supernet import SupernetTraining
+from evo_robust.training.supernet_training import SupernetTraining
 
 PARTIAL = chz.replace(SPACE, partial=2)
 QUARTER = chz.replace(SHARED, partial=4, layers=2)

@@ -23,7 +23,7 @@ from evo_robust.spaces.nsga.space import NSGAPhases
 from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.supernet import inherit
 from evo_robust.training.recipes import TRADES, FastTraining, PGDTraining, Recipe, Standard
-from evo_robust.training.supernet import FILE, SupernetTraining
+from evo_robust.training.supernet_training import FILE, SupernetTraining
 
 SPACE = RobNet(channels=4, layers=3, nodes=2)
 DATA = Digits(train_limit=600)

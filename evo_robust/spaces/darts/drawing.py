@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from evo_robust.spaces.cells.drawing import Arc, Area, draw_row
 from evo_robust.spaces.darts.codec import Cell
-from evo_robust.spaces.drawing import INK, NODE, PALE, SKIP, canvas
+from evo_robust.spaces.drawing import NODE, SKIP, canvas
+from evo_robust.style import INK, PALE
 
 POOL = "#007a5a"
 DILATED = "#a0447c"

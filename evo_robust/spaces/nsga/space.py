@@ -147,7 +147,7 @@ class NSGAPhases(SearchSpace):
 
     def draw(self, architecture: Architecture, figure: Figure) -> None:
         """Draw the phases left to right, pools between them."""
-        from evo_robust.spaces.drawing import draw_phases  # matplotlib only where pictures are asked for
+        from evo_robust.spaces.nsga.drawing import draw_phases  # matplotlib only where pictures are asked for
 
         arguments = self.network_arguments(architecture, 1, (1, 3, 3))
         scale = [2**k if self.decoder == "residual" else 1 for k in range(len(arguments["phases"]))]

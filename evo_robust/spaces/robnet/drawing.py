@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from evo_robust.spaces.cells.drawing import Arc, Area, draw_row
 from evo_robust.spaces.cells.layout import edges_of
-from evo_robust.spaces.drawing import INK, NODE, PALE, SKIP, canvas
+from evo_robust.spaces.drawing import NODE, SKIP, canvas
 from evo_robust.spaces.robnet.codec import CONVOLUTION, IDENTITY, Alpha
+from evo_robust.style import INK, PALE
 
 
 def draw_cells(figure: Figure, cells: Sequence[Alpha], nodes: int) -> None:
