@@ -61,4 +61,18 @@ class Algorithm(Part, abc.ABC):
 
     @abc.abstractmethod
     def build(self, problem: SearchProblem) -> PymooAlgorithm:
-        """A fresh pymoo algorithm, set up for ``problem`` with the problem's seed and this budget."""
+        """A fresh pymoo algorithm, set up for ``problem`` with the problem's seed and this budget.
+
+        For example::
+
+            algorithm = SMSEMOA(**self.operators(problem))  # of a class derived from Genetic
+            return algorithm.setup(problem, seed=problem.seed, termination=("n_gen", self.n_gen))
+
+        Args:
+            problem: a pymoo problem. Genomes are int arrays ``(n, n_genes)``, with ``problem.space`` to read them;
+                ``F`` is ``(n, n_objectives)``, in the objectives' units, and a failed candidate's is 1e30.
+
+        Returns:
+            The algorithm after ``setup``. The same problem and seed must give the same proposals again: a search
+            resumes by replaying them.
+        """

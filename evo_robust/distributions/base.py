@@ -23,7 +23,19 @@ class Distribution(Part, abc.ABC):
 
     @abc.abstractmethod
     def start(self, space: SearchSpace, seed: int, device: str = "cpu") -> Sampler:
-        """The distribution as it begins, over a space with a ``mixture_shape``."""
+        """The distribution as it begins.
+
+        Args:
+            space: one with a ``mixture_shape``.
+            seed: of all its draws, >= 0; the same seed gives the same draws.
+            device: torch device of its parameters and weights.
+
+        Returns:
+            The sampler, whose weights are float32 of ``space.mixture_shape``.
+
+        Raises:
+            ValueError: the space mixes no operations.
+        """
 
 
 class Sampler(abc.ABC):

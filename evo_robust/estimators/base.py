@@ -27,7 +27,11 @@ class Estimator(Part, abc.ABC):
 
     @abc.abstractmethod
     def build(self, in_shape: Shape) -> NoiseEstimator:
-        """An untrained estimator for images ``(c, h, w)``; its weights come from torch's global generator."""
+        """An untrained estimator for images ``(c, h, w)``; its weights come from torch's global generator.
+
+        Raises:
+            ValueError: ``in_shape`` is not three numbers >= 1.
+        """
 
 
 class NoiseEstimator(nn.Module, abc.ABC):

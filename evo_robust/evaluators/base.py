@@ -101,7 +101,21 @@ class Session(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, Evaluation]]:
-        """Evaluations with their index in ``architectures``, each as soon as it is done."""
+        """Evaluations with their index in ``architectures``, each as soon as it is done.
+
+        A candidate that fails (an exception, NaN, a time limit) is an evaluation with the status ``failed`` and the
+        reason; nothing is raised for it.
+
+        Args:
+            architectures: canonical ones of the search space, all different.
+
+        Returns:
+            Pairs of an index and an evaluation, every index once, in any order. One with the status ``ok`` holds a
+            finite value for every objective, by name, in the objective's unit.
+
+        Raises:
+            UserError: the session cannot go on at all, such as for want of a disk or a cluster.
+        """
 
     def network(self, architecture: Architecture) -> nn.Module:
         """The network with the weights that it is evaluated with, in eval mode; made again on each call.
@@ -185,4 +199,18 @@ class Evaluator(Part, abc.ABC):
 
     @abc.abstractmethod
     def start(self, context: Context, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Session:
-        """Begin to work for one search."""
+        """Begin to work for one search.
+
+        Everything that candidates share (cached files, a supernet, worker processes) is made here or by the session.
+
+        Args:
+            context: space, data, seed, device, workers and folders of the search.
+            objectives: what is searched for, at least one; ``context.recorded`` is measured beside them.
+            constraints: limits that candidates must keep; each has an objective to be measured.
+
+        Returns:
+            The session, which the caller closes.
+
+        Raises:
+            UserError: data, device or files cannot be used.
+        """

@@ -118,7 +118,7 @@ class SearchSpace(Part, abc.ABC):
 
         Args:
             architecture: any of this space.
-            figure: of about 6 × 3 inches, without axes; the title above it is the caller's.
+            figure: a figure or subfigure without axes, 10 inches wide and about 2 high; its heading is the caller's.
         """
 
     def repair(self, genome: np.ndarray) -> np.ndarray:
@@ -126,14 +126,17 @@ class SearchSpace(Part, abc.ABC):
         return genome
 
     def seeds(self) -> tuple[Architecture, ...]:
-        """Hand-made architectures that a population may start from."""
+        """Hand-made architectures of this space that a population may start from; none by default."""
         return ()
 
     final_recipe: ClassVar[str] = "pgd"
     """Name of the recipe that found architectures are trained by after the search, where nothing else is said."""
 
     def for_final_training(self) -> SearchSpace:
-        """The space under which found architectures are trained after the search (deeper, wider)."""
+        """The space under which found architectures are trained after the search (deeper, wider).
+
+        It reads the notation of every architecture of this space. By default it is this space itself.
+        """
         return self
 
     def decoders(self) -> Mapping[str, SearchSpace]:
@@ -161,11 +164,18 @@ class SearchSpace(Part, abc.ABC):
 
     @property
     def gene_names(self) -> tuple[str, ...]:
-        """A readable name of each gene, such as ``e3 conv``."""
+        """A readable name of each of the ``n_genes`` genes, such as ``e3 conv``; all differ."""
         return tuple(f"gene {i}" for i in range(self.n_genes))
 
     def structure(self, architecture: Architecture) -> Structure | None:
-        """What the architecture is made of; None where the space cannot tell."""
+        """What the architecture is made of; None, for all architectures, where the space cannot tell.
+
+        Studies of density and budget classes need it, and ``algorithm.budgets`` of a random search. For example, of a
+        chain of convolutions with a pool after some of them::
+
+            operations = tuple(Operation("conv", 0, i, i + 1, True) for i in range(len(architecture)))
+            return Structure(operations, cells=1, places=self.layers, density=len(operations) / self.layers)
+        """
         return None
 
     def genome_density(self, genome: np.ndarray) -> float | None:
@@ -201,6 +211,17 @@ class SearchSpace(Part, abc.ABC):
 
         Its parameters and buffers bear the names that they have in ``build(architecture)``, so that a candidate
         inherits its weights by name. Only where ``shares_weights``.
+
+        Args:
+            n_classes: number of classes, >= 2.
+            in_shape: of the images, ``(c, h, w)``.
+
+        Returns:
+            A network from images ``(n, c, h, w)`` in [0,1] to logits ``(n, n_classes)``, on the CPU, with fresh weights
+            from torch's global generator. ``choose`` is called before each forward pass of another path.
+
+        Raises:
+            ValueError: the space shares no weights, or builds no network for such images.
         """
         raise ValueError(f"{type(self).__name__} shares no weights: it has no supernet")
 
@@ -269,12 +290,25 @@ class SearchSpace(Part, abc.ABC):
         raise ValueError(f"{type(self).__name__} mixes no operations: no description of cells is shared")
 
     def derive(self, weights: np.ndarray) -> Architecture:
-        """The architecture that weights ``(cells, edges, operations)`` stand for. Only with a ``mixture_shape``."""
+        """The architecture that weights stand for. Only with a ``mixture_shape``.
+
+        Args:
+            weights: float array of ``mixture_shape``, >= 0, or logarithms of such: only their order counts.
+
+        Raises:
+            ValueError: the space mixes no operations; the weights have another shape, or are no numbers.
+        """
         raise ValueError(f"{type(self).__name__} mixes no operations: nothing can be derived from weights")
 
     def weights_of(self, architecture: Architecture) -> np.ndarray:
         """Weights ``(cells, edges, operations)``, 1 for what runs and 0 elsewhere. Only with a ``mixture_shape``.
 
         ``derive(weights_of(a)) == a``.
+
+        Returns:
+            Float array of ``mixture_shape``.
+
+        Raises:
+            ValueError: the space mixes no operations, or the architecture is none of this space.
         """
         raise ValueError(f"{type(self).__name__} mixes no operations: an architecture has no weights")
