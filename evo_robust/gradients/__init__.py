@@ -1,4 +1,4 @@
-"""How distributions over architectures are moved by gradients."""
+"""Gradients that move distributions over architectures."""
 
 from evo_robust.gradients.base import ArchitectureGradient, DistributionLearner
 from evo_robust.gradients.estimated_loss import EstimatedLoss

@@ -1,4 +1,4 @@
-"""What moves a distribution over architectures: settings, and the learner that a co-trained search runs."""
+"""Gradients for a distribution over architectures: their settings, and the learner of a co-trained search."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from evo_robust.spaces.supernet import SupernetPath
 
 Redraw = Literal["step", "epoch"]
 
-# a step of Adam is about as long as its rate, and parameters are logarithms: e^88 is all that a float holds
+# a step of Adam is about as long as its rate; parameters are logarithms, and float32 overflows at e^88
 _FASTEST = 1000
 
 
 @chz.chz
 class ArchitectureGradient(Part, abc.ABC):
-    """A loss of architectures and the Adam that follows it."""
+    """A loss of architectures, and the settings of the Adam optimiser that minimises it."""
 
     lr: float = chz.field(default=6e-4, doc="learning rate of Adam, in (0,1000]")
     betas: tuple[float, float] = chz.field(default=(0.5, 0.999), doc="decay rates of Adam, in [0,1)")
     weight_decay: float = chz.field(default=1e-3, doc="L2 penalty on the distribution's parameters, in [0,1000]")
     redraw: Redraw = chz.field(
         default="step",
-        doc="when the supernet's paths are drawn anew, in the warm-up too: every step (RACL) or every epoch (Wsr-NAS)",
+        doc="how often the supernet's paths are drawn, also in the warm-up: every step (RACL) or every epoch (Wsr-NAS)",
     )
 
     drawn: bool = chz.field(
         default=False,
-        doc="train weights on an architecture drawn from the distribution too, beside each step's mixture: candidates "
-        "run their operations unweighed, and what they inherit was trained for that",
+        doc="in each step train weights not only on a mixture, but also on an architecture from the distribution; "
+        "candidates run their operations without weights, and inherit weights trained for that",
     )
 
     @chz.validate
@@ -58,26 +58,27 @@ class ArchitectureGradient(Part, abc.ABC):
         """Raise ``ValueError`` where it cannot move ``distribution`` over the architectures of ``space``."""
 
     def check_objectives(self, objectives: Sequence[Objective]) -> None:  # noqa: B027
-        """Raise ``ValueError`` where it cannot be followed in a search for ``objectives``."""
+        """Raise ``ValueError`` where it cannot be used in a search for ``objectives``."""
 
     @abc.abstractmethod
     def start(
         self, sampler: Sampler, seed: int, objectives: Sequence[Objective], in_shape: tuple[int, int, int]
     ) -> DistributionLearner:
-        """The learner of one search, at its beginning.
+        """Start the learner of one search.
 
         Args:
             sampler: the distribution.
-            seed: of its randomness beside the distribution's own.
-            objectives: of the search.
-            in_shape: of the images ``(c, h, w)``.
+            seed: seed of the learner's random numbers; the distribution has its own.
+            objectives: objectives of the search.
+            in_shape: shape ``(c, h, w)`` of the images.
         """
 
 
 class DistributionLearner:
     """Moves a distribution while a supernet's weights are trained; see :class:`evo_robust.evaluators.learner.Learner`.
 
-    One Adam per group of the distribution's parameters, so that groups can take turns (RACL's µ and σ).
+    There is one Adam optimiser per group of the distribution's parameters, so that groups can take turns (RACL's µ and
+    σ).
     """
 
     def __init__(self, settings: ArchitectureGradient, sampler: Sampler, seed: int) -> None:
@@ -94,11 +95,11 @@ class DistributionLearner:
 
     @property
     def reserve(self) -> float:
-        """See :class:`Learner`: half of the images, as DARTS and RACL part them."""
+        """See :class:`Learner`: half of the images, as in DARTS and RACL."""
         return 0.5
 
     def observe(self, evaluations: Sequence[Evaluation]) -> None:
-        """What the search measured in the generation that ends, with the present weights."""
+        """Take the evaluations of the generation that ends, measured with the present weights."""
 
     def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[SupernetPath]]:
         """See :class:`Learner`: random architectures in warm-up, then the distribution's."""
@@ -120,12 +121,12 @@ class DistributionLearner:
         """See :class:`Learner`."""
 
     def move(self, group: int, loss: Tensor) -> None:
-        """One step of a group of the distribution's parameters down the gradient of a loss; nothing else moves.
+        """Move one group of the distribution's parameters a step down the gradient of a loss; nothing else changes.
 
         Raises:
-            UserError: the step leads out of what a float holds; a search that wrote such numbers could never go on.
+            UserError: a parameter became NaN or infinite; a search that wrote such numbers could not be resumed.
         """
-        if not loss.requires_grad:  # no operation that was weighed reached the loss
+        if not loss.requires_grad:  # the loss does not depend on the weight of any operation
             return
         parameters = [self.sampler.parameters[name] for name in self.sampler.groups[group]]
         gradients = torch.autograd.grad(loss, parameters)
@@ -138,7 +139,7 @@ class DistributionLearner:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.sampler.keep_valid()
-        # Adam's moments too: a square that is infinite ends all further steps without a word
+        # Adam's moments too: an infinite square would silently end all further steps
         moments = optimizer_tensors(optimizer, "").values()
         self.sampler.refuse_unless_finite("parameters and moments", *self.sampler.parameters.values(), *moments)
 

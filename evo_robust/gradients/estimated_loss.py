@@ -1,4 +1,4 @@
-"""Architectures are moved by a loss estimator that learns from what the search has measured (Wsr-NAS)."""
+"""Moves architectures by a loss estimator that learns from the search's evaluations (Wsr-NAS)."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from evo_robust.objectives.spectrum import SpectrumObjective
 from evo_robust.parts.base import refuse_unless, seed_from
 from evo_robust.parts.facts import LEARNED_NOISES, Fact
 
-# fewer unseen architectures rank nothing worth a name
+# least number of unseen architectures for a rank correlation
 _FEWEST = 4
 
 
 @chz.chz
 class EstimatedLoss(ArchitectureGradient):
-    """The search's loss as a validation-loss estimator (VLE) predicts it (Cheng et al., AAAI 2023: eqs 8 to 10).
+    """The search's loss, predicted by a validation-loss estimator (VLE) (Cheng et al., AAAI 2023: eqs 8 to 10).
 
-    After every generation the estimator learns from the architectures that were measured, and the distribution takes
-    ``steps`` steps per epoch down the loss that it predicts for samples. Noise estimators of objectives that have any
-    learn in the same rhythm, from real attacks on the present supernet.
+    In every generation the estimator learns from the measured architectures. Then the distribution takes ``steps``
+    steps per epoch down the predicted loss of samples. Noise estimators of objectives, if any, learn at the same times,
+    from real attacks on the present supernet.
 
-    The paper's Algorithm 1 measures 100 architectures before the distribution moves (``fill=100``). It learns and steps
-    after each of them; here an estimator learns once per generation, before that generation's own are measured, so that
-    what the last generation measures teaches nothing.
+    The paper's Algorithm 1 measures 100 architectures before the distribution moves (``fill=100``), and learns and
+    steps after each of them. Here an estimator learns once per generation, before that generation is measured. So it
+    learns nothing from the last generation.
 
-    The paper's networks of the search run one operation on each of 14 edges; here an architecture has its two best
-    edges per node, and the rows of its other edges are 0 for the estimator.
+    In the paper's search, networks run one operation on each of 14 edges. Here an architecture has its two best edges
+    per node, and the rows of its other edges are 0 for the estimator.
     """
 
     steps: int = chz.field(default=1, doc="steps of the distribution per epoch of training, >= 1")
     fill: int = chz.field(
-        default=0, doc="architectures that must be remembered before the distribution moves, in 0..losses.memory"
+        default=0, doc="number of measured architectures before the distribution moves, in 0..losses.memory"
     )
     losses: LossTraining = chz.field(
         default_factory=LossTraining, blueprint_unspecified=LossTraining, doc="how the loss estimator learns"
@@ -69,7 +69,7 @@ class EstimatedLoss(ArchitectureGradient):
         return frozenset({LEARNED_NOISES})
 
     def check_objectives(self, objectives: Sequence[Objective]) -> None:
-        """See :meth:`ArchitectureGradient.check_objectives`: one of them must be the loss that is estimated."""
+        """See :meth:`ArchitectureGradient.check_objectives`: one of them must be the estimated loss."""
         if not any(isinstance(objective, RobustLoss) for objective in objectives):
             raise ValueError(
                 "expected RobustLoss among the objectives for algorithm.gradient=EstimatedLoss, which predicts it, "
@@ -115,7 +115,7 @@ class EstimatedLearner(DistributionLearner):
 
     @property
     def reserve(self) -> float:
-        """See :class:`Learner`: a twentieth for noise estimators, where there are any."""
+        """See :class:`Learner`: a twentieth for noise estimators, if there are any."""
         return 0.05 if self.noises else 0.0
 
     def observe(self, evaluations: Sequence[Evaluation]) -> None:
@@ -157,7 +157,7 @@ class EstimatedLearner(DistributionLearner):
         training.supernet.eval()
 
     def _learn_losses(self) -> None:
-        """How well the newest are predicted, then learn from them too."""
+        """Measure how well the newest architectures are predicted, then learn from them."""
         encodings, losses = (torch.stack(values).to(self.losses.device) for values in zip(*self._measured, strict=True))
         self._figures[0] = self._rank(encodings, losses)
         for encoding, loss in zip(encodings, losses, strict=True):
@@ -166,7 +166,7 @@ class EstimatedLearner(DistributionLearner):
         self._measured = []
 
     def _rank(self, encodings: Tensor, losses: Tensor) -> float:
-        """Kendall's τ between predicted and measured search loss of architectures not learned from; NaN of too few."""
+        """Kendall's τ between predicted and measured search loss of unseen architectures; NaN for too few."""
         known = self.losses.encodings
         if known is None:
             return math.nan
@@ -180,11 +180,11 @@ class EstimatedLearner(DistributionLearner):
     def _predicted(self) -> Tensor:
         """The predicted search loss of a sample, differentiable in the distribution's parameters."""
         space, logs = self.sampler.space, self.sampler.sample_logs()
-        self.sampler.weighed(logs)  # refused where the distribution has left the floats
+        self.sampler.weighed(logs)  # refuses a distribution with infinite numbers
         chosen = space.weights_of(self.sampler.derive(logs))
         kept = torch.as_tensor(chosen.any(-1, keepdims=True), device=logs.device)
-        # no architecture has ``none``: a column that is 0 in all that the estimator has seen teaches it nothing.
-        # Among logarithms, for beside a large ``none`` the weights of the others are too small for a float
+        # architectures never have ``none``, so the estimator has learned nothing about its column. It is removed from
+        # the logarithms, since next to a large ``none`` the weights of the others would be too small for a float
         never = ~torch.as_tensor(space.mixture_choices, device=logs.device)
         allowed = self.sampler.weigh(logs.masked_fill(never, -torch.inf))
         encoding = self.sampler.encoding(allowed / allowed.sum(-1, keepdim=True))

@@ -1,4 +1,4 @@
-"""RACL's constraint on a distribution over architectures: its Lipschitz constant is small with confidence."""
+"""RACL's constraint on a distribution over architectures: a small Lipschitz constant with confidence η."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from evo_robust.parts.base import LATER, Part, refuse_unless
 
 @chz.chz
 class Confidence(Part):
-    """Pr[λ_F ≤ λ*] ≥ η by an augmented Lagrangian θc + (ρ/2)c² beside the loss (Dong et al., 2020, eqs 13 to 16).
+    """Pr[λ_F ≤ λ*] ≥ η by an augmented Lagrangian θc + (ρ/2)c², added to the loss (Dong et al., 2020, eqs 13 to 16).
 
-    λ_F is the paper's product form. What it keeps with confidence follows from its moments, as in the paper, which are
-    good while σ is small (:mod:`evo_robust.lipschitz.moments`; a search says so where σ is not); or from draws, with
-    ``quantile="sampled"``. The constants of operations are taken from the supernet anew in every epoch. The paper tells
-    neither λ* nor the first θ: λ* is calibrated on what the search begins with, θ begins at 0.
+    λ_F is the paper's product form. Its quantile comes from its moments, as in the paper, or from samples, with
+    ``quantile="sampled"``. Moments are accurate while σ is small (:mod:`evo_robust.lipschitz.moments`); a search warns
+    where it is not. The constants of operations are read from the supernet in every epoch. The paper gives neither λ*
+    nor the first θ. Here λ* is calibrated at the beginning of the search, and θ begins at 0.
 
-    Weights grow while they are trained, and λ_F with them, far beyond what a choice of operations can make up for (on
-    digits by e^27 in 24 epochs): held to a λ* of the first weights, a search ends with whatever has the smallest
-    constants. So a calibrated λ* follows the weights: in each epoch it is ``factor`` times what the distribution as
-    it began would keep with the weights of that epoch, and the constraint speaks of operations alone.
+    Weights grow in training, and λ_F with them, far more than a choice of operations can offset (on digits by e^27 in
+    24 epochs). With a λ* from the first weights, a search would end with the operations of the smallest constants. So a
+    calibrated λ* follows the weights: in each epoch it is ``factor`` times the quantile of the initial distribution
+    with the weights of that epoch. Then the constraint depends only on the choice of operations.
 
-    What is calibrated is λ* of mixtures of all operations on all edges. Architectures have two inputs per node, and
-    sums of fewer terms: theirs lies below, and a constraint on them needs a λ* of their own
+    The calibrated λ* belongs to mixtures of all operations on all edges. Architectures have two inputs per node, so
+    their sums have fewer terms and are smaller. A constraint on architectures needs its own λ*
     (:class:`evo_robust.objectives.constraints.LogGate` of ``LipschitzConfidence``).
     """
 
@@ -43,26 +43,26 @@ class Confidence(Part):
     rho: float = chz.field(default=1e-3, doc="ρ of the augmented Lagrangian and of θ's steps, > 0")
     limit: float | None = chz.field(default=None, doc="λ*, > 0; calibrated when not given")
     factor: float = chz.field(
-        default=1.0, doc="a calibrated λ* is this many times what the first distribution keeps with confidence η, > 0"
+        default=1.0, doc="a calibrated λ* is this multiple of the initial distribution's quantile at η, > 0"
     )
     follow: bool = chz.field(
-        default=True, doc="a calibrated λ* follows the supernet's weights; without, it stays that of the first weights"
+        default=True, doc="whether a calibrated λ* follows the supernet's weights, or stays that of the first weights"
     )
     learning: bool = chz.field(
-        default=True, doc="confidence learning; without it the sampled weights' own λ_F is held to λ* (eq. 10)"
+        default=True, doc="confidence learning; without it, the λ_F of sampled weights is limited by λ* (eq. 10)"
     )
     form: chance_constraint.ConstraintForm = chz.field(
-        default="corrected", doc="of the constraint: corrected (with σ) or as_printed (with σ², as in the paper)"
+        default="corrected", doc="form of the constraint: corrected (with σ) or as_printed (with σ², as in the paper)"
     )
     cells: moments.Cells = chz.field(
-        default="shared", doc="cells of a type share their weights, as they really do, or are independent (paper)"
+        default="shared", doc="shared: cells of a type share their weights, as in the network; or independent (paper)"
     )
     constants: ConstantRule = chz.field(
-        default="layers", doc="of operations: layers or joint (corrected), or paper; see LipschitzBound"
+        default="layers", doc="constants of operations: layers, joint or paper; see LipschitzBound"
     )
     steps: int = chz.field(default=20, doc="steps of the power iteration for each spectral norm, >= 1")
     quantile: chance_constraint.Quantile = chz.field(
-        default="moments", metadata=LATER, doc="what λ_F keeps with confidence: from moments (paper) or sampled"
+        default="moments", metadata=LATER, doc="how the quantile of λ_F is found: from moments (paper) or sampled"
     )
     draws: int = chz.field(default=DRAWS, metadata=LATER, doc="draws of a sampled quantile, in 100..10000000")
 
@@ -80,12 +80,12 @@ class Confidence(Part):
 
 
 class Multiplier:
-    """The constraint at work: the supernet's constants, λ* and θ.
+    """The constraint during a search: the supernet's constants, λ* and θ.
 
     Attributes:
         theta: the multiplier θ >= 0.
-        log_limit: ln λ* at present; None before it is calibrated.
-        last: c when it was last looked at.
+        log_limit: present ln λ*; None before it is calibrated.
+        last: the last computed c.
     """
 
     def __init__(self, settings: Confidence, sampler: LogNormalSampler) -> None:
@@ -100,12 +100,12 @@ class Multiplier:
         self._log_c = 0.0
 
     def look(self, training: CoTraining) -> None:
-        """Take the constants of the supernet's operations as they are now; calibrate λ* where it is not given."""
+        """Read the present constants of the supernet's operations; calibrate λ* where it is not given."""
         self._take(training)
         self.log_limit = self._limit()
 
     def show(self, training: CoTraining) -> None:
-        """Calibrate what candidates are held to, whose weights are those that an epoch ends with."""
+        """Calibrate the limit for candidates, which inherit the weights at the end of an epoch."""
         self._take(training)
         self._shown = self._limit()
 
@@ -124,7 +124,7 @@ class Multiplier:
         self._described = training.space.cell_descriptions(training.supernet)
 
     def _limit(self) -> float:
-        """Logarithm of λ* under the constants that were taken last."""
+        """Logarithm of λ* with the constants that were read last."""
         s = self.settings
         if self.log_limit is not None and not (s.limit is None and s.follow):
             return self.log_limit
@@ -132,7 +132,7 @@ class Multiplier:
 
     def term(self, weights: Tensor) -> Tensor:
         """θc + (ρ/2)c² for a sample ``(cells, edges, operations)``, differentiable in the sampler's parameters."""
-        assert self.log_limit is not None, "look comes first"
+        assert self.log_limit is not None, "look is called before"
         if self.settings.learning:
             c = self._kept(self.sampler.parameters).log - self.log_limit
         else:
@@ -141,11 +141,11 @@ class Multiplier:
         return chance_constraint.lagrangian_term(c, self.theta, self.settings.rho)
 
     def update(self) -> None:
-        """The dual step, θ ← max(0, θ + ρc), with the c that the last step of µ and σ began with."""
+        """The dual step, θ ← max(0, θ + ρc), with c from the beginning of the last step of µ and σ."""
         self.theta = chance_constraint.dual_update(self.theta, self.last, self.settings.rho)
 
     def _kept(self, p: Mapping[str, Tensor]) -> chance_constraint.Kept:
-        """What λ_F keeps with confidence η under a distribution, with the constants that were taken last."""
+        """The quantile of λ_F at η for a distribution, with the constants that were read last."""
         assert self._constants is not None
         given = [p[name] for name in PARAMETERS]
         return chance_constraint.kept(
@@ -153,14 +153,14 @@ class Multiplier:
         )
 
     def caution(self) -> str | None:
-        """One line where σ is beyond what the moments were checked for; None else."""
+        """A warning where σ is beyond the range in which the moments were checked; else None."""
         if not self.settings.learning:
             return None
         sigmas = [self.sampler.parameters[name] for name in SIGMAS]
         return chance_constraint.caution(sigmas, self.settings, "algorithm.gradient.confidence")
 
     def _log_product(self, weights: Tensor) -> Tensor:
-        """Ln λ_F of given weights β·α: ln C + ΣΣ ln Σ_i Σ_o w λ over cells and nodes (eq. 10)."""
+        """ln λ_F for given weights β·α: ln C + ΣΣ ln Σ_i Σ_o w λ over cells and nodes (eq. 10)."""
         assert self._constants is not None
         edges = (weights[self._described] * self._constants).sum(-1)
         nodes = [edges[:, into].sum(-1) for into in moments.edges_into_nodes(edges.shape[1])]
@@ -172,16 +172,16 @@ class Multiplier:
         return {"multiplier": torch.tensor([self.theta, self._told(), self.last], dtype=torch.float64)}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take what ``state`` returned."""
+        """Continue from what ``state`` returned."""
         self.theta, log_limit, self.last = state["multiplier"].tolist()
         self.log_limit = None if math.isnan(log_limit) else log_limit
 
     def shared(self) -> dict[str, Tensor]:
-        """What candidates may be held to: ln λ* with the weights that they inherit."""
+        """The limit for candidates: ln λ* with the weights that they inherit."""
         return {} if self._shown is None else {LOG_LIMIT: torch.tensor(self._shown, dtype=torch.float64)}
 
     def figures(self) -> dict[str, float]:
-        """What a reader wants to see of it."""
+        """Figures of the constraint, for readers."""
         return {"constraint": self.last, "theta": self.theta, "ln_limit": self._told()}
 
     def _told(self) -> float:

@@ -1,4 +1,4 @@
-"""Architectures are moved by the loss of the supernet's mixture on images that its weights have not seen."""
+"""Moves architectures by the loss of the supernet's mixture, on images that its weights are not trained on."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from evo_robust.spaces.supernet import SupernetPath
 
 @chz.chz
 class SupernetLoss(ArchitectureGradient):
-    """The cross-entropy of a sampled mixture, one step of the distribution before each step of the weights.
+    """The cross-entropy of a sampled mixture, with a step of the distribution before each step of the weights.
 
-    DARTS' first order, and RACL's eq. 16 (Dong et al., 2020): RACL searches on clean images and trains adversarially
-    only what was found; with an ``attack`` the search itself sees adversarial images.
+    This is DARTS of first order, and RACL's eq. 16 (Dong et al., 2020). RACL searches on clean images, and trains only
+    the found network adversarially. With an ``attack``, the search itself uses adversarial images.
     """
 
     attack: GradientAttack | None = chz.field(default=None, doc="attack on the images; clean ones when not given")
@@ -42,8 +42,8 @@ class SupernetLoss(ArchitectureGradient):
     warmup: Literal["architectures", "mixtures"] = chz.field(
         default="architectures",
         metadata=LATER,
-        doc="what the supernet runs in the evaluator's warm-up: random architectures, or mixtures of the distribution "
-        "as it begins (PC-DARTS)",
+        doc="paths of the supernet in the evaluator's warm-up: random architectures, or mixtures of the initial "
+        "distribution (PC-DARTS)",
     )
     confidence: Confidence | None = chz.field(
         default=None, blueprint_unspecified=Confidence, doc="RACL's constraint on a LogNormal distribution"
@@ -58,7 +58,7 @@ class SupernetLoss(ArchitectureGradient):
         )
 
     def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
-        """See :meth:`Part.check_shape`: the attack, if any, fits the ball."""
+        """See :meth:`Part.check_shape`: the attack, if any, must fit the ball."""
         if self.attack is not None:
             self.attack.check(self.threat, in_shape, f"{key}attack.")
 
@@ -69,15 +69,15 @@ class SupernetLoss(ArchitectureGradient):
 
     @property
     def needs(self) -> frozenset[Fact]:
-        """See :attr:`Part.needs`: the loss is that of the weights in training."""
+        """See :attr:`Part.needs`: weights that are trained during the search, since they give the loss."""
         return frozenset({CO_TRAINED_WEIGHTS})
 
     def check(self, distribution: Distribution, space: SearchSpace) -> None:
-        """See :meth:`ArchitectureGradient.check`: confidence is known of log-normal weights of whole operations."""
+        """See :meth:`ArchitectureGradient.check`: confidence needs log-normal weights, operations on all channels."""
         if self.confidence is not None and (partial := space.mixed_channels) > 1:
             raise ValueError(
-                "expected space.partial=1 with algorithm.gradient.confidence, whose moments know nothing of channels "
-                f"that pass by the operations, got {partial}"
+                "expected space.partial=1 with algorithm.gradient.confidence, whose moments do not cover channels "
+                f"that bypass the operations, got {partial}"
             )
         if self.confidence is not None and not isinstance(distribution, LogNormal):
             raise ValueError(
@@ -105,7 +105,7 @@ class SupernetLearner(DistributionLearner):
             self.multiplier = Multiplier(settings.confidence, sampler)
 
     def paths(self, training: CoTraining, epoch: int) -> Iterator[Sequence[SupernetPath]]:
-        """See :meth:`DistributionLearner.paths`; between the steps the distribution moves."""
+        """See :meth:`DistributionLearner.paths`; the distribution moves between the steps."""
         if epoch < training.warmup and self.settings.warmup == "mixtures":
             # paths as after the warm-up, and no steps of the distribution between them
             yield from super().paths(dataclasses.replace(training, warmup=0), epoch)
@@ -124,7 +124,7 @@ class SupernetLearner(DistributionLearner):
                     yield next(given)
 
     def learn(self, training: CoTraining | None, epochs: int) -> None:
-        """See :meth:`DistributionLearner.learn`: candidates are held to a λ* of the weights that they inherit."""
+        """See :meth:`DistributionLearner.learn`: the λ* for candidates uses the weights that they inherit."""
         if training is not None and self.multiplier is not None:
             self.multiplier.show(training)
 
@@ -166,5 +166,5 @@ class SupernetLearner(DistributionLearner):
         return super().figures() | ({} if self.multiplier is None else self.multiplier.figures())
 
     def caution(self) -> str | None:
-        """See :meth:`DistributionLearner.caution`: where the constraint's moments are in doubt."""
+        """See :meth:`DistributionLearner.caution`: warns where the constraint's moments may be wrong."""
         return None if self.multiplier is None else self.multiplier.caution()

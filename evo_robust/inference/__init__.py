@@ -1,1 +1,1 @@
-"""What a network says of images, and what is checked of both."""
+"""Predictions of networks, and checks of networks and images."""

@@ -1,8 +1,7 @@
-"""What public calls check of the network, images and labels that they are given: once per call, before any work.
+"""Checks of the network, images and labels given to public calls: once per call, before any work.
 
-Values are looked at once (one pass, one wait for the device). A network is looked at when it first puts something out:
-its shape costs nothing to see. What has been looked at is known to be good, and calls inside, as in a training loop,
-do not look again.
+Values are checked once (one pass, one wait for the device). A network is checked at its first output, whose shape costs
+nothing. Checked tensors are marked, so that inner calls, such as those of a training loop, do not check them again.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from evo_robust.data.images import Images
 from evo_robust.spaces.ops import Normalize
 
 SLACK = 1e-5
-"""How far float images may lie outside [0,1]: more than rounding adds to the sum of an image and a perturbation."""
+"""How far float images may be outside [0,1]; rounding of an image plus a perturbation stays below it."""
 
 _known: ContextVar[tuple[tuple[Tensor, int], ...]] = ContextVar("known", default=())
 
 
 @contextlib.contextmanager
 def known_good(*tensors: Tensor) -> Iterator[None]:
-    """Inside, no call looks again at the values of these very tensors, as long as they stay unchanged."""
-    # tensors of inference mode count no changes; they are never marked, and so looked at by every call
+    """Inside, no call checks the values of these tensors again, as long as they do not change."""
+    # tensors of inference mode have no version counter, so they are never marked, and every call checks them
     token = _known.set(tuple((t, t._version) for t in tensors if not t.is_inference()))
     try:
         yield
@@ -36,7 +35,7 @@ def known_good(*tensors: Tensor) -> Iterator[None]:
 
 
 def is_known(*tensors: object) -> bool:
-    """Whether all of these tensors are known to be good, and unchanged since."""
+    """Whether all of these tensors were checked, and have not changed since."""
     known = _known.get()
     return all(any(t is good and good._version == version for good, version in known) for t in tensors)
 
@@ -45,16 +44,17 @@ def is_known(*tensors: object) -> bool:
 def checked_images(
     model: nn.Module, images: Images, *, gradient: bool = False, device: torch.device | None = None
 ) -> Iterator[Images]:
-    """Check a call with a network and labelled uint8 images; at least one image.
+    """Check a call with a network and at least one labelled uint8 image.
 
     Args:
-        model: network from images in [0,1] to logits ``(n, classes)``; looked at when it first puts something out.
-        images: what the network will be given, as floats.
+        model: network from images in [0,1] to logits ``(n, classes)``; its first output is checked.
+        images: images that the network will get, as floats.
         gradient: whether gradients will be taken, which weights made in inference mode do not allow.
-        device: where the network will be given them; where they are when not given.
+        device: device on which the network will get the images; their own device when not given.
 
     Raises:
-        ValueError: no images, or something else than a network and :class:`Images`, naming what to do.
+        ValueError: there are no images, or the arguments are not a network and :class:`Images`; the message says what
+            to do.
     """
     check_network(model, gradient=gradient)
     highest = highest_label(images)
@@ -64,7 +64,7 @@ def checked_images(
 
 
 def check_network(model: object, *, gradient: bool = False) -> None:
-    """Raise ``ValueError`` for what is no network, or one that no gradient can be taken of."""
+    """Raise ``ValueError`` where ``model`` is no network, or a needed gradient cannot be taken of it."""
     if not isinstance(model, nn.Module):
         raise ValueError(f"expected a torch.nn.Module as network, got {type(model).__name__}")
     if gradient and any(tensor.is_inference() for tensor in model.parameters()):
@@ -75,7 +75,7 @@ def check_network(model: object, *, gradient: bool = False) -> None:
 
 
 def check_channels(model: nn.Module, channels: int) -> None:
-    """Raise ``ValueError`` where the network normalises another number of channels: one would be taken for all."""
+    """Raise ``ValueError`` where the network normalises another number of channels; broadcasting would hide that."""
     first = getattr(model, "normalize", next(model.children(), None))
     if isinstance(first, Normalize) and first.mean.shape[1] != channels:
         raise ValueError(f"expected images of {first.mean.shape[1]} channels, as the network's, got {channels}")
@@ -85,7 +85,7 @@ def check_trainable(model: nn.Module) -> torch.device:
     """The device of a network that has weights to train.
 
     Raises:
-        ValueError: it has none, or all of them are frozen.
+        ValueError: the network has no weights, or all of them are frozen.
     """
     check_network(model, gradient=True)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
@@ -96,17 +96,17 @@ def check_trainable(model: nn.Module) -> torch.device:
 
 
 def check_images(x: object) -> Tensor:
-    """The images, where they are float32 or float64 ``(n, c, h, w)``; their values are not looked at.
+    """The images, checked to be float32 or float64 ``(n, c, h, w)``; their values are not checked.
 
     Raises:
-        ValueError: something else, naming what to do.
+        ValueError: they are not; the message says what to do.
     """
     if not isinstance(x, Tensor):
         raise ValueError(f"expected images as a float32 tensor (n, c, h, w) in [0,1], got {type(x).__name__}")
     if not x.is_floating_point():
         raise ValueError(f"expected float32 images in [0,1], got {x.dtype}: divide by 255 (x.float() / 255)")
     if x.dtype not in (torch.float32, torch.float64):
-        # a perturbation of 8/255 would be rounded by a tenth of itself and leave the ball
+        # rounding would change a perturbation of 8/255 by up to a tenth, so that it leaves the ball
         raise ValueError(f"expected float32 images, got {x.dtype}, too coarse for perturbations: give x.float()")
     if x.ndim != 4:
         raise ValueError(f"expected images (n, c, h, w), got {tuple(x.shape)}")
@@ -114,10 +114,10 @@ def check_images(x: object) -> Tensor:
 
 
 def check_labels(y: object, x: Tensor) -> Tensor:
-    """The labels, where they are int64 ``(n,)`` beside the images; their values are not looked at.
+    """The labels, checked to be int64 ``(n,)``, one for each image; their values are not checked.
 
     Raises:
-        ValueError: something else, naming what to do.
+        ValueError: they are not; the message says what to do.
     """
     if not isinstance(y, Tensor):
         raise ValueError(f"expected labels as an int64 tensor ({len(x)},), got {type(y).__name__}")
@@ -132,27 +132,27 @@ def check_labels(y: object, x: Tensor) -> Tensor:
 
 
 def check_generator(generator: object) -> None:
-    """Raise ``ValueError`` for what is no torch generator; None passes."""
+    """Raise ``ValueError`` where ``generator`` is neither a torch generator nor None."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise ValueError(f"expected a torch.Generator, got {type(generator).__name__}")
 
 
 def check_values(x: object, y: object = None) -> int:
-    """The highest label (-1 without any), once images and labels have been looked at.
+    """Check the values of images and labels; returns the highest label (-1 without labels).
 
     Args:
-        x: images, see :func:`check_images`; all in [0,1], none NaN.
-        y: labels, see :func:`check_labels`; none negative. None where there are none.
+        x: images, see :func:`check_images`; all values must be in [0,1].
+        y: labels, see :func:`check_labels`; none may be negative. None where there are no labels.
 
     Raises:
-        ValueError: something else, naming what to do.
+        ValueError: a value is wrong; the message says what to do.
     """
     x = check_images(x)
     y = None if y is None else check_labels(y, x)
     if x.numel() == 0:
         return -1
     extremes = [*x.detach().aminmax(), *([] if y is None else (end.to(x.dtype) for end in y.aminmax()))]
-    low, high, *labels = torch.stack(extremes).tolist()  # the one wait for the device
+    low, high, *labels = torch.stack(extremes).tolist()  # the only wait for the device
     _check_range(low, high)
     if labels and labels[0] < 0:
         raise ValueError(f"expected labels >= 0, got {labels[0]:.0f}")
@@ -189,7 +189,7 @@ def highest_label(images: object) -> int:
 
 
 def check_logits(logits: Any, n: int, highest: int = -1) -> Tensor:
-    """What a network put out for ``n`` images, where that is float logits ``(n, classes)``; costs nothing.
+    """A network's output for ``n`` images, checked to be float logits ``(n, classes)``; only the shape is read.
 
     Args:
         logits: the output.
@@ -197,7 +197,7 @@ def check_logits(logits: Any, n: int, highest: int = -1) -> Tensor:
         highest: the highest label, which must be a class.
 
     Raises:
-        ValueError: something else, naming what to do.
+        ValueError: the output is something else; the message says what to do.
     """
     wanted = f"expected a network that gives logits (n, classes), here ({n}, 2 or more)"
     if not isinstance(logits, Tensor):
@@ -207,7 +207,7 @@ def check_logits(logits: Any, n: int, highest: int = -1) -> Tensor:
     if not logits.is_floating_point():
         raise ValueError(f"{wanted} in floating point, got {logits.dtype}: predicted classes are no logits")
     if n > 1 and logits.stride(0) == 0:
-        raise ValueError(f"{wanted}, got one row for all images: nothing can be said of one of them")
+        raise ValueError(f"{wanted}, got one row for all images, which says nothing about each of them")
     if highest >= logits.shape[1]:
         raise ValueError(
             f"expected labels in 0..{logits.shape[1] - 1}, the network's {logits.shape[1]} classes, got {highest}"
@@ -219,7 +219,7 @@ def slope(total: Tensor, x: Tensor) -> Tensor:
     """The gradient of ``total`` with respect to the images ``x``, shaped like them.
 
     Raises:
-        ValueError: nothing leads from one to the other.
+        ValueError: ``total`` does not depend on ``x``.
     """
     gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
     if gradient is None:
@@ -232,16 +232,16 @@ def slope(total: Tensor, x: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def watched(model: nn.Module, highest: int, dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """Look at what the network puts out first, and say why where it cannot take the images at all.
+    """Check the network's first output, and explain an error where it cannot take the images at all.
 
     Args:
         model: the network.
         highest: the highest label, see :func:`check_logits`.
-        dtype: of the images.
-        device: of the images.
+        dtype: type of the images.
+        device: device of the images.
 
     Raises:
-        ValueError: the output is no logits, or weights have another type or device than the images.
+        ValueError: the output is not logits, or weights have another type or device than the images.
     """
     seen = False
 
@@ -249,7 +249,7 @@ def watched(model: nn.Module, highest: int, dtype: torch.dtype, device: torch.de
         nonlocal seen
         seen = True
         n = len(inputs[0]) if inputs else len(output)
-        if n > 1:  # one image says nothing of what becomes of a batch
+        if n > 1:  # a single image does not show how the network treats a batch
             handle.remove()
         check_logits(output, n, highest)
 
@@ -257,7 +257,7 @@ def watched(model: nn.Module, highest: int, dtype: torch.dtype, device: torch.de
     try:
         yield
     except RuntimeError as error:
-        own = type(error) in (RuntimeError, NotImplementedError)  # torch's; not those of memory, time or the loss
+        own = type(error) in (RuntimeError, NotImplementedError)  # torch's own, not errors of memory, time or the loss
         other = _unlike(model, dtype, device) if own and not seen else None
         if other is None:
             raise
@@ -270,21 +270,21 @@ def watched(model: nn.Module, highest: int, dtype: torch.dtype, device: torch.de
 
 
 def _unlike(model: nn.Module, dtype: torch.dtype, device: torch.device) -> Tensor | None:
-    """A weight of another floating type or device than the images."""
+    """A weight with another floating type or device than the images; None if there is none."""
     weights = (*model.parameters(), *model.buffers())
     return next((w for w in weights if w.is_floating_point() and (w.dtype != dtype or w.device != device)), None)
 
 
 @contextlib.contextmanager
 def ordinary_mode() -> Iterator[None]:
-    """Leave ``torch.inference_mode``, where no gradient can be taken, for as long as this lasts."""
+    """Inside, leave ``torch.inference_mode``, in which no gradient can be taken."""
     if not torch.is_inference_mode_enabled():
         yield
         return
-    with torch.inference_mode(False), torch.no_grad():  # leaving inference mode alone switches gradients on
+    with torch.inference_mode(False), torch.no_grad():  # leaving inference mode would switch gradients on
         yield
 
 
 def ordinary(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy that gradients may flow through of one made in inference mode."""
+    """The tensor; if it was made in inference mode, a copy that allows gradients."""
     return tensor.clone() if tensor.is_inference() else tensor

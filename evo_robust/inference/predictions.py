@@ -1,4 +1,4 @@
-"""Networks as an attacker or a judge uses them: evaluation without traces, and fast copies for crafting."""
+"""Evaluates networks, without leaving changes in them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from evo_robust.data.images import Images
 from evo_robust.inference.checks import checked_images
 
 NOT_A_NUMBER = -1
-"""Predicted class of an image whose logits are not finite: no label, so it always counts as an error."""
+"""Predicted class of an image whose logits are not finite; it equals no label, so it counts as an error."""
 
 
 @contextlib.contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put ``model`` in eval mode and, on leaving, every module back into the mode it had."""
+    """Put ``model`` into eval mode; on leaving, restore every module's mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -30,7 +30,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Switch ``requires_grad`` of all parameters off and, on leaving, back to what it was."""
+    """Switch ``requires_grad`` of all parameters off; on leaving, restore it."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in flags:
         parameter.requires_grad_(False)
@@ -43,9 +43,9 @@ def without_parameter_gradients(model: nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Let an attack use ``model`` in the mode it is in: no parameter gradients, running statistics untouched.
+    """Let an attack use ``model`` in its present mode, without parameter gradients or changes of running statistics.
 
-    Layers in train mode normalise by the batch's statistics without adding them to the running ones.
+    Layers in train mode normalise by the batch's statistics, but do not add them to the running ones.
     """
     tracking = [m for m in model.modules() if isinstance(m, _NormBase) and m.training and m.track_running_stats]
     for module in tracking:
@@ -65,13 +65,13 @@ def classes(logits: Tensor) -> Tensor:
 
 @torch.no_grad()
 def predictions(model: nn.Module, images: Images, batch_size: int = 1000) -> Tensor:
-    """Classes ``(n,)`` that ``model`` in eval mode gives to ``images``, -1 where a logit is not finite.
+    """Classes ``(n,)`` that ``model`` in eval mode gives to ``images``; -1 where a logit is not finite.
 
-    The model keeps its mode; running statistics and gradients are not touched.
+    The model keeps its mode; running statistics and gradients do not change.
 
     Raises:
         ValueError: there are no images, the batch size is below 1, the network gives no logits ``(n, classes)`` for
-            images like these, or has fewer classes than the images.
+            such images, or it has fewer classes than the images.
     """
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"expected a batch size >= 1, got {batch_size}")

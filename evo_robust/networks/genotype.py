@@ -1,4 +1,4 @@
-"""Genotype files: one found network as JSON that people, other programs and ``retrain`` can read."""
+"""Genotype files: one found network as JSON, for users, other programs and ``retrain``."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SCHEMA = 1
 FILE_NAME = "genotype.json"
 
 LARGEST_NETWORK = 1_000_000_000
-"""Parameters that a network of a genotype file may have: 4 GB of weights, thirty times the papers' largest."""
+"""Largest number of parameters of a network in a genotype file: 4 GB of weights, thirty times the papers' largest."""
 
 LARGEST_SIDE = 100_000
-"""Classes, channels, height and width that a genotype file may name."""
+"""Largest number of classes or channels, and largest height and width, in a genotype file."""
 
 _KEYS = ("schema", "space", "architecture", "data")
 
 
 @dataclasses.dataclass(frozen=True)
 class Genotype:
-    """One network of a search space, with what is known of it and where it comes from.
+    """One network of a search space, with its figures and its origin.
 
     Attributes:
         space: the search space, which builds the network.
@@ -45,7 +45,7 @@ class Genotype:
         units: unit of each objective, by name.
         figures: further figures of the search, JSON values by name.
         provenance: problem, run, evaluation id, versions …, JSON values by name.
-        source: Python file that defines parts of one's own, full path; None where this package defines them all.
+        source: full path of the Python file that defines the user's own parts; None where there are none.
     """
 
     space: SearchSpace
@@ -69,7 +69,7 @@ class Genotype:
         return self.space.build(self.architecture, self.n_classes, self.in_shape)
 
     def to_json(self) -> dict[str, Any]:
-        """What a genotype file holds."""
+        """Content of the genotype file."""
         return {
             "schema": SCHEMA,
             "space": {"class": type(self.space).__name__, **dotted(self.space)},
@@ -93,12 +93,12 @@ def load_genotype(path: Path | str, *, trust: bool = False) -> Genotype:
 
     Args:
         path: the file or folder.
-        trust: run the Python file that it names as its source, wherever it lies; without it only one that is shipped,
-            loaded already, or in the present folder's ``problems/``.
+        trust: run the Python file that it names as its source, wherever that is; otherwise only a file that is shipped,
+            loaded already, or in the current folder's ``problems/``.
 
     Raises:
-        UserError: no such file, not a genotype file, another schema, a space that is defined in a file that was not
-            run, or a space or notation that cannot be read.
+        UserError: the file is missing, is no genotype file or of another schema; its space is defined in a file that
+            was not run; or its space or notation cannot be read.
     """
     file = _locate(Path(path))
     content = _read(file)
@@ -125,9 +125,9 @@ def load_genotype(path: Path | str, *, trust: bool = False) -> Genotype:
 
 
 def _check_size(file: Path, genotype: Genotype) -> None:
-    """Refuse a network that no machine could hold, before any of it is made."""
+    """Refuse a network that is too large for any machine, before it is built."""
     try:
-        with torch.device("meta"):  # shapes alone: no memory is taken
+        with torch.device("meta"):  # only shapes, which take no memory
             n = sum(parameter.numel() for parameter in genotype.build().parameters())
     except (ValueError, RuntimeError, OverflowError) as error:
         raise UserError(f"{file}: its network cannot be built: {str(error).splitlines()[0]}") from None
@@ -136,7 +136,7 @@ def _check_size(file: Path, genotype: Genotype) -> None:
 
 
 def _locate(path: Path) -> Path:
-    """The genotype file meant by ``path``."""
+    """The genotype file that ``path`` names."""
     file = path / FILE_NAME if path.is_dir() else path
     if file.is_file():
         return file
@@ -176,7 +176,7 @@ def _space(values: object, source: str | None, trust: bool) -> SearchSpace:
         _, why = load_source({"source": source}, trust)
         if name not in subclasses(SearchSpace):
             raise ValueError(f"its space {name} is {why}")
-    # the name says which subclass is made
+    # the name is that of the subclass
     return from_dotted(SearchSpace, values, name)
 
 

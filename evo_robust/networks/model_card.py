@@ -1,4 +1,4 @@
-"""The model card: one generated Python file that builds a network and loads its weights with torch alone."""
+"""The model card: a generated Python file that builds a network and loads its weights, and needs only torch."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def probe() -> torch.Tensor:
-    """Two made-up images, the same for ever."""
+    """Two synthetic images, always the same."""
     n = 2 * math.prod(IN_SHAPE)
     return torch.arange(n).mul(37).remainder(251).div(255).reshape(2, *IN_SHAPE)
 
@@ -75,23 +75,23 @@ if __name__ == "__main__":
 
 
 def probe(in_shape: tuple[int, int, int]) -> Tensor:
-    """Two made-up images ``(2, *in_shape)`` in [0,1]; the card computes the same ones."""
+    """Two synthetic images ``(2, *in_shape)`` in [0,1]; the card computes the same ones."""
     n = 2 * in_shape[0] * in_shape[1] * in_shape[2]
     return torch.arange(n).mul(37).remainder(251).div(255).reshape(2, *in_shape)
 
 
 def model_card(genotype: Genotype, model: nn.Module, notes: Sequence[str] = ()) -> str | None:
-    """Python text that rebuilds ``model`` and loads ``model.safetensors`` beside it, with torch alone.
+    """Python text that rebuilds ``model`` and loads ``model.safetensors`` beside it; it needs only torch.
 
-    None where the space does not say what its networks are built from.
+    None where the space gives no ``network_arguments``.
 
     Args:
-        genotype: the network and what is known of it.
+        genotype: the network with its figures and origin.
         model: the network with its weights, in eval mode on the CPU, built by the genotype's space.
-        notes: sentences on how the weights came about.
+        notes: sentences about the origin of the weights.
 
     Raises:
-        UserError: with these weights the network answers no finite logits.
+        UserError: with these weights the network gives logits that are not finite.
     """
     arguments = genotype.space.network_arguments(genotype.architecture, genotype.n_classes, genotype.in_shape)
     if arguments is None:
@@ -101,7 +101,7 @@ def model_card(genotype: Genotype, model: nn.Module, notes: Sequence[str] = ()) 
     with torch.no_grad():
         answers = model(probe(genotype.in_shape))
     if not bool(answers.isfinite().all()):
-        raise UserError("with these weights the network answers NaN or infinity: expected finite logits")
+        raise UserError("with these weights the network gives NaN or infinity: expected finite logits")
     logits = [[round(v, 6) for v in row] for row in answers.tolist()]
     loader = _LOADER.format(
         weights=WEIGHTS_NAME,
@@ -130,7 +130,7 @@ _NAMED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def _check_names(definitions: str, loader: str) -> None:
-    """Refuse a network module that defines a name of the loader's."""
+    """Refuse a network module that defines a name that the loader uses."""
     first, second = ({n.name for n in ast.parse(t).body if isinstance(n, _NAMED)} for t in (definitions, loader))
     if both := first & second:
         raise ValueError(f"expected network modules not to define {', '.join(sorted(both))}: the model card does")
@@ -148,7 +148,7 @@ def _call(name: str, arguments: dict[str, Any]) -> str:
 
 
 def _description(genotype: Genotype, model: nn.Module, notes: Sequence[str]) -> str:
-    """What a stranger must know of the network, as the body of a docstring."""
+    """A description of the network for strangers, as the body of a docstring."""
     origin = genotype.provenance
     shape = ", ".join(map(str, genotype.in_shape))
     sections = [
@@ -213,7 +213,7 @@ def _number(value: Any) -> str:
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
-    """A titled block, left out where it would be empty."""
+    """A block with a title; nothing where it would be empty."""
     if not lines:
         return []
     wrapped = [

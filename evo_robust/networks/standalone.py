@@ -1,7 +1,7 @@
-"""Source of a network as one text that needs torch alone.
+"""Source of a network as one text that needs only torch.
 
-The definitions that a network class reaches are gathered from this package's modules, in an order that runs;
-everything else is left out. Network modules import nothing but torch, the standard library and each other.
+The definitions that a network class uses are collected from this package's modules, in an order that runs; everything
+else is left out. Network modules import only torch, the standard library and each other.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _ALLOWED = frozenset(sys.stdlib_module_names) | {"torch"}
 
 @dataclasses.dataclass
 class _Module:
-    """A module taken apart.
+    """The definitions and imports of a module.
 
     Attributes:
-        name: dotted name.
+        name: its dotted name.
         lines: its source.
-        definitions: top-level statement by defined name, in order.
-        imports: import statement, as one-name text, by bound name; this package's own are left out.
+        definitions: top-level statements by defined name, in order.
+        imports: import statements of a single name, by bound name; those from this package are left out.
         own: ``(module, name)`` by bound name, for imports from this package.
     """
 
@@ -55,7 +55,7 @@ def standalone_source(root: type) -> tuple[list[str], str]:
 
 
 def _gather(modules: dict[str, _Module], kept: list[tuple[str, str]], module: str, name: str) -> None:
-    """Append to ``kept`` what ``name`` of ``module`` needs, then itself."""
+    """Append to ``kept`` everything that ``name`` of ``module`` needs, then ``name`` itself."""
     if module not in modules:
         modules[module] = _dissect(importlib.import_module(module))
     parts = modules[module]
@@ -68,7 +68,7 @@ def _gather(modules: dict[str, _Module], kept: list[tuple[str, str]], module: st
     if (module, name) in kept:
         return
     at = len(kept)
-    kept.append((module, name))  # before its needs are looked up, so that recursion ends
+    kept.append((module, name))  # before the names that it needs, so that recursion ends
     for need in sorted(_names(parts.definitions[name]) - {name}):
         _gather(modules, kept, module, need)
     kept.append(kept.pop(at))
@@ -79,7 +79,7 @@ def _check_import(parts: _Module, name: str) -> None:
     if name in parts.imports:
         top = parts.imports[name].split()[1].partition(".")[0]
         if top not in _ALLOWED:
-            raise ValueError(f"expected {parts.name} to need torch and the standard library alone, got {top!r}")
+            raise ValueError(f"expected {parts.name} to need only torch and the standard library, got {top!r}")
 
 
 def _dissect(module: ModuleType) -> _Module:
@@ -103,7 +103,7 @@ def _dissect(module: ModuleType) -> _Module:
 
 
 def _import_from(parts: _Module, statement: ast.ImportFrom) -> None:
-    """Sort a ``from … import …`` into other packages' names and this package's own."""
+    """Sort the names of a ``from … import …`` into those of other packages and those of this one."""
     source = statement.module or ""
     for alias in statement.names:
         if source.partition(".")[0] != _PACKAGE:
@@ -129,7 +129,7 @@ def _assemble(modules: dict[str, _Module], kept: list[tuple[str, str]]) -> tuple
         parts = modules[module]
         statement = parts.definitions[name]
         imports |= {parts.imports[n] for n in _names(statement) if n in parts.imports}
-        # one statement may define several names; as a key it stands once
+        # one statement may define several names; as a key it is kept once
         blocks[_text(parts, statement)] = isinstance(statement, (ast.FunctionDef, ast.ClassDef))
     source, spaced = "", False
     for text, tall in blocks.items():
@@ -139,7 +139,7 @@ def _assemble(modules: dict[str, _Module], kept: list[tuple[str, str]]) -> tuple
 
 
 def tidy_imports(lines: Iterable[str]) -> list[str]:
-    """Import lines without repetition, one per module: the standard library's, an empty line, torch's."""
+    """Import lines without repetition, one per module: the standard library, an empty line, then torch."""
     names: dict[str, set[str]] = {}
     for line in lines:
         source, _, imported = line.removeprefix("from ").partition(" import ")
