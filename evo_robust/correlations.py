@@ -1,4 +1,4 @@
-"""Correlations of two columns, with what must be said beside them; undefined ones are NaN, never a warning."""
+"""Correlations of two columns, with p values and intervals; undefined ones are NaN, without warnings."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import math
 import numpy as np
 
 FEWEST = 3
-"""Fewer pairs of values than this have no correlation worth a name."""
+"""Least number of pairs of values for a correlation."""
 
 RESAMPLES = 2000
-"""Bootstrap resamples behind an interval."""
+"""Number of bootstrap resamples for an interval."""
 
 SIGNIFICANT = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Correlation:
-    """How two columns go together over n rows, and the straight line y = slope·x + intercept of least squares.
+    """Correlation of two columns over n rows, and the least-squares line y = slope·x + intercept.
 
     Attributes:
         n: rows with both values.
-        pearson: linear correlation in [-1, 1]; NaN, as all others, with fewer than three rows or without spread.
+        pearson: linear correlation in [-1, 1]; all values are NaN with fewer than three rows or without spread.
         pearson_p: its two-sided p in [0, 1], as if rows were independent.
         spearman: rank correlation in [-1, 1].
-        spearman_p: its two-sided p, never below 2/n!, the least that n ranks can show.
-        slope: of the line, in units of y per unit of x.
-        intercept: of the line, in units of y.
+        spearman_p: its two-sided p, never below 2/n!, the smallest value possible with n ranks.
+        slope: slope of the line, in units of y per unit of x.
+        intercept: intercept of the line, in units of y.
     """
 
     n: int
@@ -45,7 +45,7 @@ class Correlation:
 
     @property
     def text(self) -> str:
-        """Such as ``r = +0.61 (p < 0.001), ρ = +0.58 (p = 0.02), n = 200``."""
+        """The correlations as text: ``r = +0.61 (p < 0.001), ρ = +0.58 (p = 0.02), n = 200``."""
         if not self.known:
             return f"no correlation to tell, n = {self.n}"
         r, rho = signed(self.pearson), signed(self.spearman)
@@ -53,14 +53,14 @@ class Correlation:
 
 
 def correlate(x: np.ndarray, y: np.ndarray) -> Correlation:
-    """Pearson, Spearman and the regression line of two columns ``(n,)``; rows where either is NaN do not count."""
+    """Pearson, Spearman and the regression line of two columns ``(n,)``; rows with a NaN are left out."""
     x, y = _both(x, y)
     if len(x) < FEWEST or _flat(x) or _flat(y):
         return Correlation(len(x))
-    from scipy import stats  # a third of a second, which searches and their workers need not pay
+    from scipy import stats  # imported late: it takes a third of a second, and searches do not need it
 
     sx, sy = float(x.std()), float(y.std())
-    # scaled: Pearson's test warns of lost precision where values are nearly equal compared with their size
+    # scaled, since Pearson's test warns of lost precision where values differ little compared with their size
     line, rank = stats.pearsonr((x - x.mean()) / sx, (y - y.mean()) / sy), stats.spearmanr(x, y)
     slope = float(line.statistic) * sy / sx
     least = 2 / math.factorial(len(x)) if len(x) < 20 else 0.0  # the test is made for large n and calls it 0
@@ -77,11 +77,11 @@ def correlate(x: np.ndarray, y: np.ndarray) -> Correlation:
 
 @dataclasses.dataclass(frozen=True)
 class Kendall:
-    """How far two rankings agree over n rows: τ-b, which allows for ties.
+    """Agreement of two rankings over n rows: τ-b, which allows for ties.
 
     Attributes:
         n: rows with both values.
-        tau: in [-1, 1]; NaN with fewer than three rows or without spread.
+        tau: τ-b in [-1, 1]; NaN with fewer than three rows or without spread.
         p: two-sided p of no agreement, in [0, 1].
         low: lower end of the 95% bootstrap interval of τ.
         high: its upper end.
@@ -95,7 +95,7 @@ class Kendall:
 
     @property
     def text(self) -> str:
-        """Such as ``τ = +0.42 (+0.20 to +0.61), p < 0.001``."""
+        """The agreement as text: ``τ = +0.42 (+0.20 to +0.61), p < 0.001``."""
         if math.isnan(self.tau):
             return "τ –"
         return f"τ = {signed(self.tau)} ({signed(self.low)} to {signed(self.high)}), {p_text(self.p)}"
@@ -105,10 +105,10 @@ def kendall(x: np.ndarray, y: np.ndarray, resamples: int = RESAMPLES, seed: int 
     """Kendall's τ-b of two columns ``(n,)``, its p, and the percentile interval over resampled rows.
 
     Args:
-        x: one column; rows where either is NaN do not count.
-        y: the other.
-        resamples: bootstrap resamples, >= 1.
-        seed: of the resampling.
+        x: one column; rows with a NaN are left out.
+        y: the other column.
+        resamples: number of bootstrap resamples, >= 1.
+        seed: seed of the resampling.
     """
     x, y = _both(x, y)
     if len(x) < FEWEST or _flat(x) or _flat(y):
@@ -124,7 +124,7 @@ def kendall(x: np.ndarray, y: np.ndarray, resamples: int = RESAMPLES, seed: int 
 def bootstrap_tau(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
     """τ-b ``(resamples,)`` of rows drawn with replacement; NaN where a draw has no spread.
 
-    A draw is a count per row, and τ-b sums signs over pairs of rows, so that all draws are three products of matrices.
+    A draw is a count per row, and τ-b sums signs over pairs of rows, so all draws take three matrix products.
     """
     n = len(x)
     counts = rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)

@@ -1,4 +1,4 @@
-"""Which device a search uses, how many candidates at a time, and how many threads each."""
+"""The choice of device, of the number of candidates at a time, and of threads."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import torch
 from evo_robust.parts.base import UserError
 
 MOST_THREADS = 1024
-"""CPU threads of one process: the library below torch ends the process where it cannot start them."""
+"""Largest number of CPU threads of a process; if torch's library cannot start them, it ends the process."""
 
 MOST_WORKERS = 1024
-"""Candidates that one machine can evaluate at a time: each has a process of its own, with torch in it."""
+"""Largest number of candidates that a machine evaluates at a time; each has a process of its own, with torch."""
 
 
 def choose_device(name: str) -> str:
-    """``auto`` is CUDA where there is one, else the CPU; other names are checked and returned.
+    """The device for a name: ``auto`` is CUDA where there is one, else the CPU; other names are checked.
 
     Raises:
-        UserError: no such device here.
+        UserError: this machine has no such device.
     """
     if not isinstance(name, str):
         raise UserError(f"device={name!r}: expected text, such as auto, cpu, cuda or cuda:INDEX")
@@ -46,10 +46,10 @@ def choose_device(name: str) -> str:
 
 
 def choose_workers(workers: int | None, device: str) -> int:
-    """Candidates evaluated at a time: all cores, or one per CUDA device, when not given.
+    """The number of candidates evaluated at a time; all cores, or one per CUDA device, when not given.
 
     Raises:
-        UserError: fewer than one.
+        UserError: it is below one, or too large.
     """
     if workers is None:
         if device == "cuda":
@@ -68,7 +68,7 @@ def choose_workers(workers: int | None, device: str) -> int:
 
 @contextlib.contextmanager
 def fixed_threads(threads: int) -> Iterator[None]:
-    """Exactly ``threads`` CPU threads inside: sums in another order would change the last bits of figures."""
+    """Inside, use exactly ``threads`` CPU threads; another order of sums would change the last bits of figures."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

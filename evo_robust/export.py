@@ -58,7 +58,7 @@ DIR is the run folder of a search, or the folder of a network that the command r
 
 @chz.chz
 class Export(Part):
-    """Write chosen networks as genotype file, weights, model card (Python, torch alone) and ONNX."""
+    """Write chosen networks as genotype file, weights, model card (Python, needs only torch) and ONNX."""
 
     run: str = chz.field(doc="run folder of a search, or folder of a retrained network", metadata=PATH)
     pick: str | None = chz.field(
@@ -89,13 +89,13 @@ class Export(Part):
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """A network on its way out.
+    """A network to be exported.
 
     Attributes:
-        genotype: the network and what is known of it.
-        folder: where it goes.
-        model: with weights, in eval mode on the CPU; None where no weights are wanted.
-        notes: sentences on how the weights came about.
+        genotype: the network with its figures and origin.
+        folder: the folder to write.
+        model: the network with weights, in eval mode on the CPU; None where no weights are wanted.
+        notes: sentences about the origin of the weights.
     """
 
     genotype: Genotype
@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         print(as_typed(USAGE))
         return 0
     options = parse(Export, argv, "export")
-    choose_device(options.device)  # a wrong one is said before a network is trained
+    choose_device(options.device)  # a wrong device is reported before a network is trained
     onnx = _wants_onnx(options)
     console = output()
     for exported in _prepared(options, console):
@@ -254,13 +254,13 @@ def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "", budget: Within
 def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of a ledger row; what was measured beside the objectives stands under ``recorded``."""
     figures = dict(row.get("figures", {}))
-    # a measured robust error and its strengths bear one name, so that the two cannot lie side by side
+    # a robust error and its figures by strength have the same name, so they cannot be in one dictionary
     beside = {kind: dict(row[kind]) for kind in ("recorded", "reported") if row.get(kind)}
     return figures | beside
 
 
 def _adversarial_set(run: Run) -> dict[str, Any] | None:
-    """Settings of the adversarial set that the search used, so that a retraining can be judged on its test part."""
+    """Settings of the search's adversarial set, so that a retraining can be evaluated on its test part."""
     measured = (run.problem.objectives, run.problem.recorded)
     return next((dotted(part) for part in parts_in(measured) if isinstance(part, AdversarialSet)), None)
 
@@ -276,8 +276,8 @@ def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: 
     recorded = {**row.get("recorded", {}), **row["objectives"]}.get("clean_error")
     if recorded is not None and abs(recorded - error) > 1e-9:
         notes.append(
-            f"the search recorded {recorded:.4f}: on another machine, or with other versions, weights come out alike "
-            "but not the same"
+            f"the search recorded {recorded:.4f}: on another machine, or with other versions, weights are similar, "
+            "but not identical"
         )
     for note in notes[1:]:
         console.print(f"  {note}")
@@ -297,14 +297,14 @@ def retrained(source: Path, folder: Path, *, weights: bool = True, trust: bool =
     if not (source / FILE_NAME).is_file():
         raise UserError(f"{source} holds a reference network, which has no genotype to export")
     genotype = load_genotype(source, trust=trust)
-    # the versions that count are those that trained the weights, no longer those of the search
+    # versions are those of the retraining, which made the weights, and not those of the search
     training = {"retrained": result.summary(), "versions": read_settings(source).get("versions", {})}
     genotype = dataclasses.replace(genotype, provenance={**genotype.provenance, **training})
     if not weights:
         return Exported(genotype, folder)
     model = genotype.build()
     tensors, _ = read_tensors(source / WEIGHTS_NAME)
-    # numbers of another kind would be rounded without a word
+    # numbers of another type would be rounded silently
     wanted, found = ({name: (t.dtype, t.shape) for name, t in kind.items()} for kind in (model.state_dict(), tensors))
     if found != wanted:
         raise UserError(f"{source / WEIGHTS_NAME} does not fit the network of {source / FILE_NAME}")

@@ -1,4 +1,4 @@
-"""Folders and files: whole or not there at all, tensors in them, folders held by one process; no pickle is loaded."""
+"""Files that are written whole or not at all, files of tensors, and locks of folders; no pickle is ever loaded."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from torch import Tensor
 from evo_robust.parts.base import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a disk answers that takes no more."""
+"""Error numbers of a full disk."""
 
 
 class DamagedFile(UserError):
-    """A file is not what was written.
+    """A file is damaged: its content is not what was written.
 
     Attributes:
         path: the file.
@@ -37,24 +37,24 @@ class DamagedFile(UserError):
     """
 
     def __init__(self, path: Path, reason: object, advice: str = "delete it and run the command again") -> None:
-        # torch's reasons name one tensor a line
+        # torch's reasons have one line per tensor
         super().__init__(f"{path} is damaged ({' '.join(str(reason).split())}); {advice}")
         self.path, self.reason, self._advice = path, str(reason), advice
 
     def __reduce__(self) -> tuple[type[DamagedFile], tuple[Path, str, str]]:
-        return type(self), (self.path, self.reason, self._advice)  # workers send it to their parent
+        return type(self), (self.path, self.reason, self._advice)  # workers pickle it for their parent
 
     def advising(self, advice: str) -> DamagedFile:
-        """The same with other advice."""
+        """The same error with other advice."""
         return DamagedFile(self.path, self.reason, advice)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Path to write to; on leaving without an exception it becomes ``path``, which nobody ever sees half written.
+    """A temporary path to write to; on leaving without an exception it becomes ``path``, which is never half written.
 
     Raises:
-        OSError: it cannot be written; its ``filename`` is ``path``.
+        OSError: the file cannot be written; the error's ``filename`` is ``path``.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -62,37 +62,37 @@ def whole_file(path: Path) -> Iterator[Path]:
             yield temporary
             os.replace(temporary, path)
     finally:
-        with contextlib.suppress(OSError):  # the first error is the one to hear of
+        with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def naming(path: Path, *stand_ins: Path) -> Iterator[None]:
-    """Let an error in writing ``path`` say its name: a full disk is met while writing, where only the opening knew it.
+    """Add the name of ``path`` to errors in writing it; a full disk is noticed only then, in errors without a name.
 
     Args:
-        path: what is written.
-        stand_ins: files that are written in its place.
+        path: the file that is written.
+        stand_ins: temporary files that are written in its place.
     """
     try:
         yield
     except OSError as error:
         if error.filename is None or str(error.filename) in map(str, stand_ins):
-            # NumPy's short writes have a text alone
+            # NumPy's errors of incomplete writes have only a text
             raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
         raise
 
 
 def cache_folder() -> Path:
-    """Folder of what later runs reuse: ``EVO_ROBUST_CACHE`` or ``~/.cache/evo_robust``; it may not exist yet."""
+    """The cache folder: ``EVO_ROBUST_CACHE`` or ``~/.cache/evo_robust``; it may not exist yet."""
     return Path(os.environ.get("EVO_ROBUST_CACHE") or "~/.cache/evo_robust").expanduser().absolute()
 
 
 def check_cache(cache: Path) -> None:
-    """Say beforehand that nothing can be kept for later runs.
+    """Check that the cache folder can be written to.
 
     Raises:
-        UserError: the folder cannot be made, or takes no files.
+        UserError: the folder cannot be made or written to.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def make_folder(path: Path) -> None:
 
 
 def copy_file(source: Path, target: Path) -> bool:
-    """Copy a file that others may delete, whole or not at all; whether it was there."""
+    """Copy a file, whole or not at all; returns False if it is missing, since another process may delete it."""
     try:
         content = source.read_bytes()
     except FileNotFoundError:
@@ -134,7 +134,7 @@ def copy_file(source: Path, target: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a reader never sees half of it."""
+    """Write a text file, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -155,7 +155,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 @contextlib.contextmanager
 def only_one(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a folder; the operating system frees it when its holder dies.
+    """Hold a folder's lock; the operating system frees it when this process dies.
 
     Args:
         folder: it must exist.
@@ -176,13 +176,13 @@ def only_one(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 def build_once(
     folder: Path, complete: Callable[[], bool], build: Callable[[], None], on_wait: Callable[[], None]
 ) -> None:
-    """Let one process build what a folder of the cache holds; others that want the same wait for it.
+    """Let one process build the content of a cache folder, while others that need it wait.
 
     Args:
-        folder: made where it is absent.
-        complete: whether all is there.
-        build: makes what is missing, and goes on where a killed process stopped.
-        on_wait: called once where another process builds, before waiting for it.
+        folder: the folder; it is made where it is missing.
+        complete: says whether the content is complete.
+        build: makes what is missing, and resumes where a killed process stopped.
+        on_wait: called once if another process is building, before waiting for it.
     """
     if complete():
         return
@@ -193,7 +193,7 @@ def build_once(
 
 
 class FolderLock:
-    """One process at a time holds a folder; ``lock`` names it. The operating system frees it when that process dies."""
+    """Lock of a folder for one process, whose name is in ``lock``; it is freed by the system when the process dies."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -216,9 +216,9 @@ class FolderLock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the folder back, whatever else fails."""
+        """Release the folder, even if other things fail."""
         try:
-            with contextlib.suppress(OSError):  # a disk that takes nothing; the name counts only while the lock is held
+            with contextlib.suppress(OSError):  # on a full disk; the name counts only while the lock is held
                 self._name_file().unlink(missing_ok=True)
         finally:
             self._held.close()
@@ -234,18 +234,18 @@ class FolderLock:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], info: Mapping[str, Any] | None = None) -> None:
     """Write tensors by name, and JSON values beside them, as a safetensors file."""
-    # channels-last images and views become plain: a safetensors file holds dense arrays only
+    # channels-last images and views are copied, since a safetensors file holds only dense arrays
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     sealed = {**(info or {}), _SEAL: _seal(info or {})}
     metadata = {"info": json.dumps(sealed), "sha256": _checksum(plain)}
     length, info_first, _, rest = _orders(save(plain, metadata))
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        # safetensors' own writer leaves files that only their owner can read, and puts the two in a random order
+        # safetensors' own writer makes files that only their owner can read, with these two in random order
         file.writelines((length, info_first, rest))
 
 
 def _orders(content: bytes) -> tuple[bytes, bytes, bytes, memoryview]:
-    """A safetensors file with our two metadata: length of its head, the head with each of them first, the rest."""
+    """Parts of a safetensors file with our two metadata: length of its head, the head in both orders, the rest."""
     end = 8 + int.from_bytes(content[:8], "little")
     head = content[8:end].decode()
     begin = len('{"__metadata__":')
@@ -259,12 +259,12 @@ def _orders(content: bytes) -> tuple[bytes, bytes, bytes, memoryview]:
 
 
 def former_digests(path: Path) -> list[str]:
-    """SHA-256 of all bytes of a ``write_tensors`` file, for both orders of its metadata, of which earlier ones had one.
+    """SHA-256 of all bytes of a ``write_tensors`` file, for both orders of its metadata.
 
-    Early records name files by it, though the order was random; ``stored_checksum`` is what names files now.
+    Early records identify files by it, although the order was random. Now ``stored_checksum`` identifies files.
 
     Raises:
-        UserError: the file is not there, or damaged.
+        UserError: the file is missing or damaged.
     """
     try:
         length, *heads, rest = _orders(path.read_bytes())
@@ -294,7 +294,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if metadata.get("sha256") != _checksum(tensors):
             raise ValueError("its checksum is wrong")
         info = json.loads(metadata["info"])
-        seal = info.pop(_SEAL, None)  # early files have none
+        seal = info.pop(_SEAL, None)  # early files lack it
         if seal not in (None, _seal(info)):
             raise ValueError("its description has another checksum")
         return tensors, info
@@ -303,10 +303,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def stored_checksum(path: Path) -> str:
-    """Digest that ``write_tensors`` took of a file's tensors; they are not read, so it is quick, and not verified.
+    """The digest of a file's tensors, as ``write_tensors`` stored it. It is not verified, so this is quick.
 
     Raises:
-        DamagedFile: the file is not there, or its head is damaged.
+        DamagedFile: the file is missing, or its head is damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -325,10 +325,10 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 
 
 def mapped_tensors(path: Path) -> Mapping[str, Tensor]:
-    """Tensors of a file by name, in host memory: mapped, so that all processes share what is read, and no more is.
+    """Tensors of a file by name, mapped into host memory: only used ones are read, and processes share them.
 
     Raises:
-        UserError: the file is gone or cannot be read.
+        UserError: the file is missing or cannot be read.
     """
     try:
         found = os.stat(path)
@@ -339,12 +339,12 @@ def mapped_tensors(path: Path) -> Mapping[str, Tensor]:
 
 @functools.lru_cache(maxsize=2)
 def _open(path: Path, stamp: tuple[int, ...]) -> Mapping[str, Tensor]:
-    """The file at ``path``, opened once per process for as long as it is the same one."""
+    """The file at ``path``, opened once per process as long as it is not replaced."""
     return _Stored(path)
 
 
 class _Stored(Mapping[str, Tensor]):
-    """Tensors of a safetensors file, each read when it is asked for."""
+    """Tensors of a safetensors file, each read on its first use."""
 
     def __init__(self, path: Path) -> None:
         self._file = safe_open(path, framework="pt")

@@ -20,19 +20,19 @@ from rich.text import Text
 from evo_robust.parts.plain import visible
 
 _TOGETHER = 12
-"""Letters of a name that stay together however narrow a terminal is."""
+"""Least number of characters of a name on one line, even on a narrow terminal."""
 
 Say = Callable[[str], None]
-"""Takes one line of progress text."""
+"""A function that takes one line of progress text."""
 
 
 def silent(_: str) -> None:
-    """Progress text that goes nowhere."""
+    """Ignore progress text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """Where a search stands after a generation.
+    """The state of a search after a generation.
 
     The hypervolume is the share of the run's own box that the front covers. The box goes from zero to a tenth beyond
     the worst values of the first generation; ``hypervolume.json`` keeps it.
@@ -46,10 +46,10 @@ class Progress:
 
 
 class _Plain(Console):
-    """Shows text as it stands: brackets in names are no markup, and what is unseen in them is an escape."""
+    """Shows text literally: brackets in names are no markup, and invisible characters become escapes."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """See :class:`rich.console.Console`; the text of every line, cell and title comes by here."""
+        """See :class:`rich.console.Console`; it gets the text of every line, cell and title."""
         return super().render_str(visible(text), **options)
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -63,7 +63,7 @@ class _Plain(Console):
             super().print(**options)
 
     def _print_table(self, shown: Table, **options: Any) -> None:
-        # by themselves, so that they are wrapped to the terminal and not to the table, which may be narrow
+        # printed separately, so that they wrap at the terminal's width, not at that of a narrow table
         title, shown.title = shown.title, None
         caption, shown.caption = shown.caption, None
         if title:
@@ -85,10 +85,10 @@ def table(title: str, *, words: Sequence[str] = (), numbers: Sequence[str] = ())
 
 
 def fit(shown: Table, console: Console) -> None:
-    """Give a table's columns widths for the console: all that they need where there is room.
+    """Set the widths of a table's columns for the console: their full width if there is room.
 
-    Else lines break at blanks, then gaps get narrower, then names break anywhere. Numbers never break: where nothing
-    helps, the table is wider than the console.
+    Otherwise lines break at blanks; then gaps get narrower; then names break anywhere. Numbers never break, so a table
+    may still be wider than the console.
     """
     cells = [[str(cell) for cell in (column.header, *column.cells)] for column in shown.columns]
     natural = [max(cell_len(line) for text in texts for line in text.split("\n")) for texts in cells]
@@ -108,7 +108,7 @@ def fit(shown: Table, console: Console) -> None:
 
 
 def _shrunk(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """The widths, those with most to spare made smaller, until their sum is ``room`` or all are ``least``."""
+    """The widths, reduced where there is most to spare, until their sum is ``room`` or all are ``least``."""
     widths = list(widths)
     while sum(widths) > room:
         k = max(range(len(widths)), key=lambda k: widths[k] - least[k])
@@ -119,24 +119,24 @@ def _shrunk(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]
 
 
 def output() -> Console:
-    """The terminal, or plain lines wide enough for tables where output is kept in a file."""
+    """The terminal; or, where output goes to a file, plain lines wide enough for tables."""
     width = None if sys.stdout.isatty() else 120
     return _Plain(highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 class Reporter(abc.ABC):
-    """Is told how a search goes."""
+    """Receives the progress of a search."""
 
     @abc.abstractmethod
     def say(self, text: str) -> None:
-        """One line of text."""
+        """Print one line of text."""
 
     def start(  # noqa: B027 (silent ones need none of these)
         self, total: int, known: int, *, co_trained: bool = False
     ) -> None:
         """The search begins; ``known`` of ``total`` evaluations are in the record.
 
-        ``co_trained``: every generation trains weights too, the first one perhaps many more epochs than the others.
+        With ``co_trained``, every generation also trains weights, and the first one may train many more epochs.
         """
 
     def evaluated(self, row: dict[str, Any], replayed: bool) -> None:  # noqa: B027
@@ -157,7 +157,7 @@ class Silent(Reporter):
 
 
 class _TimeLeft(TimeRemainingColumn):
-    """By the pace of the last candidates; from the task's ``ends`` where there is one (NaN: nobody can know)."""
+    """Time left by the pace of the last candidates, or from the task's ``ends`` if it is set (NaN: unknown)."""
 
     def render(self, task: Task) -> Text:
         """See :class:`rich.progress.ProgressColumn`."""
@@ -195,7 +195,7 @@ class Printed(Reporter):
                 console=self.console,
             )
             self._bar.start()
-            # candidates that arrive know nothing of the training that comes before the next ones
+            # the pace of candidates does not include the training before the next generation
             fields: dict[str, Any] = {"ends": float("nan")} if co_trained else {}
             self._task = self._bar.add_task("evaluations", total=total, **fields)
 
@@ -210,10 +210,10 @@ class Printed(Reporter):
 
     def generation(self, progress: Progress, n_gen: int | None) -> None:
         """See :meth:`Reporter.generation`."""
-        now, fresh = time.monotonic(), self._measured > 0  # what is replayed takes no time worth telling
+        now, fresh = time.monotonic(), self._measured > 0  # a replay takes no time
         pace = (now - self._began) / self._measured if self._measured else float("nan")
         if progress.generation == 1:
-            # it pays for what comes once (workers that start, a warm-up of weights): the others tell better
+            # its time includes things done once (starting workers, a warm-up of weights), so leave it out
             self._began, self._measured = now, 0
             pace = float("nan") if self._co_trained else pace
         left = pace * max(0, self._total - self._seen)

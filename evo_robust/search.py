@@ -51,11 +51,11 @@ def search(
         problem: what to search.
         out: run folder; made when absent, continued when it holds the same search.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
-        workers: candidates evaluated at a time; all cores, or one per CUDA device, when not given. With a cluster: at
-            most; as many as it has workers when not given.
-        cluster: whose workers evaluate candidates, ``dask://HOST:PORT`` or ``ray://HOST:PORT``.
-        info: entries for ``problem.json`` beside the problem itself (its name, scale, the command).
-        reporter: is told how the search goes; silent when not given.
+        workers: number of candidates evaluated at a time; all cores, or one per CUDA device, when not given. On a
+            cluster, the largest number; as many as it has workers when not given.
+        cluster: cluster whose workers evaluate candidates, ``dask://HOST:PORT`` or ``ray://HOST:PORT``.
+        info: further entries for ``problem.json`` (name and scale of the problem, the command).
+        reporter: receives the progress of the search; silent when not given.
         progress: print a line for each generation, and a bar on a terminal, where no reporter is given.
         on_generation: called after each generation is on disk.
 
@@ -63,8 +63,8 @@ def search(
         The run folder, read.
 
     Raises:
-        UserError: a device, data, cluster or folder that cannot be used, or a file that searches while it is read
-            for its parts; nothing is written then.
+        UserError: device, data, cluster or folder cannot be used, or a file starts a search while it is loaded; nothing
+            is written then.
         SearchFailed: every candidate of the first generation failed.
     """
     refuse_while_reading()
@@ -96,9 +96,9 @@ def pymoo_problem(
 ) -> SearchProblem:
     """``problem`` for a pymoo algorithm that you run yourself, recorded in the run folder ``out`` as a search is.
 
-    The folder is read by all commands. With the same algorithm and seed it goes on where it stopped: pymoo asks for
-    everything anew, and what is known is not measured again. The problem's own ``algorithm`` and ``reported`` are not
-    used. Without a record, ``problem.to_pymoo()`` gives the same.
+    All commands can read the folder. With the same algorithm and seed it resumes where it stopped: pymoo asks for all
+    candidates again, and known ones are not measured again. The problem's own ``algorithm`` and ``reported`` are not
+    used. ``problem.to_pymoo()`` gives the same without a record.
 
     Example:
         >>> from pymoo.algorithms.moo.sms import SMSEMOA
@@ -112,13 +112,13 @@ def pymoo_problem(
         out: run folder; made when absent, continued when it holds the same search.
         device: see :func:`search`, as for ``workers``, ``cluster``, ``info`` and ``progress``.
         workers: candidates evaluated at a time.
-        cluster: whose workers evaluate candidates.
-        info: entries for ``problem.json`` beside the problem itself.
-        reporter: is told each evaluation and each of pymoo's generations.
+        cluster: cluster whose workers evaluate candidates.
+        info: further entries for ``problem.json``.
+        reporter: receives each evaluation and each of pymoo's generations.
         progress: print a line for each generation where no reporter is given.
 
     Returns:
-        The pymoo problem. Leaving its ``with`` block, or ``close()``, gives the folder and the workers back.
+        The pymoo problem. Leaving its ``with`` block, or ``close()``, releases the folder and the workers.
 
     Raises:
         UserError: as :func:`search`.
@@ -129,14 +129,14 @@ def pymoo_problem(
     info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
     reporter = reporter or (Printed() if progress else Silent())
     stack = contextlib.ExitStack()
-    plain = chz.replace(problem, algorithm=PlainPymoo(), reported=())  # nobody says when the search is over
+    plain = chz.replace(problem, algorithm=PlainPymoo(), reported=())  # the end of the search is unknown here
     pinned, session, record = stack.enter_context(_opened(plain, out, device, workers, cluster, info, reporter))
     record.on_row = reporter.evaluated
     return _Recorded(pinned, session, record, reporter, stack)
 
 
 class _Recorded(SearchProblem):
-    """A search problem whose record ends a generation with every call of pymoo's."""
+    """A search problem whose record counts every call by pymoo as a generation."""
 
     def __init__(
         self, problem: Problem, session: Session, record: Record, reporter: Reporter, stack: contextlib.ExitStack
@@ -165,9 +165,9 @@ def _opened(
     info: dict[str, Any],
     reporter: Reporter,
 ) -> Iterator[tuple[Problem, Session, Record]]:
-    """The problem with the images it is searched on, its evaluator at work and its record; all closed on leaving."""
+    """The problem with its images, the evaluator's session and the record; all are closed on leaving."""
     device = choose_device(device)
-    choose_workers(workers, device)  # said before anything is loaded
+    choose_workers(workers, device)  # a mistake is reported before anything is loaded
     folder = Path(out)
     problem, caution = with_images(problem, folder)  # missing data is said before a folder is made
     splits = problem.data.load()
@@ -191,20 +191,20 @@ def _opened(
                     f"{type(problem.evaluator).__name__} cannot measure a finished front: expected reported "
                     f"to be empty, got {', '.join(objective.name for objective in problem.reported)}"
                 )
-            # files of each generation say whose co-trained weights are
+            # co-trained weights are checked by the files of each generation
             if CO_TRAINED_WEIGHTS not in problem.evaluator.provides:
                 record.check_goes_on(session)
             yield problem, session, record
-            record.begin()  # all was known: it may be asked for longer or shorter than before
+            record.begin()  # all was known already; the number of generations may have changed
         finally:
             session.close()
 
 
 def _entries(problem: Problem, device: str, info: dict[str, Any]) -> dict[str, Any]:
-    """What ``problem.json`` says of a search."""
+    """The entries of ``problem.json`` for a search."""
     entries = {**info, **problem_to_dict(problem), "versions": library_versions(), "device": device}
     entries["draws"] = problem.algorithm.draws
-    # the last bits of figures differ between kinds of device: one folder, one kind
+    # the last bits of figures differ between kinds of device, so a folder has only one kind
     entries["identity"]["device"] = device.partition(":")[0]
     if problem.data.digest():
         entries["identity"][IMAGES] = problem.data.digest()
@@ -212,7 +212,7 @@ def _entries(problem: Problem, device: str, info: dict[str, Any]) -> dict[str, A
 
 
 def _check_arguments(problem: object, out: object, cluster: object, info: object, progress: object) -> None:
-    """Refuse what a call from Python may be given instead of what it takes."""
+    """Refuse arguments of wrong types."""
     if isinstance(problem, str):
         raise UserError(
             f'expected a Problem, got the text {problem!r}: load("{problem}") reads the problem of that name'
@@ -230,7 +230,7 @@ def _check_arguments(problem: object, out: object, cluster: object, info: object
 
 
 def _report(session: Session, record: Record, reporter: Reporter) -> None:
-    """Measure on the networks of the front what is reported of them alone, as far as the record does not hold it."""
+    """Measure the reported objectives on the networks of the front, unless the record has them already."""
     left = [(row, objectives) for row, objectives in record.unreported() if row["fingerprint"] == session.fingerprint]
     for objectives in dict.fromkeys(tuple(objectives) for _, objectives in left):
         rows = [row for row, missing in left if tuple(missing) == objectives]
@@ -252,7 +252,7 @@ class _Stopwatch:
         self._began, self._before = time.monotonic(), 0.0
 
     def seconds(self, generation: int) -> float:
-        """Seconds at the end of a generation; of one that was replayed, those that it took when it was measured."""
+        """Seconds at the end of a generation; for a replayed one, the time that it took originally."""
         if self._record.n_measured == self._measured:
             self._began, self._before = time.monotonic(), self._record.past_seconds(generation)
         self._measured = self._record.n_measured
@@ -267,7 +267,7 @@ def _loop(
     reporter: Reporter,
     on_generation: Callable[[SearchProblem], None] | None,
 ) -> None:
-    """Let the algorithm run from its seed; what the record knows is not measured again."""
+    """Run the algorithm from its seed; evaluations in the record are not measured again."""
     algorithm = problem.algorithm.build(adapted)
     total = problem.algorithm.budget(problem.evaluator)
     reporter.start(total, known=record.n_known, co_trained=CO_TRAINED_WEIGHTS in problem.evaluator.provides)
@@ -277,11 +277,11 @@ def _loop(
         generation = adapted.generation
         measured = record.n_measured
         algorithm.next()
-        if adapted.generation == generation:  # nothing new was left to propose
+        if adapted.generation == generation:  # no new architectures were left
             break
         spent = watch.seconds(adapted.generation)
         told = record.end_generation(adapted.generation, spent, adapted.derived, adapted.settled)
-        if record.n_measured > measured:  # a replay passes by fronts that are past
+        if record.n_measured > measured:  # not for past fronts during a replay
             session.forget_others({row["architecture"] for row in record.front()})
         reporter.generation(told, problem.algorithm.n_gen)
         if on_generation:

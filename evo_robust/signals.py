@@ -1,11 +1,11 @@
-"""What ends a command: Ctrl-C, SIGTERM, SIGHUP, from its first import on, with one line and no traceback.
+"""Ends commands on Ctrl-C, SIGTERM and SIGHUP, from the first import on, with one line and no traceback.
 
-``evo_robust run`` imports this package, and torch with it, before the command's own code runs. Python's
-answer to Ctrl-C is a traceback from the middle of that. So this module comes before everything else, imports nothing
-that takes time, and acts when Python is about to run one of this package's modules; where anything else imports the
-package, nothing is touched. (Python's own start, some hundredths of a second, is out of reach.)
+``evo_robust run`` imports this package, and torch with it, before the command's own code runs. On Ctrl-C, Python would
+print a traceback from the middle of that. So this module is imported first and quickly. It acts only if Python is about
+to run one of this package's modules, and changes nothing if another program imports the package. (It cannot act during
+Python's own start, some hundredths of a second.)
 
-A worker process ends soon after its parent does, whatever it is at, importing torch included.
+A worker process ends soon after its parent, whatever it is doing, even while it imports torch.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ INSTALLED = ("evo_robust", "evo_robust.exe")
 """Names of the installed command."""
 
 PARENT = "EVO_ROBUST_PARENT"
-"""Environment variable of a worker process: the number of the process that it ends with."""
+"""Environment variable of a worker process: the id of its parent, with which it ends."""
 
-# seconds that a command may take to put things away before it ends without
+# seconds that a command may take to clean up before it is ended
 _GRACE = 10.0
 
 
 class Ended(KeyboardInterrupt):
-    """A signal wants the process to end; like Ctrl-C, no ``except Exception`` keeps it."""
+    """A signal to end the process; as for Ctrl-C, no ``except Exception`` catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(line(number))
@@ -43,7 +43,7 @@ class Ended(KeyboardInterrupt):
 
 
 def line(number: int) -> str:
-    """What a command says when a signal ends it."""
+    """The line that a command prints when a signal ends it."""
     return f"interrupted; {GO_ON}" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}; {GO_ON}"
 
 
@@ -53,25 +53,25 @@ def status(number: int) -> int:
 
 
 def leave(number: int, frame: FrameType | None = None) -> None:
-    """End the process at once, with one line. The operating system frees its locks, its workers see that it is gone."""
+    """End the process at once, with one line. The operating system frees its locks, and its workers notice the end."""
     os.write(2, f"\n{line(number)}\n".encode())
     os._exit(status(number))
 
 
 def heard() -> list[signal.Signals]:
-    """The signals that may end this process: not those that it was told to ignore, as ``nohup`` does."""
+    """The signals that may end this process, without those that it ignores, as under ``nohup``."""
     return [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
 
 
 @contextlib.contextmanager
 def raised(*, last: bool) -> Iterator[None]:
-    """Inside, a signal raises :class:`Ended`, so that everything is put away; a second one ends the process at once.
+    """Inside, a signal raises :class:`Ended`, so that the process can clean up; a second one ends it at once.
 
-    So does the first one when putting away takes longer than ten seconds. In a thread nothing is touched: signals reach
-    the main thread alone.
+    The process also ends if cleaning up takes longer than ten seconds. In other threads than the main one nothing is
+    changed, since only that receives signals.
 
     Args:
-        last: nothing but the end of the process follows; it must not take longer either.
+        last: whether only the end of the process follows, which has the same time limit.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -88,7 +88,7 @@ def raised(*, last: bool) -> Iterator[None]:
 
 
 class _Watch:
-    """Sees to it that a signal ends the process."""
+    """Makes sure that a signal ends the process."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -96,7 +96,7 @@ class _Watch:
         threading.Thread(target=self._run, daemon=True, name="end").start()
 
     def hear(self, number: int, frame: FrameType | None) -> None:
-        """What a signal does."""
+        """Handle a signal."""
         if self.number:
             leave(number)
         self.number = number
@@ -104,7 +104,7 @@ class _Watch:
         raise Ended(number)
 
     def dismiss(self) -> None:
-        """Everything was put away."""
+        """Stop watching: cleaning up is over."""
         self._over.set()
         self._heard.set()
 
@@ -115,7 +115,7 @@ class _Watch:
 
 
 def _command_starts() -> bool:
-    """Whether Python is on its way to run one of this package's modules as a program."""
+    """Whether Python is about to run one of this package's modules as a program."""
     # while Python looks for the module of -m, its name is not in sys.argv yet
     given = zip(sys.orig_argv[1:], sys.orig_argv[2:], strict=False)
     module = next((name for option, name in given if option.startswith("-") and option.endswith("m")), "")
@@ -125,7 +125,7 @@ def _command_starts() -> bool:
 
 
 def _end_with(parent: int) -> None:
-    """End this process soon after its parent did: such a parent could tell nobody."""
+    """End this process soon after its parent has ended, even if the parent could not send a message."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -136,10 +136,10 @@ if (_parent := os.environ.pop(PARENT, "")).isdecimal():  # taken out: a process 
 
 
 def _ignore() -> None:
-    """Let what comes in the last tenths of a second find a command that has done everything.
+    """Ignore signals in the last tenths of a second, when the command has done everything.
 
-    Python takes its handlers down before it clears its modules away. A signal would then end it without a word, and
-    with a status that says that something was left.
+    Python removes its handlers before it clears its modules. A signal would then end it silently, with an exit status
+    that means that work was left.
     """
     for number in heard():
         signal.signal(number, signal.SIG_IGN)

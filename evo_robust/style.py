@@ -1,4 +1,4 @@
-"""How every picture looks: colours by role, sizes, axes, legends and small print."""
+"""The common style of all pictures: colours by role, sizes, axes, legends and small print."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from evo_robust.files import whole_file
 
-# Okabe and Ito's palette: told apart by colour-blind readers; one colour per role in every picture
+# Okabe and Ito's palette, which colour-blind readers can distinguish; each role has the same colour in every picture
 INK = "#222222"
 PALE = "#667077"
-"""Lines and words that stand back."""
+"""Colour of secondary lines and words."""
 EVALUATED = "#9aa5ad"
 FRONT = "#0072B2"
 KNEE = "#D55E00"
@@ -47,9 +47,9 @@ _RC: Any = {
 
 @contextlib.contextmanager
 def picture(path: Path, width: float = 8.0, height: float = 5.5) -> Iterator[Figure]:
-    """An empty figure, inches at 150 dots, that is written to ``path`` at the end.
+    """An empty figure of this size in inches, at 150 dots per inch; it is written to ``path`` at the end.
 
-    Nothing of matplotlib's global state (backend, current figure, settings) is touched.
+    Matplotlib's global state (backend, current figure, settings) does not change.
     """
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
@@ -59,7 +59,7 @@ def picture(path: Path, width: float = 8.0, height: float = 5.5) -> Iterator[Fig
 
 
 class Labelled(Protocol):
-    """A quantity as far as an axis needs it."""
+    """What an axis needs of a quantity."""
 
     @property
     def label(self) -> str:
@@ -71,7 +71,7 @@ class Labelled(Protocol):
 
 
 def dress(axes: Axes, which: str, shown: Labelled) -> None:
-    """Label and scale of the ``x``, ``y`` or ``z`` axis for a quantity."""
+    """Set label and scale of the ``x``, ``y`` or ``z`` axis for a quantity."""
     getattr(axes, f"set_{which}label")(shown.label)
     axis = getattr(axes, f"{which}axis")
     if shown.log and which != "z":
@@ -99,17 +99,17 @@ _LINE = 0.21
 
 
 def heading(figure: Figure, title: str, answer: str = "") -> None:
-    """A title over all panels; below it the answer to its question, and the legend of the first panel, clear of all.
+    """Write a title over all panels; below it the answer to its question, and the legend of the first panel.
 
     Args:
-        figure: with its panels.
+        figure: the figure with its panels.
         title: a statement or a question.
-        answer: what the picture answers to the question.
+        answer: the picture's answer to the question.
     """
     handles, labels = figure.axes[0].get_legend_handles_labels()
     columns = max(1, int(figure.get_figwidth() * 10 / (max(map(len, labels)) + 7))) if labels else 1
     told = textwrap.wrap(answer, int(figure.get_figwidth() * 10))
-    # the empty lines of the title keep the room that answer and legend then take
+    # empty lines in the title reserve room for answer and legend
     empty = "\n" * (len(told) + math.ceil(len(labels) / columns))
     figure.suptitle(f"{title}{empty} " if empty else title, x=0.01, ha="left", fontsize=12)
     height = figure.get_figheight()
@@ -122,13 +122,13 @@ def heading(figure: Figure, title: str, answer: str = "") -> None:
 
 
 def title_and_legend(axes: Axes, title: str) -> None:
-    """A panel's title, and between it and the panel the panel's legend, clear of all curves."""
+    """Write a panel's title, and below it the panel's legend, outside of the axes."""
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.1)
     axes.set_title(title, pad=8 + 15 * len(labels))
 
 
 def note(figure: Figure, text: str) -> None:
-    """Small print under a picture, wrapped to its width."""
+    """Write small print under a picture, wrapped to its width."""
     text = textwrap.fill(text, int(figure.get_figwidth() * 16))
     figure.supxlabel(text, fontsize=8, color=PALE, x=0.01, ha="left", multialignment="left")

@@ -1,7 +1,7 @@
-"""Worker processes: one pool for whatever is done several at a time, on this machine or on a cluster.
+"""Worker processes: one pool for all parallel work, on this machine or on a cluster.
 
-A worker does one task at a time and nothing else, so that the pool knows which task a dead process took with it: that
-task is tried once more, and nobody else's work is touched.
+A worker does only one task at a time, so the pool knows which task a dead process was doing. That task is tried once
+more, and the work of other processes goes on.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 _HEARTBEAT = 1.0
-"""Seconds between two looks at whether workers are still there."""
+"""Seconds between two checks that workers are alive."""
 
 _GRACE = 5.0
-"""Seconds that an idle worker gets to end by itself."""
+"""Seconds that an idle worker has to end by itself."""
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclasses.dataclass(frozen=True)
 class Died:
-    """What comes instead of a result where the worker process died twice.
+    """Takes the place of a result where the worker process died twice.
 
     Attributes:
         reason: how it died the second time, in words.
@@ -58,19 +58,19 @@ class _Task(Generic[K]):
 
 
 class Staff(abc.ABC):
-    """Workers of one kind: processes here, or those of a cluster. A worker is named by any hashable value."""
+    """Workers of one kind: processes of this machine, or of a cluster. A worker's name is any hashable value."""
 
     retried_together: int = 1
-    """Tasks that are under way at most, while one is tried again whose worker died."""
+    """Largest number of running tasks while one is tried again after its worker died."""
 
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """How many there are."""
+        """Number of workers."""
 
     @abc.abstractmethod
     def idle(self, busy: Collection[Hashable]) -> Sequence[Hashable]:
-        """Workers that can take a task now: those that are here, without ``busy`` ones."""
+        """Workers that can take a task now, without those in ``busy``."""
 
     @abc.abstractmethod
     def start(self, worker: Hashable, payload: bytes) -> None:
@@ -78,24 +78,24 @@ class Staff(abc.ABC):
 
     @abc.abstractmethod
     def wait(self, busy: Collection[Hashable], timeout: float) -> list[tuple[Hashable, bytes | Died]]:
-        """What ``busy`` workers are done with; empty where nothing came within ``timeout`` seconds."""
+        """Results of ``busy`` workers; empty if none came within ``timeout`` seconds."""
 
     @abc.abstractmethod
     def dismiss(self, busy: Collection[Hashable]) -> None:
-        """Give up what ``busy`` workers are doing."""
+        """Abandon the tasks of ``busy`` workers."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Send all workers home."""
+        """Release all workers."""
 
 
 class Pool:
     """Runs tasks on workers, in any order.
 
     Args:
-        workers: tasks under way at a time, >= 1.
-        staff: who does them; processes of this machine when not given, or this process where ``workers`` is 1.
-        say: takes one line of text where a worker died.
+        workers: number of tasks at a time, >= 1.
+        staff: the workers; by default processes of this machine, or this process where ``workers`` is 1.
+        say: called with a line of text when a worker has died.
     """
 
     def __init__(self, workers: int, staff: Staff | None = None, say: Say = silent) -> None:
@@ -104,18 +104,18 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """Tasks that can be under way at present."""
+        """Number of tasks that can run at present."""
         return 1 if self.staff is None else self.staff.size
 
     def run(self, tasks: Iterable[tuple[K, Callable[[], T]]]) -> Iterator[tuple[K, T | Died]]:
         """Results of all tasks with their keys, as they arrive.
 
         Args:
-            tasks: keys and functions without arguments (``functools.partial``), which travel by cloudpickle. A task is
-                asked for when a worker is free for it.
+            tasks: keys and functions without arguments (``functools.partial``), sent by cloudpickle. The next task is
+                requested only when a worker is free.
 
         Raises:
-            Exception: what a task raised; tasks under way are given up then.
+            Exception: a task raised it; running tasks are abandoned.
         """
         if self.staff is None:
             for key, work in tasks:
@@ -130,7 +130,7 @@ class Pool:
                     return
                 results, errors = self._arrivals(waiting, busy)
                 if not errors:
-                    self._hand_out(waiting, busy)  # before results go out: nobody waits while they are written down
+                    self._hand_out(waiting, busy)  # before yielding results, so that no worker waits for the caller
                 yield from results
                 if errors:
                     raise errors[0]
@@ -150,7 +150,7 @@ class Pool:
     def _arrivals(
         self, waiting: _Waiting[K], busy: dict[Hashable, _Task[K]]
     ) -> tuple[list[tuple[K, Any]], list[BaseException]]:
-        """Results, and what tasks raised."""
+        """Results of tasks; raises the exceptions of tasks."""
         assert self.staff is not None
         results: list[tuple[K, Any]] = []
         errors: list[BaseException] = []
@@ -165,12 +165,12 @@ class Pool:
             elif task.tried:
                 results.append((task.key, outcome))
             else:
-                self.say(f"a worker process died ({outcome.reason}): what it was at is tried again")
+                self.say(f"a worker process died ({outcome.reason}): its task is tried again")
                 waiting.again.append(dataclasses.replace(task, tried=True))
         return results, errors
 
     def close(self) -> None:
-        """Send the workers home; the next ``run`` hires new ones."""
+        """Release the workers; the next ``run`` starts new ones."""
         if self.staff is not None:
             self.staff.close()
 
@@ -182,7 +182,7 @@ class Pool:
 
 
 class _Waiting(Generic[K]):
-    """Tasks that nobody works at."""
+    """Tasks that wait for a worker."""
 
     def __init__(self, tasks: Iterable[tuple[K, Callable[[], Any]]]) -> None:
         self.fresh = iter(tasks)
@@ -194,7 +194,7 @@ class _Waiting(Generic[K]):
         return self.exhausted and not self.again
 
     def take(self, under_way: int, retried_together: int) -> _Task[K] | None:
-        """The next task; those to be tried again come last, where fewer are ``under_way`` than may be."""
+        """The next task; tasks to be tried again come last, and only while few others are ``under_way``."""
         if not self.exhausted:
             for key, work in self.fresh:
                 return _Task(key, cloudpickle.dumps(work))
@@ -214,22 +214,22 @@ def position() -> int:
 
 
 def perform(payload: bytes, place: int) -> bytes:
-    """Do a task in a worker process, whatever it raises.
+    """Do a task in a worker process, and catch everything that it raises.
 
     Args:
-        payload: a pickled function without arguments. Pickled here and not by a cluster's own means: classes of
-            problem files, which are loaded by path, travel by value.
+        payload: a pickled function without arguments. We pickle it ourselves, since classes of problem files, which are
+            loaded by path, must be pickled by value.
         place: becomes :func:`position`.
 
     Returns:
-        The pickled pair of its result and None, or of None and what it raised.
+        The pickled pair of its result and None, or of None and its exception.
     """
     global _position
     with _alone:  # workers of a cluster may have threads, which would share torch's random numbers
         _position = place
         try:
             return cloudpickle.dumps((cloudpickle.loads(payload)(), None))
-        except BaseException as error:  # signals do not come here: an interrupt is the task's own, and as good as ours
+        except BaseException as error:  # signals do not reach workers, so a KeyboardInterrupt is the task's own error
             error.add_note(f"in a worker process: {traceback.format_exc()}")
             error.__cause__ = error.__context__ = None  # may hold what cannot be pickled
             try:
@@ -239,7 +239,7 @@ def perform(payload: bytes, place: int) -> bytes:
 
 
 def _serve(tasks: connection.Connection, place: int, parent: int) -> None:
-    """What a process of :class:`LocalStaff` does: tasks, until there are no more."""
+    """The main loop of a process of :class:`LocalStaff`: do tasks until there are no more."""
     begin_local_worker()
     try:
         while True:
@@ -251,7 +251,7 @@ def _serve(tasks: connection.Connection, place: int, parent: int) -> None:
 
 def begin_local_worker() -> None:
     """Runs first in every worker process of this machine."""
-    # blocked since the process was started, until a library that starts one itself unblocks them all
+    # they were blocked when the process was started, but a library that starts a process itself may unblock them
     for name in ("SIGINT", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -266,7 +266,7 @@ class _Process:
     tasks: connection.Connection
 
     def ended(self) -> Died:
-        """How it ended; waits for it."""
+        """The reason of its end; waits until it has ended."""
         self.process.join(_GRACE)
         code = self.process.exitcode
         if code is not None and code < 0:
@@ -275,7 +275,7 @@ class _Process:
         return Died(f"it ended with exit status {code}")
 
     def end(self, grace: float) -> None:
-        """See it end: by itself within ``grace`` seconds, or by force."""
+        """Make it end: by itself within ``grace`` seconds, or by force."""
         self.process.join(grace)
         if self.process.is_alive():
             os.kill(self.process.pid, signal.SIGKILL)
@@ -285,17 +285,17 @@ class _Process:
 class LocalStaff(Staff):
     """Processes of this machine, each started when it is first needed.
 
-    They are loky's: they need neither ``fork``, which CUDA forbids, nor an ``if __name__ == "__main__"`` in scripts.
-    Loky's pool is not used: it breaks as a whole when one of its processes dies.
+    They are loky's processes, which need neither ``fork``, which CUDA forbids, nor ``if __name__ == "__main__"`` in
+    scripts. Loky's pool is not used, since it fails as a whole when one of its processes dies.
 
     Args:
-        count: how many.
+        count: number of processes.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.processes: dict[int, _Process] = {}
-        # where nobody closes it: before the interpreter waits for its child processes
+        # if it is never closed: end them before the interpreter waits for its child processes
         multiprocessing_util.Finalize(self, _send_home, args=(self.processes,), exitpriority=10)
 
     @property
@@ -310,10 +310,10 @@ class LocalStaff(Staff):
     def start(self, worker: Any, payload: bytes) -> None:
         """See :meth:`Staff.start`."""
         found = self.processes.get(worker)
-        if found is None or not found.process.is_alive():  # died while it had nothing to do
+        if found is None or not found.process.is_alive():  # it died while it was idle
             self._forget(worker)
             found = self.processes[worker] = self._hire(worker)
-        with contextlib.suppress(OSError):  # died meanwhile: told by ``wait``
+        with contextlib.suppress(OSError):  # it has just died, which ``wait`` will report
             found.tasks.send_bytes(payload)
 
     def _hire(self, place: int) -> _Process:
@@ -323,7 +323,7 @@ class LocalStaff(Staff):
         process = get_context("loky").Process(
             target=_serve, args=(its, place, os.getpid()), name=f"worker-{place}", env=given
         )
-        # Ctrl-C and a closed terminal reach the whole group of processes: only the parent heeds them
+        # Ctrl-C and a closed terminal reach all processes of the group; only the parent must handle them
         resource_tracker.ensure_running()  # starts a process too, and unblocks signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
@@ -346,7 +346,7 @@ class LocalStaff(Staff):
 
     def _outcome(self, place: int, one: _Process) -> bytes | Died:
         with contextlib.suppress(EOFError, OSError):
-            if one.tasks.poll():  # a result may lie there, whatever happened to the process since
+            if one.tasks.poll():  # there may be a result, even if the process has died since
                 return one.tasks.recv_bytes()
         died = one.ended()
         self._forget(place)
@@ -368,7 +368,7 @@ class LocalStaff(Staff):
 
 
 def _send_home(processes: dict[int, _Process]) -> None:
-    """End processes: idle ones by themselves, others by force."""
+    """End processes: idle ones end by themselves, others by force."""
     for one in processes.values():
         one.tasks.close()
     until = time.monotonic() + _GRACE

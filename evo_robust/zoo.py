@@ -73,7 +73,7 @@ def names() -> tuple[str, ...]:
 
 
 def check_name(name: str) -> None:
-    """Raise ``ValueError`` that tells the nearest name when the zoo has no network called ``name``."""
+    """Raise ``ValueError`` with the nearest name where the zoo has no network ``name``."""
     if name not in _BUILDERS:
         raise ValueError(f"expected the name of a network in the zoo, got {name!r}: {nearest(name, _BUILDERS)}")
 
@@ -88,7 +88,11 @@ def build(name: str, n_classes: int = 10, in_shape: Shape = (3, 32, 32), *, widt
         width: multiplies the number of channels, > 0.
 
     Raises:
-        ValueError: the zoo has no such network, or the arguments allow none.
+        ValueError: the zoo has no such network, or the other arguments are wrong.
+
+    Example:
+        >>> sum(p.numel() for p in build("lenet", in_shape=(1, 28, 28)).parameters())
+        61706
     """
     check_name(name)
     whole = all(isinstance(side, numbers.Integral) for side in in_shape)
@@ -100,7 +104,7 @@ def build(name: str, n_classes: int = 10, in_shape: Shape = (3, 32, 32), *, widt
 
 
 def _normalised(body: Builder) -> Builder:
-    """Builder of a network that normalises, from one of a network of normalised images."""
+    """A builder of networks that normalise their input, from a builder of networks for normalised images."""
 
     def builder(n_classes: int, in_shape: Shape, width: float) -> nn.Module:
         layers = OrderedDict(normalize=Normalize(in_shape[0]), body=body(n_classes, in_shape, width))
