@@ -1,4 +1,4 @@
-"""What a run's record says of its algorithm where a pymoo algorithm of somebody's own searched."""
+"""The entry for a run's algorithm where a program ran a pymoo algorithm itself."""
 
 from __future__ import annotations
 

@@ -19,10 +19,10 @@ _SPELLINGS = {"inf": "linf", "infinity": "linf", "linfinity": "linf", "linfty": 
 
 
 def check_norm(norm: object, known: Sequence[str] = get_args(Norm)) -> None:
-    """Refuse what is no norm, or one spelled in another way: ``Linf`` must not be taken for whatever comes last.
+    """Refuse an unknown norm, or another spelling such as ``Linf``.
 
     Raises:
-        ValueError: naming the right spelling where one is meant.
+        ValueError: the norm is refused; the message gives the right spelling if it is close.
     """
     if norm in known:
         return
@@ -33,19 +33,23 @@ def check_norm(norm: object, known: Sequence[str] = get_args(Norm)) -> None:
 
 
 def check_eps(eps: object, norm: Norm = "linf", shape: Sequence[int] | None = None, *, name: str = "eps") -> float:
-    """The radius of a ball as a float; the one rule for every ε.
+    """The radius of a ball as a float, checked; there is one rule for every ε.
 
-    In L∞ it lies in (0, 1]: one is the whole pixel range. In L2 it is finite, > 0 and, where the images are known, at
-    most their diagonal √(c·h·w), the largest distance there is.
+    In L∞ it is in (0, 1], where 1 is the whole pixel range. In L2 it is finite and > 0; where the images are known, it
+    is at most their diagonal √(c·h·w), the largest possible distance.
 
     Args:
         eps: radius, in units of the pixel range 0..1.
-        norm: of the ball.
-        shape: ``(c, h, w)`` of the images; None where they are not known yet.
-        name: what to call it in a message.
+        norm: norm of the ball.
+        shape: ``(c, h, w)`` of the images; None where it is not known yet.
+        name: name of the radius in a message.
 
     Raises:
-        ValueError: it breaks the rule, or is no number; or the norm is unknown.
+        ValueError: the radius breaks the rule or is no number, or the norm is unknown.
+
+    Example:
+        >>> check_eps(8 / 255)
+        0.03137254901960784
     """
     check_norm(norm)
     if isinstance(eps, bool) or not isinstance(eps, SupportsFloat):
@@ -72,10 +76,10 @@ def widest(norm: Norm, shape: Sequence[int]) -> float:
 
 
 def check_step(step: float, farthest: float, norm: Norm, *, name: str = "step") -> None:
-    """Refuse a step beyond a ball's diameter: wherever it begins, it ends outside.
+    """Refuse a step longer than a ball's diameter, which leaves the ball from every starting point.
 
     Raises:
-        ValueError: with the largest step that makes sense.
+        ValueError: the step is too long; the message gives the largest useful one.
     """
     if step <= farthest * (1 + 1e-6):
         return
@@ -88,10 +92,10 @@ def check_step(step: float, farthest: float, norm: Norm, *, name: str = "step") 
 
 @chz.chz
 class Threat(Part):
-    """The ball an attacker may move in; images lie in [0,1]. Serves training, objectives and judgement alike.
+    """The threat model: the ball around an image that perturbations must stay in. Images are in [0,1].
 
-    ε is in (0, 1] for L∞, and finite and > 0 for L2. That an L2 ball is no larger than the images' diagonal is checked
-    where the images are known: at the start of a search, and in each attack.
+    Training, objectives and final evaluations all use it. ε is in (0, 1] for L∞, and finite and > 0 for L2. An L2 ball
+    must not be larger than the images' diagonal; this is checked at the start of a search, and in each attack.
     """
 
     norm: Norm = chz.field(default="linf", doc="linf or l2")
@@ -114,11 +118,11 @@ class Attack(Part, abc.ABC):
 
     @property
     def words(self) -> str:
-        """What tables and captions call it: the class, and how many steps it takes where it takes several."""
+        """Its name in tables and captions: the class, and the number of steps if there are several."""
         return type(self).__name__
 
     def check(self, threat: Threat, in_shape: tuple[int, int, int], key: str = "") -> None:  # noqa: B027 (most take any)
-        """Refuse a ball in which it cannot attack; whoever holds an attack asks before anything is written.
+        """Refuse a ball in which it cannot attack; parts with an attack call this before anything is written.
 
         Args:
             threat: the ball; where there are several, the widest. Its radius is in units of the pixel range 0..1.

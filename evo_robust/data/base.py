@@ -1,4 +1,4 @@
-"""What a data set is: where it lies, its splits, and a digest of the images that were read."""
+"""Data sets: where their files are, their splits, and a digest of their images."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class DataSet(Part, abc.ABC):
     split_seed: int = chz.field(default=0, doc="seed of the split and of the subset of training images")
     content: str | None = chz.field(
         default=None,
-        doc="digest of the images, as problem.json tells it: others are refused; when not given, those that are there "
-        "are taken; empty: they are not checked",
+        doc="digest of the images, as in problem.json; other images are refused. When not given, the present images "
+        "are used; empty: they are not checked",
         metadata=WHERE,
     )
 
@@ -92,13 +92,18 @@ class DataSet(Part, abc.ABC):
         return type(self).__name__.lower()
 
     def load(self) -> Splits:
-        """The splits, in host memory; shared by all callers of one process, so never written to.
+        """The splits, in host memory. All callers of one process share them, so they must not be changed.
 
         They are read again where files have changed since.
 
         Raises:
-            UserError: the data is missing or damaged, or its parts do not agree; says where it was looked for and what
-                to put there. Or ``content`` names other images.
+            UserError: the data is missing or damaged, its parts do not agree, or ``content`` is the digest of other
+                images. The message says where the data was expected, and what to put there.
+
+        Example:
+            >>> splits = Digits().load()
+            >>> splits.train.x.shape[1:], len(splits.test)
+            (torch.Size([1, 8, 8]), 360)
         """
         return self._loaded().splits
 
@@ -107,19 +112,19 @@ class DataSet(Part, abc.ABC):
         return _copied(self.load(), device)
 
     def digest(self) -> str:
-        """Digest of the images where settings do not say it all; empty for published files that are checked anyway.
+        """Digest of the images; empty where the settings determine them, as for published files, which are checked.
 
-        It covers pixels, labels and names of classes, not where they lie: the same images in another folder are the
-        same data. Raises as ``load`` does.
+        It covers pixels, labels and names of classes, but not the folder: the same images elsewhere are the same data.
+        Raises as ``load`` does.
         """
         return self._loaded().content if self.content is None else self.content
 
     def key(self) -> tuple[str, ...]:
-        """What names in the cache tell beside the settings: the digest of the images, or nothing where it is empty."""
+        """What names in the cache depend on besides the settings: the digest of the images, unless it is empty."""
         return tuple(filter(None, [self.digest()]))
 
     def pinned(self) -> DataSet:
-        """This data set with the images that are there now, and no others. Raises as ``load`` does."""
+        """This data set, tied to its present images: others are refused later. Raises as ``load`` does."""
         return chz.replace(self, content=self.digest() or self.content)
 
     def _loaded(self) -> Loaded:
@@ -127,8 +132,8 @@ class DataSet(Part, abc.ABC):
         loaded = _load(self, root)
         if self.content and loaded.content != self.content:
             raise UserError(
-                f"the images of data={self.name} (root {root}) are not those that are wanted (digest {loaded.content}, "
-                f"expected {self.content}): put the former ones back, or begin anew with another out="
+                f"the images of data={self.name} (root {root}) are not the expected ones (digest {loaded.content}, "
+                f"expected {self.content}): put the former ones back, or begin again with another out="
             )
         return loaded
 
@@ -202,14 +207,14 @@ class _Loader:
         """The data set as it is now. What was read before is returned again while its files are unchanged."""
         plain = chz.replace(data, content=None)
         alike = [kept for kept in self._kept if kept.data == plain and kept.root == root]
-        # given a digest, files need not be looked at; there may be a million
+        # with a known digest, files need not be checked; there may be a million
         found = next((kept for kept in alike if data.content and kept.content == data.content), None)
         if found is None:
             stamp = plain.stamp(root) if _answers(plain, "stamp") else None
             found = next((kept for kept in alike if _serves(kept, stamp, data.content)), None)
             if found is None:
                 read = _read(plain, root, stamp)
-                # the same images again: those that are there may be on a device already
+                # the same images again: keep the former ones, which may be on a device already
                 found = next((kept for kept in alike if read.content and kept.content == read.content), read)
                 found = dataclasses.replace(read, splits=found.splits)
         self._kept = [found, *(kept for kept in self._kept if kept.data != plain or kept.root != root)][: self.size]
@@ -224,7 +229,7 @@ _load = _Loader()
 
 
 def _answers(data: DataSet, method: str) -> bool:
-    """Whether a class itself says something of its files: a class of somebody's own may read others than its base."""
+    """Whether a class itself defines the method; a user's own class may read other files than its base."""
     said_by = next(cls for cls in type(data).__mro__ if method in vars(cls))
     return is_ours(data) or not ships(said_by)
 
@@ -239,7 +244,7 @@ def _read(data: DataSet, root: Path, stamp: object) -> Loaded:
         found = data._read(root)
     except (OSError, ValueError) as error:  # no such file; images or labels of another type or shape
         if isinstance(error, OSError) and error.errno in FULL:
-            raise  # the disk is at fault, and the command's own words for it say more
+            raise  # an error of the disk, for which the command has a better message
         raise UserError(f"data={data.name} cannot be used: {error}") from None
     except Exception as error:
         if isinstance(error, UserError) or is_ours(data):
@@ -266,6 +271,6 @@ def _copied(splits: Splits, device: str) -> Splits:
 
 
 def forget_images() -> None:
-    """Read images anew where they are asked for next: somebody wrote to those that are kept."""
+    """Forget the kept images, so that they are read again; used after a part has changed them."""
     _load.cache_clear()
     _copied.cache_clear()

@@ -160,7 +160,7 @@ class Multiplier:
         return chance_constraint.caution(sigmas, self.settings, "algorithm.gradient.confidence")
 
     def _log_product(self, weights: Tensor) -> Tensor:
-        """ln λ_F for given weights β·α: ln C + ΣΣ ln Σ_i Σ_o w λ over cells and nodes (eq. 10)."""
+        """Logarithm of λ_F for given weights β·α: ln C + ΣΣ ln Σ_i Σ_o w λ over cells and nodes (eq. 10)."""
         assert self._constants is not None
         edges = (weights[self._described] * self._constants).sum(-1)
         nodes = [edges[:, into].sum(-1) for into in moments.edges_into_nodes(edges.shape[1])]

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _PATIENCE = 20_000
 
 LARGEST = {"channels": 4096, "layers": 200, "nodes": 20, "phases": 10}
-"""Upper bounds of a space's sizes: far beyond what the papers use, and small enough to be refused before they hurt."""
+"""Upper bounds of a space's sizes: far above those of the papers, but small enough that no network is too large."""
 
 Architecture = Hashable
-"""A canonical network description: genomes of one and the same network decode to equal values."""
+"""A canonical description of a network: genomes of the same network decode to equal values."""
 
 
 class InvalidArchitecture(ValueError):
@@ -197,7 +197,7 @@ class SearchSpace(Part, abc.ABC):
             try:
                 structure = self.structure(self.decode(genome))
             except InvalidArchitecture:
-                continue  # spaces may refuse genomes: the next one
+                continue  # a space may refuse a genome; try the next one
             if structure is None:
                 raise ValueError(f"{type(self).__name__} tells no budgets: expected a space with a structure")
             if structure.budget == budget:

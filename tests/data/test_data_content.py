@@ -137,7 +137,7 @@ def test_files_that_are_replaced_in_place_are_read_anew(make, tmp_path: Path) ->
     make(tmp_path / "one", 2)
     assert pinned.on("cpu") is place, "a search under way keeps what it was begun with"
     assert data.digest() != before and data.on("cpu") is not place and SET.folder(data, tmp_path) != first
-    with pytest.raises(UserError, match=rf"not those that are wanted .*expected {before}"):
+    with pytest.raises(UserError, match=rf"not the expected ones .*expected {before}"):
         pinned.load()
 
 
@@ -219,7 +219,7 @@ def test_weights_are_not_made_again_from_other_images(tmp_path: Path) -> None:
     assert sum(1 for _ in model.parameters())
     noise(tmp_path / "one", 2)
     base._load.cache_clear()  # as another process
-    with pytest.raises(UserError, match="not those that are wanted"):
+    with pytest.raises(UserError, match="not the expected ones"):
         rebuild(load_run(tmp_path / "run"), run.evaluations[0], "cpu")
 
 
