@@ -102,8 +102,9 @@ def main(argv: list[str] | None = None) -> int:
 def _with_own_keys(message: str, rest: dict[str, str]) -> str:
     """An unknown key may be a misspelt option of the command itself."""
     for key in rest:
-        suggestion = nearest(key, chz.chz_fields(RunOptions))
-        if f"unknown key {key!r}" in message and suggestion.startswith("did you mean") and "." not in key:
+        suggestion = nearest(key, {**chz.chz_fields(RunOptions), **chz.chz_fields(Problem)})
+        own = suggestion.removeprefix("did you mean ").strip("?'") in chz.chz_fields(RunOptions)
+        if f"unknown key {key!r}" in message and own and "." not in key:
             return f"unknown key {key!r}: {suggestion}"
     return message
 

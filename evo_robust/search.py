@@ -93,12 +93,13 @@ def pymoo_problem(
     info: dict[str, Any] | None = None,
     reporter: Reporter | None = None,
     progress: bool = False,
-) -> SearchProblem:
+) -> RecordedProblem:
     """``problem`` for a pymoo algorithm that you run yourself, recorded in the run folder ``out`` as a search is.
 
     All commands can read the folder. With the same algorithm and seed it resumes where it stopped: pymoo asks for all
-    candidates again, and known ones are not measured again. The problem's own ``algorithm`` and ``reported`` are not
-    used. ``problem.to_pymoo()`` gives the same without a record.
+    candidates again, and known ones are not measured again. The problem's own ``algorithm`` is not used. Only you know
+    when the search is over: :meth:`RecordedProblem.report` then measures what is ``reported`` of the front.
+    ``problem.to_pymoo()`` gives the same without a record.
 
     Example:
         >>> from pymoo.algorithms.moo.sms import SMSEMOA
@@ -106,6 +107,7 @@ def pymoo_problem(
         >>> with pymoo_problem(load("roco"), "runs/sms") as problem:
         ...     result = minimize(problem, SMSEMOA(pop_size=8), ("n_gen", 3), seed=1)
         ...     models = problem.networks(result.X)
+        ...     problem.report()  # measures what is reported on the front
 
     Args:
         problem: what to search.
@@ -129,14 +131,14 @@ def pymoo_problem(
     info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
     reporter = reporter or (Printed() if progress else Silent())
     stack = contextlib.ExitStack()
-    plain = chz.replace(problem, algorithm=PlainPymoo(), reported=())  # the end of the search is unknown here
+    plain = chz.replace(problem, algorithm=PlainPymoo())
     pinned, session, record = stack.enter_context(_opened(plain, out, device, workers, cluster, info, reporter))
     record.on_row = reporter.evaluated
-    return _Recorded(pinned, session, record, reporter, stack)
+    return RecordedProblem(pinned, session, record, reporter, stack)
 
 
-class _Recorded(SearchProblem):
-    """A search problem whose record counts every call by pymoo as a generation."""
+class RecordedProblem(SearchProblem):
+    """A search problem whose record counts every call by pymoo as a generation; see :func:`pymoo_problem`."""
 
     def __init__(
         self, problem: Problem, session: Session, record: Record, reporter: Reporter, stack: contextlib.ExitStack
@@ -146,9 +148,19 @@ class _Recorded(SearchProblem):
         self._watch = _Stopwatch(record)
 
     def _evaluate(self, X: np.ndarray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        measured = self.record.n_measured
         super()._evaluate(X, out, *args, **kwargs)
         told = self.record.end_generation(self.generation, self._watch.seconds(self.generation))
+        if self.record.n_measured > measured:  # a replay passes by fronts that are past
+            self.session.forget_others({row["architecture"] for row in self.record.front()})
         self.reporter.generation(told, None)
+
+    def report(self) -> None:
+        """Measure on the networks of the present front what the problem's ``reported`` names, and record it.
+
+        Figures that the record holds already are not measured again.
+        """
+        _report(self.session, self.record, self.reporter)
 
     def close(self) -> None:
         """See :meth:`SearchProblem.close`."""

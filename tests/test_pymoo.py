@@ -20,19 +20,21 @@ from toys import Distance, Integers, Total, Toy
 
 from evo_robust import (
     NSGA2,
+    PGD,
     CleanError,
     Digits,
     Flops,
     FromScratch,
     NSGAPhases,
     Problem,
+    RobustError,
     Standard,
     load_run,
     pymoo_problem,
     search,
 )
 from evo_robust.inference.predictions import clean_error
-from evo_robust.parts.base import UserError
+from evo_robust.parts.base import Fraction, UserError
 from evo_robust.plot import draw_run
 from evo_robust.record.ending import unfinished
 
@@ -78,6 +80,33 @@ def test_a_plain_search_leaves_a_run_folder_and_networks(tmp_path: Path) -> None
     assert json.loads((run.folder / "front.json").read_text())["front"][0]["id"] == run.front[0]["id"]
     assert draw_run(run.folder) and unfinished(run) is None
     assert clean_error(run.network("best:clean_error"), images) == pytest.approx(min(errors.values()), abs=1e-9)
+
+
+def test_what_is_reported_is_measured_when_the_program_says_so(tmp_path: Path) -> None:
+    reported = RobustError(attack=PGD(steps=2), eps=(Fraction(0.1),), limit=20, label="pgd")
+    declared = chz.replace(SMALL, reported=(reported,))
+
+    def told() -> list[bool]:
+        return ["pgd" in row["reported"] for row in json.loads((tmp_path / "run" / "front.json").read_text())["front"]]
+
+    with pymoo_problem(declared, tmp_path / "run", device="cpu", workers=1) as problem:
+        minimize(problem, algorithm(4), ("n_gen", 2), seed=1)
+        assert told() and not any(told())
+        assert len(list((tmp_path / "run" / "weights").iterdir())) == len(told())  # the front's alone
+        problem.report()
+        assert all(told())
+    lines = (tmp_path / "run" / "reported.jsonl").read_bytes()
+    assert "pgd" in load_run(tmp_path / "run").table()[0] and not any((tmp_path / "run").glob("weights/*"))
+    with pymoo_problem(declared, tmp_path / "run", device="cpu", workers=1) as problem:
+        minimize(problem, algorithm(4), ("n_gen", 2), seed=1)
+        problem.report()
+    assert (tmp_path / "run" / "reported.jsonl").read_bytes() == lines
+    # a folder that was made without them is still this search's, and gets them
+    searched(SMALL, tmp_path / "plain", 1, pop_size=4)
+    with pymoo_problem(declared, tmp_path / "plain", device="cpu", workers=1) as problem:
+        minimize(problem, algorithm(4), ("n_gen", 1), seed=1)
+        problem.report()
+    assert "pgd" in load_run(tmp_path / "plain").table()[0]
 
 
 def test_a_plain_search_goes_on(tmp_path: Path) -> None:

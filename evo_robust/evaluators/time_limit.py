@@ -15,6 +15,9 @@ T = TypeVar("T")
 # seconds after which work that did not stop (it caught the exception) is interrupted again
 _AGAIN = 5.0
 
+# seconds of the longest alarm, more than three years: the system's clock knows no more than some billions
+_LONGEST = 1e8
+
 
 class _TimeUp(BaseException):
     """The time is up. It is not an ``Exception``, so that no ``except Exception`` on the way catches it."""
@@ -54,7 +57,7 @@ def within(limit: float | None, started: float, work: Callable[[], T]) -> T:
 
     entered = time.monotonic()
     handler = signal.signal(signal.SIGALRM, ring)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, max(1e-3, started + limit - entered), _AGAIN)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, min(max(1e-3, started + limit - entered), _LONGEST), _AGAIN)
     try:
         try:
             return work()

@@ -26,6 +26,9 @@ _NOTHING = type(None)
 MOST = 100_000
 """Largest number of values in a field's tuple; more would be a mistake, and would make messages slow."""
 
+LARGEST = 2**63 - 1
+"""The largest whole number that a text may stand for: torch and NumPy hold no larger one."""
+
 LONGEST_MESSAGE = 5_000
 """Largest number of characters of a message that are shown; whole paths fit into it."""
 
@@ -305,10 +308,14 @@ def read(text: str, kind: Any) -> Any:
         ValueError: the text does not fit; the message says what was expected.
     """
     several = sorted(alternatives(kind), key=lambda one: (one is not _NOTHING, one is str))  # text fits everything
+    beyond = ""
     for one in several:
         try:
             value = _read(text, one)
         except (ValueError, OverflowError, KeyError):
+            continue
+        if one is int and not -LARGEST <= value <= LARGEST:
+            beyond = f" of at most {LARGEST:,}"
             continue
         if checker(one)(value):
             return value
@@ -320,7 +327,7 @@ def read(text: str, kind: Any) -> Any:
         raise ValueError(_at_most(text.count(",") + 1))
     if item is not None:
         raise ValueError(f"{wanted(item)}, several with commas between{_hint_of_items(text.split(','), item)}")
-    raise ValueError(wanted(kind) + (_nearest_word(text, words) if words else ""))
+    raise ValueError(wanted(kind) + beyond + (_nearest_word(text, words) if words else ""))
 
 
 def _hint_of_items(items: Iterable[Any], kind: Any) -> str:

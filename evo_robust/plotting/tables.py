@@ -23,7 +23,7 @@ TOP = (1, 3, 5)
 
 SEARCH_TIME = (
     "Figures from the search. RoCo-NAS's tables have figures of networks that were trained again after the search "
-    "and measured on test images (see evo_robust.retrain)."
+    "and measured on test images (see the command retrain)."
 )
 """Note for readers of these numbers."""
 

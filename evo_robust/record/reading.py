@@ -116,7 +116,9 @@ def load_run(folder: str | Path, *, trust: bool = False) -> Run:
     folder = Path(folder)
     path = folder / PROBLEM_FILE
     if not path.is_file():
-        raise UserError(f"{folder} is no run folder: expected {PROBLEM_FILE} in it (made by evo_robust.run)")
+        inside = folder.is_file() and (folder.parent / PROBLEM_FILE).is_file()
+        hint = f": did you mean {folder.parent}?" if inside else f": expected {PROBLEM_FILE} in it, which a search writes"
+        raise UserError(f"{folder} is no run folder{hint}")
     info = read_problem(path)
     try:
         problem = problem_from_dict(info, trust=trust, stand_ins=True)

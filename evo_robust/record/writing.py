@@ -82,6 +82,8 @@ class Record:
         problem_file = self.folder / PROBLEM_FILE
         if not problem_file.exists() and self.folder.is_dir() and any(_visible(self.folder)):
             raise UserError(f"{self.folder} holds other files: expected a new, empty or run folder as out=")
+        if not problem_file.exists() and (around := _run_around(self.folder)) is not None:
+            raise UserError(f"out={self.folder} lies inside the run folder {around}: expected a folder beside it")
         fresh = not self.folder.exists()
         make_folder(self.folder)
         try:
@@ -376,6 +378,16 @@ def with_images(problem: Problem, folder: Path) -> tuple[Problem, list[str]]:
             "this search cannot be verified; the search goes on as if it had"
         ]
     return chz.replace(problem, data=data), lines
+
+
+def _run_around(folder: Path) -> Path | None:
+    """The run folder that a folder lies in; None where there is none."""
+    around = folder.resolve().parents
+    return next((place for place in around if all((place / name).is_file() for name in _RUNS)), None)
+
+
+_RUNS = (PROBLEM_FILE, LEDGER_FILE)
+"""Files that make a folder a run's."""
 
 
 def _visible(folder: Path) -> Iterable[Path]:

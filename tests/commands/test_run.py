@@ -71,6 +71,11 @@ def test_searches_draws_and_resumes(
     assert main([*SMALL, "out=run", "plot=false"]) == 0
     assert Path("run/evaluations.jsonl").read_bytes() == before
     assert "resuming: 8 evaluations" in capsys.readouterr().out
+    # a run inside a run would be found by no command that looks for runs
+    assert main([*SMALL, "out=run/below/new"]) == 2
+    assert "out=run/below/new lies inside the run folder" in capsys.readouterr().err
+    assert not Path("run/below").exists()
+    assert main([*SMALL, "out=run", "plot=false", "evaluator.time_limit=1e300"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -80,6 +85,8 @@ def test_searches_draws_and_resumes(
         (["problem=roco", "scale=tiny"], "unknown scale 'tiny'"),
         (["problem=roco", "algorithm.popsize=4"], "did you mean 'algorithm.pop_size'?"),
         (["problem=roco", "worker=4"], "did you mean 'workers'?"),
+        (["problem=roco", "recorked="], "unknown key 'recorked': did you mean 'recorded'?"),
+        (["problem=roco", f"evaluator.recipe.batch_size={'9' * 23}"], "a whole number of at most 9,223,372,036,854"),
         (["problem=roco", "algorithm=NSGA4"], "did you mean 'NSGA"),
         (["problem=roco", "algorithm.pop_size=many"], "expected a whole number"),
         (["problem=roco", "algorithm.pop_size=0"], "expected algorithm.pop_size >= 1, got 0"),

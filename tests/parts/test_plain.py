@@ -60,6 +60,8 @@ def test_text_is_read_as_what_the_field_takes(text: str, kind: Any, value: objec
         ("7.5", int, "a whole number"),
         ("٣", int, "a whole number"),
         ("9" * 5000, int, "a whole number"),
+        ("9" * 23, int, "a whole number of at most 9,223,372,036,854,775,807"),
+        ("-" + "9" * 23, int | None, "a whole number or None of at most 9,223,372,036,854,775,807"),
         ("", int, "a whole number"),
         ("inf", float, "a finite number"),
         ("nan", float | None, "a finite number or None"),
