@@ -35,7 +35,8 @@ def problem_files() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in problem_folders():
         for path in sorted(folder.glob("[!_]*.py")):
-            found.setdefault(path.stem, path)
+            if path.is_file():
+                found.setdefault(path.stem, path)
     return found
 
 
@@ -118,6 +119,8 @@ def load(
             raise UserError(f"scale={scale}: {name} has the settings of one scale only: leave scale out")
         return override(_recorded(find(name), overrides, trust), overrides, name)
     known = scales(name)
+    if not known:
+        raise UserError(f"{find(name)} holds no problem: expected one, such as demo = Problem(…)")
     scale = spelt(scale or "demo", known)
     if scale not in known:
         raise UserError(f"unknown scale {scale!r} of problem {name!r}: {nearest(scale, known)}")
@@ -260,7 +263,7 @@ def _run(path: Path, module: ModuleType, loader: importlib.machinery.SourceFileL
             _content[path] = known
         if isinstance(error, UserError):
             raise UserError(text if (text := str(error)).startswith(str(path)) else f"{path}: {text}") from error
-        if isinstance(error, Exception):  # an error in the user's file, for the user to mend
+        if isinstance(error, (Exception, SystemExit)):  # an error in the user's file, for the user to mend
             raise UserError(f"{path}: {type(error).__name__}: {error}") from error
         raise
     finally:

@@ -168,6 +168,9 @@ def test_own_problem_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("from evo_robust import Nonsense\n", "broken.py: ImportError: cannot import name 'Nonsense'"),
         ("demo = nonsense\n", "broken.py: NameError: name 'nonsense'"),
         ("demo = (\n", "broken.py: SyntaxError"),
+        ("import sys\nsys.exit(3)", "SystemExit: 3"),
+        ("", "holds no problem: expected one, such as demo = Problem"),
+        ("demo = 3", "holds no problem"),
     ],
 )
 def test_a_broken_problem_file_is_a_users_mistake(source: str, message: str, tmp_path: Path) -> None:
@@ -176,6 +179,15 @@ def test_a_broken_problem_file_is_a_users_mistake(source: str, message: str, tmp
     with pytest.raises(UserError, match=message):
         load(str(path))
     assert summary(path) == "" or summary(path).startswith("(cannot be read")
+
+
+def test_what_is_no_file_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "problems" / "folder.py").mkdir(parents=True)
+    (tmp_path / "problems" / "gone.py").symlink_to("nowhere.py")
+    monkeypatch.chdir(tmp_path)
+    assert not {"folder", "gone"} & problem_files().keys()
+    with pytest.raises(UserError, match="unknown problem 'folder'"):
+        load("folder")
 
 
 def test_digest_ignores_where_but_not_what() -> None:
