@@ -19,12 +19,13 @@ from evo_robust.device import choose_device, choose_workers
 from evo_robust.evaluators.base import Session
 from evo_robust.parts.base import UserError
 from evo_robust.parts.facts import CO_TRAINED_WEIGHTS
+from evo_robust.parts.paths import refuse_odd_path
 from evo_robust.problem.files import problem_to_dict, refuse_while_reading
 from evo_robust.problem.sources import source_of
 from evo_robust.problem.value import Problem
 from evo_robust.progress import Printed, Reporter, Silent, duration
 from evo_robust.record.ending import early_end, keep_early_end
-from evo_robust.record.reading import IMAGES, Run, load_run
+from evo_robust.record.reading import IMAGES, Run, check_entries, load_run
 from evo_robust.record.writing import Record, library_versions, with_images
 
 
@@ -68,9 +69,11 @@ def search(
         SearchFailed: every candidate of the first generation failed.
     """
     refuse_while_reading()
-    _check_arguments(problem, out, cluster, info, progress)
+    _check_arguments(problem, out, cluster, info, progress, reporter)
     # a command tells where its problem came from; elsewhere the parts' own files do
     info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
+    if on_generation is not None and not callable(on_generation):
+        raise UserError(f"expected on_generation to be a function, got {on_generation!r}")
     problem.algorithm.check_runs()
     reporter = reporter or (Printed() if progress else Silent())
     try:
@@ -126,7 +129,7 @@ def pymoo_problem(
         UserError: as :func:`search`.
     """
     refuse_while_reading()
-    _check_arguments(problem, out, cluster, info, progress)
+    _check_arguments(problem, out, cluster, info, progress, reporter)
     # a command tells where its problem came from; elsewhere the parts' own files do
     info = {"source": source_of(problem)} | {key: value for key, value in (info or {}).items() if value is not None}
     reporter = reporter or (Printed() if progress else Silent())
@@ -223,7 +226,9 @@ def _entries(problem: Problem, device: str, info: dict[str, Any]) -> dict[str, A
     return entries
 
 
-def _check_arguments(problem: object, out: object, cluster: object, info: object, progress: object) -> None:
+def _check_arguments(
+    problem: object, out: object, cluster: object, info: object, progress: object, reporter: object
+) -> None:
     """Refuse arguments of wrong types."""
     if isinstance(problem, str):
         raise UserError(
@@ -233,12 +238,19 @@ def _check_arguments(problem: object, out: object, cluster: object, info: object
         raise UserError(f"expected a Problem, got {type(problem).__name__}")
     if not isinstance(out, (str, Path)) or not str(out):
         raise UserError(f"expected out to be a folder, such as 'runs/first', got {out!r}")
+    try:
+        refuse_odd_path("out", str(out))
+    except ValueError as error:
+        raise UserError(str(error)) from None
     if cluster is not None and not isinstance(cluster, str):
         raise UserError(f"expected cluster to be text, such as 'dask://HOST:8786', got {cluster!r}")
     if info is not None and not isinstance(info, dict):
         raise UserError(f"expected info to be a dictionary, got {info!r}")
+    check_entries(info or {})
     if not isinstance(progress, bool):
         raise UserError(f"expected progress to be True or False, got {progress!r}")
+    if not isinstance(reporter, (Reporter, type(None))):
+        raise UserError(f"expected reporter to be a Reporter, got {reporter!r}")
 
 
 def _report(session: Session, record: Record, reporter: Reporter) -> None:

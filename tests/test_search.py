@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -38,7 +39,7 @@ from evo_robust.progress import Silent
 from evo_robust.record.ending import unfinished
 from evo_robust.record.reading import Run, load_run, read_ledger
 from evo_robust.record.writing import Record
-from evo_robust.search import search
+from evo_robust.search import pymoo_problem, search
 from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.structure import Operation, Structure
 
@@ -438,6 +439,19 @@ class TestFolder:
         (lambda out: search(toy(), ""), "expected out to be a folder"),
         (lambda out: search(toy(), out, cluster=5), "expected cluster to be text"),  # type: ignore[arg-type]
         (lambda out: search(toy(), out, info=5), "expected info to be a dictionary"),  # type: ignore[arg-type]
+        (lambda out: search(toy(), out, info={1: "x"}), "info: expected texts as keys, got 1"),  # type: ignore[dict-item]
+        (lambda out: search(toy(), out, info={"values": {}}), "info: 'values' is what a search writes itself"),
+        (lambda out: search(toy(), out, info={"schema": 7}), "info: 'schema' is what a search writes itself"),
+        (lambda out: search(toy(), out, info={"source": 5}), "info: expected a path .* as 'source', got 5"),
+        (lambda out: search(toy(), out, info={"note": math.nan}), "info: expected what JSON can hold"),
+        (lambda out: search(toy(), out, info={"note": object()}), "info: expected what JSON can hold"),
+        (lambda out: pymoo_problem(toy(), out, info={"note": {1}}), "info: expected what JSON can hold"),
+        (lambda out: search(toy(), "a\0b"), "out='a.*': expected a path, got one with a zero byte"),
+        (lambda out: search(toy(), out, reporter=print), "expected reporter to be a Reporter"),  # type: ignore[arg-type]
+        (lambda out: search(toy(), out, on_generation=3), "expected on_generation to be a function"),  # type: ignore[arg-type]
+        (lambda out: load("roco", overrides={"seed": 3}), "expected overrides to be texts by key"),  # type: ignore[dict-item]
+        (lambda out: load("roco", overrides={1: "3"}), "expected overrides to be texts by key"),  # type: ignore[dict-item]
+        (lambda out: load("roco", overrides=["seed=3"]), "expected overrides to be texts by key"),  # type: ignore[arg-type]
         (lambda out: load(5), "expected the names of a problem and a scale"),  # type: ignore[arg-type]
         (lambda out: load("roco", 5), "expected the names of a problem and a scale"),  # type: ignore[arg-type]
     ],

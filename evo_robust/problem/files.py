@@ -113,7 +113,7 @@ def load(
         raise UserError(
             f"expected the names of a problem and a scale, such as 'roco' and 'demo', got {name!r}, {scale!r}"
         )
-    overrides = overrides or {}
+    overrides = _texts({} if overrides is None else overrides)
     if is_record(name):
         if scale is not None:
             raise UserError(f"scale={scale}: {name} has the settings of one scale only: leave scale out")
@@ -125,6 +125,14 @@ def load(
     if scale not in known:
         raise UserError(f"unknown scale {scale!r} of problem {name!r}: {nearest(scale, known)}")
     return override(known[scale], overrides, f"{name} scale={scale}")
+
+
+def _texts(overrides: object) -> dict[str, str]:
+    """Overrides as a dictionary of texts, which is what they have to be."""
+    told = overrides if isinstance(overrides, Mapping) else {None: None}
+    if not all(isinstance(text, str) for item in told.items() for text in item):
+        raise UserError(f"expected overrides to be texts by key, such as {{'algorithm.n_gen': '2'}}, got {overrides!r}")
+    return dict(told)
 
 
 def _recorded(path: Path, overrides: Mapping[str, str], trust: bool) -> Problem:

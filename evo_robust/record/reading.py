@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import operator
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,7 +118,9 @@ def load_run(folder: str | Path, *, trust: bool = False) -> Run:
     path = folder / PROBLEM_FILE
     if not path.is_file():
         inside = folder.is_file() and (folder.parent / PROBLEM_FILE).is_file()
-        hint = f": did you mean {folder.parent}?" if inside else f": expected {PROBLEM_FILE} in it, which a search writes"
+        hint = (
+            f": did you mean {folder.parent}?" if inside else f": expected {PROBLEM_FILE} in it, which a search writes"
+        )
         raise UserError(f"{folder} is no run folder{hint}")
     info = read_problem(path)
     try:
@@ -157,6 +160,29 @@ def read_problem(path: Path) -> dict[str, Any]:
     if wrong := fault(info, _INFO, _INFO_DEFAULTS):
         raise UserError(f"{path} is no run's: {wrong}")
     return info
+
+
+OWN = ("schema", "values", "identity", "objectives", "constraints", "draws", "versions", "device", "sessions")
+"""Entries of ``problem.json`` that a search writes itself."""
+
+
+def check_entries(info: Mapping[str, Any]) -> None:
+    """Refuse entries for ``problem.json`` with which it could not be read again.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for key in info:
+        if not isinstance(key, str):
+            raise UserError(f"info: expected texts as keys, got {key!r}")
+        if key in OWN:
+            raise UserError(f"info: {key!r} is what a search writes itself: leave it out, or take another name")
+    if wrong := fault(info, {key: _INFO[key] for key in _INFO if key not in OWN}, _INFO_DEFAULTS):
+        raise UserError(f"info: {wrong}")
+    try:
+        parse_json(json.dumps(info, allow_nan=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"info: expected what JSON can hold ({error})") from None
 
 
 def check_identity(info: Mapping[str, Any], problem: Problem, path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from evo_robust.objectives.figures import figures_of
 from evo_robust.parts.base import UserError
 from evo_robust.parts.facts import DISTRIBUTION
-from evo_robust.parts.plain import visible
+from evo_robust.parts.plain import visible, without_numpy
 from evo_robust.problem.value import Problem
 from evo_robust.progress import Say, silent
 from evo_robust.record.indicators import Box, nondominated, objective_matrix, pick, spelt_pick
@@ -125,6 +125,7 @@ class Run:
         Raises:
             UserError: the front is empty, or there is no such network.
         """
+        spec = without_numpy(spec)
         if isinstance(spec, bool) or not isinstance(spec, (str, int)):
             raise UserError(f"expected pick to be 'knee', an index or 'best:OBJECTIVE', got {spec!r}")
         spec = spelt_pick(str(spec), self.objectives)
