@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from evo_robust.commands.version import version
 from evo_robust.parts.plain import message, nearest
+from evo_robust.parts.streams import silence, take_everything
 from evo_robust.parts.typed import COMMANDS, as_typed, door, line
 
 USAGE = """usage: {door} COMMAND [key=value …]
@@ -26,6 +27,8 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the command that the first argument names, with the others; returns the exit status."""
     given = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        take_everything()
     name, rest = (given[0], given[1:]) if given else ("--help", [])
     if name in ("--help", "-h", "help"):
         return _print(usage())
@@ -44,7 +47,11 @@ def _print(text: str) -> int:
     try:
         print(text, flush=True)
     except BrokenPipeError:  # `… | head` has read enough
-        sys.stderr.close()
+        silence()
+    except OSError as error:
+        silence()
+        print(f"error: standard output: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -48,6 +48,10 @@ class Progress:
 class _Plain(Console):
     """Shows text literally: brackets in names are no markup, and invisible characters become escapes."""
 
+    def on_broken_pipe(self) -> None:
+        """See :class:`rich.console.Console`, which would end the process: whoever reads (``… | head``) has enough."""
+        raise BrokenPipeError
+
     def render_str(self, text: str, **options: Any) -> Text:
         """See :class:`rich.console.Console`; it gets the text of every line, cell and title."""
         return super().render_str(visible(text), **options)

@@ -114,12 +114,17 @@ class _Watch:
             leave(self.number)
 
 
+def starts_as_installed() -> bool:
+    """Whether this process was started as the installed command; a worker process only has its parent's arguments."""
+    return os.path.basename("".join(sys.argv[:1])) in INSTALLED and sys.orig_argv[-len(sys.argv) :] == sys.argv
+
+
 def _command_starts() -> bool:
     """Whether Python is about to run one of this package's modules as a program."""
     # while Python looks for the module of -m, its name is not in sys.argv yet
     given = zip(sys.orig_argv[1:], sys.orig_argv[2:], strict=False)
     module = next((name for option, name in given if option.startswith("-") and option.endswith("m")), "")
-    if os.path.basename("".join(sys.argv[:1])) in INSTALLED:
+    if starts_as_installed():
         return True
     return sys.argv[:1] == ["-m"] and (module == "evo_robust" or module.startswith("evo_robust."))
 

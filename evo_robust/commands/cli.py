@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import signal
 import sys
 import traceback
@@ -19,6 +18,7 @@ from evo_robust.parts.making import HelpRequested
 from evo_robust.parts.paths import LONGEST_PATH
 from evo_robust.parts.plain import message, shortened
 from evo_robust.parts.stand_ins import MODULE
+from evo_robust.parts.streams import silence, take_everything
 
 Main = Callable[[list[str] | None], int]
 
@@ -37,6 +37,8 @@ def command(main: Main) -> Main:
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
+        if argv is None:  # the process is this command's
+            take_everything()
         try:
             with signals.raised(last=argv is None):
                 return _answered(main, sys.argv[1:] if argv is None else argv)
@@ -63,13 +65,13 @@ def _answered(main: Main, argv: list[str]) -> int:
         return 2
     except BrokenPipeError:
         # `… | head` has read enough
-        _silence()
+        silence()
         return 0
     except OSError as error:
         if error.errno not in _DISK:
             raise
         if error.filename is None:  # files say their names
-            _silence()
+            silence()
         print(f"error: {message(_on_disk(error))}", file=sys.stderr)
         return 2
     except Exception as error:
@@ -115,8 +117,3 @@ def _on_disk(error: OSError) -> str:
     if error.filename is not None and Path(place).absolute().is_relative_to(cache_folder()):
         more += " (the cache; EVO_ROBUST_CACHE names another folder for it)"
     return f"{place}: {error.strerror}{more}"
-
-
-def _silence() -> None:
-    """Write no more to standard output: the interpreter's last flush must not complain either."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

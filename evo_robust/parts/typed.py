@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from evo_robust.signals import INSTALLED
+from evo_robust.signals import INSTALLED, starts_as_installed
 
 COMMANDS = {
     "run": "search a problem",
@@ -50,6 +50,4 @@ def runs_no_command() -> bool:
     """Whether this process was started as ``evo_robust`` without a command: for its version, usage or an error."""
     # while Python looks for the module of -m, its name is not in sys.argv yet
     module = sys.argv[:1] == ["-m"] and ("-m", "evo_robust") in zip(sys.orig_argv, sys.orig_argv[1:], strict=False)
-    if not module and not _installed():
-        return False
-    return sys.argv[1:2] == [] or sys.argv[1] not in COMMANDS
+    return (module or starts_as_installed()) and (len(sys.argv) < 2 or sys.argv[1] not in COMMANDS)

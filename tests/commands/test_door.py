@@ -150,8 +150,9 @@ def test_words_come_without_torch(door: str, given: list[str], status: int, said
 @pytest.mark.parametrize(
     ("argv", "original", "words"),
     [
-        (["/usr/bin/evo_robust", "--version"], [], True),
-        (["/usr/bin/evo_robust", "run", "--help"], [], False),  # a worker has its parent's arguments too
+        (["/usr/bin/evo_robust", "--version"], ["python", "/usr/bin/evo_robust", "--version"], True),
+        (["/usr/bin/evo_robust", "run", "--help"], ["python", "/usr/bin/evo_robust", "run", "--help"], False),
+        (["/usr/bin/evo_robust", "problem=roco"], ["python", "-m", "joblib.worker", "3"], False),  # a worker
         (["-m", "rnu"], ["python", "-m", "evo_robust", "rnu"], True),
         (["-m", "list"], ["python", "-m", "evo_robust", "list"], False),
         (["-m"], ["python", "-m", "evo_robust.run"], False),
