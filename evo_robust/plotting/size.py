@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from evo_robust.correlations import SIGNIFICANT, correlate, p_text, signed
+from evo_robust.correlations import SIGNIFICANT, Correlation, correlate, p_text, signed
 from evo_robust.files import write_csv
 from evo_robust.record.quantity import Quantity, quantity, words
 from evo_robust.record.view import View
@@ -22,32 +22,25 @@ FEWEST = 10
 
 @dataclasses.dataclass(frozen=True)
 class SizeRelation:
-    """Correlation of one objective with the number of parameters, over n networks.
+    """How one objective goes with the parameter count.
 
     Attributes:
-        objective: the objective's name.
-        n: number of networks.
-        spearman: rank correlation in [-1, 1]; NaN where it is not defined (fewer than ten networks, or no spread).
-        spearman_p: p value in [0, 1], as if the networks were independent.
-        pearson: linear correlation in [-1, 1] of the values as recorded.
-        pearson_p: p value in [0, 1].
+        objective: its name.
+        found: the correlations over n networks, as if these were independent. They are NaN where they are not defined
+            (fewer than ten networks, or no spread).
     """
 
     objective: str
-    n: int
-    spearman: float = math.nan
-    spearman_p: float = math.nan
-    pearson: float = math.nan
-    pearson_p: float = math.nan
+    found: Correlation
 
     @property
     def verdict(self) -> str:
         """The answer in words, by the stronger of both correlations, since either may miss a relation."""
-        if self.n < FEWEST:
+        if self.found.n < FEWEST:
             return "too few networks to tell"
-        if math.isnan(self.spearman):
+        if not self.found.known:
             return "unknown: all values are equal"
-        both = ((self.spearman, self.spearman_p), (self.pearson, self.pearson_p))
+        both = ((self.found.spearman, self.found.spearman_p), (self.found.pearson, self.found.pearson_p))
         strength = max((abs(r) for r, p in both if p <= SIGNIFICANT), default=0.0)
         return next((said for least, said in _STRENGTHS if strength >= least), "no clear relation to size")
 
@@ -66,9 +59,7 @@ def answer(found: Sequence[SizeRelation]) -> str:
 def correlation(objective: str, values: np.ndarray, params: np.ndarray) -> SizeRelation:
     """Spearman and Pearson correlation of two columns ``(n,)``; rows with a NaN are left out."""
     found = correlate(params, values)
-    if found.n < FEWEST:
-        return SizeRelation(objective, found.n)
-    return SizeRelation(objective, found.n, found.spearman, found.spearman_p, found.pearson, found.pearson_p)
+    return SizeRelation(objective, found if found.n >= FEWEST else Correlation(found.n))
 
 
 def correlations(view: View) -> list[SizeRelation]:
@@ -84,9 +75,10 @@ def correlations(view: View) -> list[SizeRelation]:
 
 def write_sizes(found: list[SizeRelation], path: Path) -> None:
     """Write the correlations as CSV, with empty cells where one is not defined."""
-    header = [field.name for field in dataclasses.fields(SizeRelation)]
-    rows = [["" if isinstance(v, float) and math.isnan(v) else v for v in dataclasses.astuple(c)] for c in found]
-    write_csv(path, [*header, "verdict"], [[*row, c.verdict] for row, c in zip(rows, found, strict=True)])
+    names = ("n", "spearman", "spearman_p", "pearson", "pearson_p")
+    rows = [["" if math.isnan(value := getattr(c.found, name)) else value for name in names] for c in found]
+    lines = [[c.objective, *row, c.verdict] for c, row in zip(found, rows, strict=True)]
+    write_csv(path, ["objective", *names, "verdict"], lines)
 
 
 def draw_size(view: View, found: list[SizeRelation], path: Path) -> None:
@@ -110,10 +102,10 @@ def _panel(axes: Axes, view: View, params: Quantity, shown: Quantity, c: SizeRel
         axes.scatter(x[others], y[others], s=18, color=EVALUATED, alpha=0.7, lw=0, label=view.evaluated)
     axes.scatter(x[view.front], y[view.front], s=42, color=FRONT, edgecolor="white", lw=0.8, label="Pareto front")
     axes.margins(0.08)
-    known = not math.isnan(c.spearman)
+    known = c.found.known
     axes.set_title(f"{shown.words}\n", fontsize=11, linespacing=1.4, pad=18 if known else 4)
     axes.text(0, 1.075 if known else 1.015, c.verdict, transform=axes.transAxes, va="bottom")
     if known:
-        spearman, pearson = signed(c.spearman), signed(c.pearson)
-        figures = f"ρ = {spearman} ({p_text(c.spearman_p)}), r = {pearson} ({p_text(c.pearson_p)})"
+        spearman, pearson = signed(c.found.spearman), signed(c.found.pearson)
+        figures = f"ρ = {spearman} ({p_text(c.found.spearman_p)}), r = {pearson} ({p_text(c.found.pearson_p)})"
         axes.text(0, 1.015, figures, transform=axes.transAxes, fontsize=8, color=PALE, va="bottom")

@@ -42,15 +42,16 @@ def front_table(view: View) -> Table:
     return made
 
 
-def size_table(found: Sequence[SizeRelation]) -> Table:
+def size_table(relations: Sequence[SizeRelation]) -> Table:
     """The correlations with the number of parameters, one line per objective."""
     numbers = ("networks", "Spearman", "p", "Pearson", "p")
     made = table("Is it just size? Correlation with the number of parameters", words=("objective",), numbers=numbers)
     made.add_column("in words")
-    for c in found:
-        values = (f"{c.spearman:+.2f}", f"{c.spearman_p:.2g}", f"{c.pearson:+.2f}", f"{c.pearson_p:.2g}")
+    for c in relations:
+        r, rho = c.found.pearson, c.found.spearman
+        values = (f"{rho:+.2f}", f"{c.found.spearman_p:.2g}", f"{r:+.2f}", f"{c.found.pearson_p:.2g}")
         shown = (value.replace("+nan", "–").replace("nan", "–") for value in values)
-        made.add_row(words(c.objective), str(c.n), *shown, c.verdict)
+        made.add_row(words(c.objective), str(c.found.n), *shown, c.verdict)
     return made
 
 

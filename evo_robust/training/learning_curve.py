@@ -9,7 +9,7 @@ from evo_robust.files import write_csv
 from evo_robust.progress import Say
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.training.loop import EpochLog, read_logs
-from evo_robust.training.recipes import Recipe, Standard
+from evo_robust.training.recipes import Recipe
 
 CURVE_FILES = ("learning_curve.csv", "learning_curve.png")
 
@@ -55,7 +55,7 @@ class LearningCurve:
         from evo_robust.training.learning_picture import draw_learning  # matplotlib only where a picture is drawn
 
         self.write()  # a process that was killed after its last epoch may have left the file one line short
-        error = "training error" if isinstance(recipe, Standard) else "adversarial training error"
+        error = "adversarial training error" if recipe.adversarial else "training error"
         text = (
             f"Supernet of {type(space).__name__} on {data.name}: {type(recipe).__name__}, {self.epochs} epochs, "
             f"{sampling}. Error on training images, of the paths in training."

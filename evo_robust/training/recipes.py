@@ -32,6 +32,9 @@ class Recipe(Part, abc.ABC):
     the schedule.
     """
 
+    adversarial: ClassVar[bool] = False
+    """Whether the logits that ``loss`` returns are of adversarial images: its training error is then named so."""
+
     lr: float = chz.field(default=0.025, doc="highest learning rate, > 0")
     lr_end: float = chz.field(default=0.0, doc="learning rate at the end of the cosine, >= 0")
     schedule: Literal["cosine", "constant", "step"] = chz.field(
@@ -119,6 +122,7 @@ class Standard(Recipe):
 class PGDTraining(Recipe):
     """Cross-entropy on adversarial images only (Madry et al., 2018)."""
 
+    adversarial: ClassVar[bool] = True
     short_name: ClassVar[str | None] = "pgd"
 
     attack: GradientAttack = chz.field(
@@ -142,6 +146,7 @@ class PGDTraining(Recipe):
 class FastTraining(Recipe):
     """Cross-entropy on images after one long step from a random point (Wong et al., Fast is better than free, 2020)."""
 
+    adversarial: ClassVar[bool] = True
     short_name: ClassVar[str | None] = "fast"
 
     step_ratio: float = chz.field(default=1.25, doc="step length as a multiple of eps, > 0; much above 1.25 overfits")
@@ -161,6 +166,8 @@ class FastTraining(Recipe):
 @chz.chz
 class TRADES(Recipe):
     """Clean cross-entropy + β · KL between clean and adversarial predictions (Zhang et al., 2019, eq. 5)."""
+
+    adversarial: ClassVar[bool] = True
 
     beta: float = chz.field(default=6.0, doc="weight of the KL term, >= 0")
     attack: GradientAttack = chz.field(
@@ -193,6 +200,7 @@ class MultiStrengthTraining(Recipe):
     A step attacks its batch at every strength: with six of them, a batch of 64 images becomes one of 384.
     """
 
+    adversarial: ClassVar[bool] = True
     short_name: ClassVar[str | None] = "multi"
 
     attack: GradientAttack = chz.field(

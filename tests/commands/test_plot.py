@@ -252,16 +252,16 @@ def test_roles_name_the_ends_and_the_compromise(tmp_path):
 def test_correlation_with_size():
     x = np.array([1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 500])
     falling = size.correlation("e", -(x**0.5), x)
-    assert falling.spearman == pytest.approx(-1) and -1 < falling.pearson < 0 and falling.n == 11
+    assert falling.found.spearman == pytest.approx(-1) and -1 < falling.found.pearson < 0 and falling.found.n == 11
     assert falling.verdict == "almost only size"
-    assert size.correlation("e", 3 - 2 * x, x).pearson == pytest.approx(-1)
+    assert size.correlation("e", 3 - 2 * x, x).found.pearson == pytest.approx(-1)
     noise = np.random.default_rng(0).random(40)
     assert size.correlation("e", noise, np.arange(40.0)).verdict == "no clear relation to size"
     flat, few = size.correlation("e", np.ones(11), x), size.correlation("e", x[:3], x[:3])
-    assert math.isnan(flat.spearman) and flat.verdict == "unknown: all values are equal"
-    assert math.isnan(few.spearman) and few.verdict == "too few networks to tell"
+    assert math.isnan(flat.found.spearman) and flat.verdict == "unknown: all values are equal"
+    assert math.isnan(few.found.spearman) and few.verdict == "too few networks to tell"
     holes = np.where(np.arange(11) == 3, np.nan, x)
-    assert size.correlation("e", holes, x).n == 10
+    assert size.correlation("e", holes, x).found.n == 10
 
 
 def test_how_quantities_read():

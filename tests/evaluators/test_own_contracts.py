@@ -35,6 +35,9 @@ from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.genome import GenomeSpace
+from evo_robust.training import learning_picture
+from evo_robust.training.learning_curve import LearningCurve
+from evo_robust.training.loop import EpochLog
 from evo_robust.training.recipes import PGDTraining, Recipe
 
 
@@ -256,6 +259,23 @@ def test_a_space_of_ones_own_names_decoders_and_fields_without_effect(tmp_path: 
         space("wid")
     with pytest.raises(UserError, match=r"space.spare=2 has no effect: expected space.factor"):
         space("wide", **{"space.spare": "2"})
+
+
+# ---- what pictures of a training ask of a recipe
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"), [(Blurred(), "training error"), (PGDTraining(), "adversarial training error")]
+)
+def test_a_training_error_is_called_adversarial_where_the_recipe_says_so(
+    recipe: Recipe, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(learning_picture, "draw_learning", lambda *given, **more: told.extend(map(str, given)))
+    curve = LearningCurve(tmp_path, 1, told.append, tmp_path / "none")
+    curve.add(EpochLog(1, 2.0, 0.5, 0.1, 1.0))
+    curve.draw(recipe, Pairs(), Digits(), "single paths")
+    assert said in told
 
 
 # ---- what studies ask of algorithms and objectives
