@@ -66,7 +66,7 @@ def draw_training(path: Path, result: Result, logs: Sequence[EpochLog]) -> None:
             epochs, accuracy, color=FRONT, lw=2, marker="o" if len(logs) < 20 else None, ms=4, label=_what(result)
         )
         test = 100 * (1 - result.clean_error)
-        right.axhline(test, color=INK, ls="--", lw=1.2, label=f"test images in the end: {test:.1f} %")
+        right.axhline(test, color=INK, ls="--", lw=1.2, label=f"test images in the end, not attacked: {test:.1f} %")
         right.set_ylabel("accuracy (%)")
         right.set_ylim(0, 105)
         title_and_legend(right, "Accuracy")

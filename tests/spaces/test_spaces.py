@@ -488,6 +488,13 @@ def test_drawings_name_phases_channels_and_pools() -> None:
         assert [text for text in texts if text.isdigit()] == list("12") + list("123456") * 2
 
 
+@pytest.mark.parametrize(("skip", "legends"), [("0", 0), ("1", 1)])
+def test_the_legend_of_skip_connections_stands_where_there_are_any(skip: str, legends: int) -> None:
+    space, figure = NSGAPhases(phases=2, nodes=5, channels=8), Figure(figsize=(10, 2.6))
+    space.draw(space.from_text(f"[0][10][011][0000][0] / [1][01][000][0000][{skip}]"), figure)
+    assert sum("skip connection" in text.get_text() for text in figure.axes[0].texts) == legends
+
+
 def test_arrows_keep_clear_of_nodes() -> None:
     from evo_robust.spaces import drawing
 

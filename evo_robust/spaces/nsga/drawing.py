@@ -50,7 +50,7 @@ def draw_phases(figure: Figure, phases: Sequence[PhaseGraph], channels: Sequence
         x = right + 0.9 * column
     draw_flow(axes, x - 0.9 * column, x - 0.62 * column, middle, radius)
     _box(axes, x - 0.1 * column, middle, "average pool\n+ classifier", column, height)
-    _caption(axes, 0.04 * height, width)
+    _caption(axes, 0.04 * height, width, skips=any(phase.skip for phase in phases))
 
 
 def _phase_inputs(phase: PhaseGraph) -> dict[str, list[str]]:
@@ -93,6 +93,7 @@ def _box(axes: Axes, x: float, y: float, text: str, column: float, height: float
     axes.text(x, y, text, fontsize=size, rotation=90, ha="center", va="center", bbox=ground, color=INK, zorder=3)
 
 
-def _caption(axes: Axes, y: float, width: float) -> None:
+def _caption(axes: Axes, y: float, width: float, skips: bool) -> None:
     axes.text(0.15, y, "circle: 3×3 convolution; several arrows into it are concatenated", fontsize=7, color=PALE)
-    axes.text(width - 0.15, y, "– –  skip connection", fontsize=7, color=SKIP, ha="right")
+    if skips:
+        axes.text(width - 0.15, y, "– –  skip connection", fontsize=7, color=SKIP, ha="right")
