@@ -80,7 +80,7 @@ class RetrainOptions(Part):
 @command
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
-    given = split(argv or [])
+    given = split(argv or [], "genotype")
     if not given:
         print(as_typed(USAGE))
         return 0

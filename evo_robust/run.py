@@ -71,7 +71,7 @@ class RunOptions(Part):
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     argv = argv or []
-    given = split(argv)
+    given = split(argv, "problem")
     if not given or (set(given) == {"--help"}):
         print(usage())
         return 0

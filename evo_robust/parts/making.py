@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -31,8 +33,12 @@ class HelpRequested(Exception):
         self.cls, self.arguments = cls, tuple(arguments)
 
 
-def split(argv: list[str]) -> dict[str, str]:
+def split(argv: list[str], main: str | None = None) -> dict[str, str]:
     """Arguments ``key=value`` as a dictionary; ``--help`` becomes the key ``--help``.
+
+    Args:
+        argv: the arguments.
+        main: the key that a first argument without one is probably meant for, such as ``problem`` in ``run roco``.
 
     Raises:
         UserError: an argument without ``=`` or a key given twice.
@@ -44,7 +50,9 @@ def split(argv: list[str]) -> dict[str, str]:
             continue
         key, equals, value = argument.partition("=")
         if not equals or not key:
-            raise UserError(f"expected key=value, got {argument!r}")
+            first = main is not None and not found and re.fullmatch(r"[\w./~][^=]*", argument)
+            hint = f": did you mean {shlex.quote(f'{main}={argument}')}?" if first else ""
+            raise UserError(f"expected key=value, got {argument!r}{hint}")
         if key in found:
             raise UserError(f"{key} is given twice: {key}={found[key]} and {key}={value}")
         found[key] = value
@@ -58,7 +66,7 @@ def parse(cls: Callable[..., T], argv: list[str], name: str) -> T:
         UserError: a key is unknown, or a value is unreadable or refused; the message gives the nearest right one.
         HelpRequested: ``--help`` was given.
     """
-    given = split(argv)
+    given = split(argv, next(iter(chz.chz_fields(cls))))
     refuse_nothing(given)
     return make(cls, given, {}, name)
 

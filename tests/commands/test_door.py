@@ -57,7 +57,12 @@ def test_the_installed_command_is_this_door() -> None:
         (["problem=roco"], "such as python -m evo_robust.run problem=roco"),
         (["run", "problem=rocco"], "error: unknown problem 'rocco': did you mean 'roco'?"),
         (["plot", "run=nowhere"], "error: nowhere is no run folder"),
-        (["list", "problems"], "error: expected key=value, got 'problems'"),
+        (["list", "old runs"], "error: expected key=value, got 'old runs': did you mean 'runs=old runs'?"),
+        (["run", "roco"], "error: expected key=value, got 'roco': did you mean problem=roco?"),
+        (["run", "problem=roco", "seed"], "error: expected key=value, got 'seed'\n"),
+        (["plot", "runs/x"], "got 'runs/x': did you mean run=runs/x?"),
+        (["retrain", "--out"], "error: expected key=value, got '--out'\n"),
+        (["retrain", "~/x.json"], "did you mean 'genotype=~/x.json'?"),
     ],
 )
 def test_mistakes_are_one_message(given: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
