@@ -54,7 +54,8 @@ TINY = Problem(
     evaluator=OneShot(supernet=SUPERNET, recipe=chz.replace(FAST, lr=0.02), recalibration_batches=4),
     algorithm=RandomSearch(pop_size=4, n_gen=2),
 )
-TUNED = chz.replace(TINY, evaluator=chz.replace(TINY.evaluator, finetune=1))
+FEW = chz.replace(TINY, data=Digits(val_share=0.4, train_limit=300))
+TUNED = chz.replace(FEW, evaluator=chz.replace(FEW.evaluator, finetune=1))
 EARLY = CleanError(limit=200, label="early")
 GATED = chz.replace(TUNED, constraints=(Gate(of=EARLY, sample=6),))
 
@@ -187,7 +188,7 @@ def test_all_candidates_are_recalibrated_on_the_same_batches(monkeypatch: pytest
 
 def test_what_is_inherited_is_recorded_beside_what_finetuning_makes_of_it() -> None:
     architectures = distinct(TINY, 2)
-    for before, after in zip(evaluate(TINY, architectures), evaluate(TUNED, architectures), strict=True):
+    for before, after in zip(evaluate(FEW, architectures), evaluate(TUNED, architectures), strict=True):
         assert before.status == after.status == "ok" and "inherited" not in before.figures
         robust, clean = before.objectives["robust_error"], before.recorded["clean_error"]
         strength = before.figures["robust_error"]["0.05"]
@@ -227,7 +228,7 @@ def test_one_clean_pass_serves_all_objectives_of_a_stage(monkeypatch: pytest.Mon
         TUNED, objectives=(CleanError(), *TUNED.objectives), recorded=(CleanError(limit=9, label="few"),)
     )
     evaluation = evaluate(problem, distinct(TINY, 1))[0]
-    assert passes == [len(TINY.data.load().val)] * 2
+    assert passes == [len(FEW.data.load().val)] * 2
     assert evaluation.figures["inherited"]["clean_error"] != evaluation.objectives["clean_error"]
 
 
@@ -247,11 +248,11 @@ def test_a_gate_rejects_above_the_quantile_and_pays_no_finetuning(monkeypatch: p
     session = GATED.start("cpu", 1)
     assert not trained
     (gate,) = session.job.gates  # type: ignore[attr-defined]
-    architectures = distinct(TINY, 7, seed=8)
+    architectures = distinct(TINY, 7)
     found = [e for _, e in session.evaluate(architectures)]
     rejected = [e for e in found if e.status == "rejected"]
     assert 2 <= len(rejected) <= 5 and len(trained) == len(found) - len(rejected)
-    free = chz.replace(TINY, recorded=(EARLY,))
+    free = chz.replace(FEW, recorded=(EARLY,))
     for inherited, e in zip(evaluate(free, architectures), found, strict=True):
         value = inherited.recorded["early"]
         assert e.constraints["early_gate"] == value / gate.at_most - 1
@@ -267,7 +268,7 @@ def test_the_limit_is_the_quantile_over_random_architectures(tmp_path: Path) -> 
     kept = json.loads((tmp_path / "gates.json").read_text())["early_gate"]
     assert len(kept["found"]) == 6 and kept["limit"] == gate.at_most
     texts = list(kept["found"])
-    plain = chz.replace(TINY, recorded=(EARLY,))
+    plain = chz.replace(FEW, recorded=(EARLY,))
     values = [e.recorded["early"] for e in evaluate(plain, [TINY.space.from_text(t) for t in texts])]
     assert list(kept["found"].values()) == values
     assert gate.at_most == np.quantile(values, 0.25)
@@ -331,16 +332,15 @@ class _Stop(Exception):
 
 
 def test_interrupted_or_with_two_workers_a_search_gives_the_same_record(tmp_path: Path) -> None:
-    few = chz.replace(GATED, data=Digits(val_share=0.4, train_limit=200))
-    whole = search(few, tmp_path / "whole", device="cpu", workers=1)
+    whole = search(GATED, tmp_path / "whole", device="cpu", workers=1)
     assert {row["status"] for row in whole.evaluations} == {"ok", "rejected"} and len(whole.evaluations) == 8
 
     def stop(_: Any) -> None:
         raise _Stop
 
     with pytest.raises(_Stop):  # the gate's sample and the first generation by two workers, the rest by one
-        search(few, tmp_path / "killed", device="cpu", workers=2, on_generation=stop)
-    assert figures(search(few, tmp_path / "killed", device="cpu", workers=1)) == figures(whole)
+        search(GATED, tmp_path / "killed", device="cpu", workers=2, on_generation=stop)
+    assert figures(search(GATED, tmp_path / "killed", device="cpu", workers=1)) == figures(whole)
     curve = (tmp_path / "killed" / "supernet_learning_curve.csv").read_text().splitlines()
     assert (
         len(curve) == 1 + SUPERNET.epochs and (tmp_path / "killed" / "supernet_learning_curve.png").stat().st_size > 0
@@ -351,7 +351,7 @@ def test_exported_weights_are_those_that_were_measured(tmp_path: Path) -> None:
     problem = chz.replace(TUNED, algorithm=RandomSearch(pop_size=1, n_gen=1))
     run = search(problem, tmp_path / "run", device="cpu", workers=1)
     for row in run.evaluations:
-        assert clean_error(rebuild(run, row)[0], TINY.data.load().val) == row["recorded"]["clean_error"]
+        assert clean_error(rebuild(run, row)[0], FEW.data.load().val) == row["recorded"]["clean_error"]
 
 
 # ---- exports on another machine
