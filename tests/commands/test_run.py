@@ -75,7 +75,6 @@ def test_searches_draws_and_resumes(
     assert main([*SMALL, "out=run/below/new"]) == 2
     assert "out=run/below/new lies inside the run folder" in capsys.readouterr().err
     assert not Path("run/below").exists()
-    assert main([*SMALL, "out=run", "plot=false", "evaluator.time_limit=1e300"]) == 0
 
 
 @pytest.mark.parametrize(
