@@ -133,7 +133,7 @@ def draw_fsp(found: Sequence[Relation], path: Path, *, inherited: bool, caution:
             place = ", the first" if depth == 0 else ", the last" if depth == len(found) - 1 else ""
             axes = figure.add_subplot(grid[1, k])
             scatter(axes, found[depth], f"Cell {depth}{place}", x_label="FSP distance", y_label=k == 0)
-        title = "In which cells does FSP distance correlate with the gap between clean and robust accuracy?"
+        title = "In which cells does FSP distance follow the gap between clean and robust accuracy?"
         heading(figure, title, telling_cells(found))
         weights = "inherited weights, before finetuning" if inherited else "the final weights"
         most = max(r.correlation.n for r in found)
