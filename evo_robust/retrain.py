@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     own = {k: v for k, v in given.items() if k in chz.chz_fields(RetrainOptions)}
     rest = {k: v for k, v in given.items() if k not in own}
-    refuse_nothing(own)
+    refuse_nothing(RetrainOptions, own)
     options = make(RetrainOptions, own, {}, "retrain")
     try:
         settings, genotype = settings_from(options, rest)

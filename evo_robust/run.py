@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     if "--help" in rest:
         print(help_of(own, rest))
         return 0
-    refuse_nothing(own)
+    refuse_nothing(RunOptions, own)
     options = make(RunOptions, own, {}, "run")
     if options.trust and not is_record(options.problem):
         raise UserError(

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import chz
 
 from evo_robust.parts.base import UserError, nearest
-from evo_robust.parts.chz_inside import Argument, Missing, Refused, Unknown, arguments_of, build
+from evo_robust.parts.chz_inside import Argument, Missing, Refused, Unknown, arguments_of, build, is_required
 from evo_robust.parts.layers import below
 from evo_robust.parts.paths import at_home
 from evo_robust.parts.plain import read
@@ -67,19 +67,21 @@ def parse(cls: Callable[..., T], argv: list[str], name: str) -> T:
         HelpRequested: ``--help`` was given.
     """
     given = split(argv, next(iter(chz.chz_fields(cls))))
-    refuse_nothing(given)
+    refuse_nothing(cls, given)
     return make(cls, given, {}, name)
 
 
-def refuse_nothing(given: Mapping[str, str]) -> None:
-    """Refuse ``key=`` without a value, which may be an unset variable of a script.
+def refuse_nothing(cls: Callable[..., Any], given: Mapping[str, str]) -> None:
+    """Refuse ``key=`` without a value, which may be an unset variable of a script; ``cls`` has the keys.
 
     Raises:
         UserError: a value is empty; the message names the key.
     """
     for key, value in given.items():
         if not value.strip() and key != "--help":
-            raise UserError(f"{key}={value}: expected a value, got nothing; leave {key} out to use its default")
+            field = chz.chz_fields(cls).get(key)
+            advice = "" if field is None or is_required(field) else f"; without {key}= its default is used"
+            raise UserError(f"{key}={value}: expected a value, got nothing{advice}")
 
 
 def make(cls: Callable[..., T], given: Mapping[str, str], base: Mapping[str, Any], name: str) -> T:

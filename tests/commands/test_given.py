@@ -21,6 +21,7 @@ from evo_robust import (
     RandomSearch,
     RobustError,
     Threat,
+    __main__,
     export,
     load,
     retrain,
@@ -45,6 +46,21 @@ def problem(objective: Any, **recipe: Any) -> Problem:
         evaluator=FromScratch(epochs=1, recipe=PGDTraining(**recipe)),
         algorithm=RandomSearch(pop_size=2, n_gen=1),
     )
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["run", "problem="], "problem=: expected a value, got nothing\n"),
+        (["export", "run= "], "run= : expected a value, got nothing\n"),
+        (["run", "problem=roco", "out="], "out=: expected a value, got nothing; without out= its default is used\n"),
+    ],
+)
+def test_a_key_without_a_value_has_a_default_only_where_there_is_one(
+    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert __main__.main(argv) == 2
+    assert capsys.readouterr().err == f"error: {said}"
 
 
 def test_a_step_beyond_the_ball_is_refused() -> None:
