@@ -15,6 +15,11 @@ def length(v: Tensor) -> Tensor:
     return torch.linalg.vector_norm(v, dim=(1, 2, 3), keepdim=True)
 
 
+def per_image(values: Tensor) -> Tensor:
+    """One value per image, ``(n,)``, in a form that multiplies images: ``(n, 1, 1, 1)``."""
+    return values.view(-1, 1, 1, 1)
+
+
 def unit_noise(shape: Sequence[int], norm: Norm, generator: torch.Generator) -> Tensor:
     """Uniform random points ``(n, c, h, w)`` in the unit ball, on the generator's device."""
     if norm == "linf":
@@ -42,7 +47,7 @@ def project(x: Tensor, delta: Tensor, eps: Tensor, norm: Norm) -> Tensor:
 
     The pixel range is a box around ``x``. Clipping to it only shortens the perturbation, which stays in the ball.
     """
-    radius = eps.view(-1, 1, 1, 1)
+    radius = per_image(eps)
     if norm == "linf":
         delta = torch.maximum(torch.minimum(delta, radius), -radius)
     else:

@@ -14,6 +14,9 @@ from evo_robust.attacks.base import Norm
 from evo_robust.attacks.losses import cross_entropy
 from evo_robust.inference.predictions import classes
 
+Memory = dict[str, Tensor]
+"""What an attack carries from step to step, by name; each tensor has a row per image."""
+
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Gives images in [0,1] and their classes for indices."""
 
@@ -35,22 +38,50 @@ class StepBudget:
     random_start: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """Where n images stand in their climb, just before a step.
+
+    Attributes:
+        x: the images without attack, ``(n, c, h, w)`` in [0,1].
+        delta: their perturbations, ``(n, c, h, w)``.
+        loss: the loss there, ``(n,)``.
+        gradient: its gradient there, ``(n, c, h, w)``.
+        memory: what the attack carries from step to step, by name, each ``(n, ...)``; without meaning where ``time``
+            is 0, and empty before the very first step.
+        time: steps made in this ball, ``(n,)``.
+        eps: radius of each image's ball, ``(n,)``, in units of the pixel range 0..1.
+        step: length of each image's first step, ``(n,)``, in the same unit.
+        norm: of the balls.
+    """
+
+    x: Tensor
+    delta: Tensor
+    loss: Tensor
+    gradient: Tensor
+    memory: Memory
+    time: Tensor
+    eps: Tensor
+    step: Tensor
+    norm: Norm
+
+
 class Ascent(Protocol):
     """What the cascade needs of an attack; see :class:`evo_robust.attacks.gradient.GradientAttack`."""
 
     def budget(self, eps: float) -> StepBudget:
         """Steps, step length and starts in a ball of radius ``eps``."""
 
-    def ascend(self, network: nn.Module, x: Tensor, y: Tensor, clean: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def reference(self, network: nn.Module, x: Tensor, y: Tensor, restart: int) -> Tensor | None:
+        """What the loss compares with, ``(n, ...)``, from the images without attack; None where it needs nothing."""
+
+    def ascend(
+        self, network: nn.Module, x: Tensor, y: Tensor, reference: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits ``(n, n_classes)``, loss ``(n,)`` and its gradient ``(n, c, h, w)`` at the images ``x``."""
 
-    def move(
-        self, x: Tensor, delta: Tensor, gradient: Tensor, memory: Tensor | None, eps: Tensor, step: Tensor, norm: Norm
-    ) -> tuple[Tensor, Tensor | None]:
-        """Next perturbation ``(n, c, h, w)`` and memory; ``eps`` and ``step`` are per image, ``(n,)``."""
-
-    def clean_probabilities(self, network: nn.Module, x: Tensor) -> Tensor | None:
-        """Probabilities ``(n, n_classes)`` of the images without attack, if the loss needs them; else None."""
+    def move(self, point: Point) -> tuple[Tensor, Memory]:
+        """Next perturbation ``(n, c, h, w)`` and memory."""
 
 
 @dataclasses.dataclass
@@ -66,8 +97,8 @@ class Slots:
         time: steps made at this strength, ``(m,)``; -1 where the start must be evaluated before the first step.
         last: index of the last strength to attack, ``(m,)``.
         start: start of each strength in the unit ball; None for starts at the image itself or the last iterate.
-        clean: probabilities without attack; None where the loss does not need them.
-        memory: the attack's state from step to step, such as its momentum.
+        reference: what the loss compares with, ``(m, ...)``; None where it needs nothing.
+        memory: the attack's state from step to step, see :class:`Point`.
     """
 
     index: Tensor
@@ -78,22 +109,28 @@ class Slots:
     time: Tensor
     last: Tensor
     start: Tensor | None
-    clean: Tensor | None
-    memory: Tensor | None = None
+    reference: Tensor | None
+    memory: Memory = dataclasses.field(default_factory=dict)
 
     def take(self, kept: Tensor) -> Slots:
         """The slots at these positions."""
-        kept_values: dict[str, Any] = {name: None if v is None else v[kept] for name, v in vars(self).items()}
-        return Slots(**kept_values)
+        return Slots(**{name: _each(lambda v: v[kept], value) for name, value in vars(self).items()})
 
     def join(self, new: Slots) -> Slots:
         """These slots and the new ones; new images get a memory of zero."""
-        if self.memory is not None:
-            new.memory = torch.zeros_like(new.delta)
+        m = len(new.index)
+        new.memory = {name: v.new_zeros((m, *v.shape[1:])) for name, v in self.memory.items()}
         joined: dict[str, Any] = {
-            name: None if v is None else torch.cat((v, getattr(new, name))) for name, v in vars(self).items()
+            name: _each(lambda v, w: torch.cat((v, w)), value, getattr(new, name)) for name, value in vars(self).items()
         }
         return Slots(**joined)
+
+
+def _each(change: Callable[..., Tensor], value: Any, *others: Any) -> Any:
+    """``change`` of a tensor, or of each in a memory; None stays None."""
+    if isinstance(value, dict):
+        return {name: change(v, *(other[name] for other in others)) for name, v in value.items()}
+    return None if value is None else change(value, *others)
 
 
 @dataclasses.dataclass
@@ -166,14 +203,14 @@ class Cascade:
         self.eps, self.lengths = self.eps.to(indices.device), self.lengths.to(indices.device)
         self.found = CascadeResult(torch.zeros(n, dtype=torch.long, device=indices.device))
         self.found.level[indices] = len(self.eps)
-        for _ in range(self.restarts):
+        for restart in range(self.restarts):
             if len(indices):
-                self._pass(fetch, indices)
+                self._pass(fetch, indices, restart)
             if not self.keep_going:
                 indices = indices[self.found.level[indices] > 0]
         return self.found
 
-    def _pass(self, fetch: Fetch, indices: Tensor) -> None:
+    def _pass(self, fetch: Fetch, indices: Tensor, restart: int) -> None:
         """Run one start for each image; broken ones are attacked only below the strength that broke them."""
         portion = max(1, self.batch_size // 8)  # joining fewer at a time would copy the batch too often
         arrivals = iter(indices.split(portion))
@@ -183,17 +220,17 @@ class Cascade:
                 part = next(arrivals, None)
                 if part is None:
                     break
-                new = self._admit(part, *fetch(part))
+                new = self._admit(part, *fetch(part), restart)
                 slots = new if slots is None else slots.join(new)
             if slots is None:
                 return
-            logits, _, gradient = self.attack.ascend(self.network, slots.x + slots.delta, slots.y, slots.clean)
+            logits, loss, gradient = self.attack.ascend(self.network, slots.x + slots.delta, slots.y, slots.reference)
             going = self._judge(slots, logits).logical_not().nonzero().squeeze(1)
             if len(going) < len(slots.index):
-                slots, gradient = slots.take(going), gradient[going]
-            slots = self._move(slots, gradient) if len(going) else None
+                slots, loss, gradient = slots.take(going), loss[going], gradient[going]
+            slots = self._move(slots, loss, gradient) if len(going) else None
 
-    def _admit(self, index: Tensor, x: Tensor, y: Tensor) -> Slots:
+    def _admit(self, index: Tensor, x: Tensor, y: Tensor, restart: int) -> Slots:
         """Slots of new images at their first strength."""
         start = None
         if self.random_start:
@@ -203,7 +240,6 @@ class Cascade:
         level = torch.zeros_like(index)
         delta = torch.zeros_like(x) if start is None else self._started(x, start, level)
         last = torch.full_like(index, len(self.eps)) if self.keep_going else self.found.level[index]
-        clean = self.attack.clean_probabilities(self.network, x)
         return Slots(
             index,
             x,
@@ -213,7 +249,7 @@ class Cascade:
             time=level.clone(),
             last=last - 1,
             start=None if self.warm else start,
-            clean=clean,
+            reference=self.attack.reference(self.network, x, y, restart),
         )
 
     def _started(self, x: Tensor, start: Tensor, level: Tensor) -> Tensor:
@@ -274,8 +310,6 @@ class Cascade:
             return
         old, new = slots.level[chosen], slots.level[chosen] + 1
         slots.level[chosen] = new
-        if slots.memory is not None:
-            slots.memory[chosen] = 0  # momentum from a smaller ball would misdirect the first steps
         if self.warm:
             slots.time[chosen] = 0
             slots.delta[chosen] *= (self.eps[new] / self.eps[old]).view(-1, 1, 1, 1)
@@ -284,11 +318,12 @@ class Cascade:
         start = torch.zeros_like(slots.delta[chosen]) if slots.start is None else slots.start[chosen]
         slots.delta[chosen] = self._started(slots.x[chosen], start, new)
 
-    def _move(self, slots: Slots, gradient: Tensor) -> Slots:
+    def _move(self, slots: Slots, loss: Tensor, gradient: Tensor) -> Slots:
         """Make one step of every slot; slots at a new start stay there until it has been evaluated."""
         if not self.warm:
             gradient = gradient.masked_fill((slots.time < 0).view(-1, 1, 1, 1), 0.0)
         eps, step = self.eps[slots.level], self.lengths[slots.level]
-        slots.delta, slots.memory = self.attack.move(slots.x, slots.delta, gradient, slots.memory, eps, step, self.norm)
+        point = Point(slots.x, slots.delta, loss, gradient, slots.memory, slots.time, eps, step, self.norm)
+        slots.delta, slots.memory = self.attack.move(point)
         slots.time = slots.time + 1
         return slots

@@ -9,11 +9,11 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.ball import project, steepest, unit_noise
-from evo_robust.attacks.base import Attack, Norm, Threat, check_step, widest
+from evo_robust.attacks.ball import per_image, project, steepest, unit_noise
+from evo_robust.attacks.base import Attack, Threat, check_step, widest
 from evo_robust.attacks.calls import checked
-from evo_robust.attacks.cascade import Cascade, StepBudget
-from evo_robust.attacks.losses import LossName, attack_loss, check_loss
+from evo_robust.attacks.cascade import Cascade, Memory, Point, StepBudget
+from evo_robust.attacks.losses import LossName, attack_loss, attack_reference, check_loss, needs_reference
 from evo_robust.inference.checks import ordinary, slope
 from evo_robust.inference.predictions import undisturbed
 from evo_robust.parts.base import Fraction
@@ -23,7 +23,10 @@ from evo_robust.parts.base import Fraction
 class GradientAttack(Attack, abc.ABC):
     """Projected steps along the gradient of a loss of the logits."""
 
-    loss: LossName = chz.field(default="ce", doc="loss to maximise: ce, margin or kl (kl needs a random start)")
+    loss: LossName = chz.field(
+        default="ce",
+        doc="loss to maximise: ce, margin, dlr, targeted-dlr, probability-margin, or kl (kl needs a random start)",
+    )
 
     @chz.validate
     def _known_loss(self) -> None:
@@ -33,33 +36,41 @@ class GradientAttack(Attack, abc.ABC):
     def budget(self, eps: float) -> StepBudget:
         """Steps, step length and starts in a ball of radius ``eps``."""
 
-    def direction(self, gradient: Tensor, memory: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor | None]:
-        """Unit step ``(n, c, h, w)`` at ``gradient``, and the memory for the next step: steepest ascent, no memory."""
-        return steepest(gradient, norm), memory
+    def direction(self, point: Point) -> tuple[Tensor, Memory]:
+        """Unit step ``(n, c, h, w)`` at a point, and the memory for the next step: steepest ascent, no memory."""
+        return steepest(point.gradient, point.norm), {}
 
-    def ascend(self, network: nn.Module, x: Tensor, y: Tensor, clean: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def ascend(
+        self, network: nn.Module, x: Tensor, y: Tensor, reference: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits ``(n, n_classes)``, loss ``(n,)`` and its gradient ``(n, c, h, w)`` at the images ``x``."""
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             logits = network(x)
-            loss = attack_loss(self.loss, logits, y, clean)
+            loss = attack_loss(self.loss, logits, y, reference)
             gradient = slope(loss.sum(), x)
         # pixels without a finite gradient do not change
         return logits.detach(), loss.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
-    def move(
-        self, x: Tensor, delta: Tensor, gradient: Tensor, memory: Tensor | None, eps: Tensor, step: Tensor, norm: Norm
-    ) -> tuple[Tensor, Tensor | None]:
-        """Next perturbation ``(n, c, h, w)`` and memory; ``eps`` and ``step`` are per image, ``(n,)``."""
-        way, memory = self.direction(gradient, memory, norm)
-        return project(x, delta + step.view(-1, 1, 1, 1) * way, eps, norm), memory
+    def move(self, point: Point) -> tuple[Tensor, Memory]:
+        """Next perturbation ``(n, c, h, w)`` and memory."""
+        way, memory = self.direction(point)
+        return project(point.x, point.delta + per_image(point.step) * way, point.eps, point.norm), memory
 
-    def clean_probabilities(self, network: nn.Module, x: Tensor) -> Tensor | None:
-        """Probabilities ``(n, n_classes)`` of the images without attack, if the loss needs them; else None."""
-        if self.loss != "kl":
+    def outcome(self, delta: Tensor, memory: Memory) -> Tensor:
+        """What a climb that nothing stopped ends with, ``(n, c, h, w)``: here the last perturbation."""
+        return delta
+
+    def reference(self, network: nn.Module, x: Tensor, y: Tensor, restart: int) -> Tensor | None:
+        """What the loss compares with, from the images without attack; None where it needs nothing.
+
+        That is their probabilities ``(n, n_classes)`` for ``kl``, and for a targeted loss the class to reach,
+        ``(n,)``: the likeliest wrong one at the first start, the next at the second, and so on.
+        """
+        if not needs_reference(self.loss):
             return None
         with torch.no_grad():
-            return network(x).softmax(1)
+            return attack_reference(self.loss, network(x), y, restart)
 
     def perturb(
         self,
@@ -129,14 +140,15 @@ class GradientAttack(Attack, abc.ABC):
     ) -> Tensor:
         """Last iterates of all images; with several starts, those with the highest loss."""
         budget = self.budget(threat.eps)
-        clean = self.clean_probabilities(model, x)
-        best = self._climb(model, x, y, clean, threat, generator, start)
+        reference = self.reference(model, x, y, 0)
+        best = self._climb(model, x, y, reference, threat, generator, start)
         if budget.restarts == 1:
             return best
-        best_loss = self.ascend(model, best, y, clean)[1]
-        for _ in range(budget.restarts - 1):
-            other = self._climb(model, x, y, clean, threat, generator)
-            loss = self.ascend(model, other, y, clean)[1]
+        best_loss = self.ascend(model, best, y, reference)[1]
+        for restart in range(1, budget.restarts):
+            reference = self.reference(model, x, y, restart)
+            other = self._climb(model, x, y, reference, threat, generator)
+            loss = self.ascend(model, other, y, reference)[1]
             best = torch.where((loss > best_loss).view(-1, 1, 1, 1), other, best)
             best_loss = torch.maximum(loss, best_loss)
         return best
@@ -146,7 +158,7 @@ class GradientAttack(Attack, abc.ABC):
         model: nn.Module,
         x: Tensor,
         y: Tensor,
-        clean: Tensor | None,
+        reference: Tensor | None,
         threat: Threat,
         generator: torch.Generator,
         start: Tensor | None = None,
@@ -156,11 +168,13 @@ class GradientAttack(Attack, abc.ABC):
         eps, step = x.new_full((len(x),), threat.eps), x.new_full((len(x),), budget.step)
         if start is None and budget.random_start:
             start = threat.eps * unit_noise(x.shape, threat.norm, generator).to(x)
-        delta, memory = torch.zeros_like(x) if start is None else project(x, start, eps, threat.norm), None
-        for _ in range(budget.steps):
-            gradient = self.ascend(model, x + delta, y, clean)[2]
-            delta, memory = self.move(x, delta, gradient, memory, eps, step, threat.norm)
-        return x + delta
+        delta = torch.zeros_like(x) if start is None else project(x, start, eps, threat.norm)
+        memory: Memory = {}
+        for time in range(budget.steps):
+            _, loss, gradient = self.ascend(model, x + delta, y, reference)
+            made = torch.full_like(y, time)
+            delta, memory = self.move(Point(x, delta, loss, gradient, memory, made, eps, step, threat.norm))
+        return x + self.outcome(delta, memory)
 
 
 @chz.chz
@@ -247,9 +261,12 @@ class MIFGSM(IterativeAttack):
         if not 0 <= self.decay < math.inf:
             raise ValueError(f"expected decay >= 0 and finite, got {self.decay}")
 
-    def direction(self, gradient: Tensor, memory: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor | None]:
+    def direction(self, point: Point) -> tuple[Tensor, Memory]:
         """Steepest ascent along the decayed sum of L1-normalised gradients (eq. 6 of the paper)."""
+        gradient = point.gradient
         tiny = torch.finfo(gradient.dtype).tiny
-        unit = gradient / gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(tiny)
-        memory = unit if memory is None else self.decay * memory + unit
-        return steepest(memory, norm), memory
+        momentum = gradient / gradient.abs().sum((1, 2, 3), keepdim=True).clamp_min(tiny)
+        if point.memory:
+            # momentum of a smaller ball would lead the first steps astray
+            momentum += per_image(torch.where(point.time > 0, self.decay, 0.0)) * point.memory["momentum"]
+        return steepest(momentum, point.norm), {"momentum": momentum}

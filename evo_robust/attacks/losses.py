@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import Tensor
 
-LossName = Literal["ce", "margin", "kl"]
+LossName = Literal["ce", "margin", "kl", "dlr", "targeted-dlr", "probability-margin"]
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -35,23 +35,96 @@ def kl_divergence(logits: Tensor, clean: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(logits, 1), clean, reduction="none").sum(1)
 
 
+def probability_margin(logits: Tensor, y: Tensor) -> Tensor:
+    """Best other probability minus the true one, ``(n,)`` in [-1, 1]; positive where the image is misclassified.
+
+    Reported to be the strongest single loss in L∞ (Xie et al., Towards Million-Scale Adversarial Robustness Evaluation
+    With Stronger Individual Attacks, 2025).
+    """
+    return margin(logits.softmax(1), y)
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """Difference of logits ratio, ``(n,)`` in [-1, 1]: the margin over the distance of the first logit to the third.
+
+    Neither shifting nor scaling the logits changes it (Croce & Hein, Reliable Evaluation of Adversarial Robustness,
+    2020, eq. 6).
+
+    Raises:
+        ValueError: fewer than three classes.
+    """
+    _enough("dlr", logits, 3)
+    first, _, third = logits.topk(3, dim=1).values.unbind(1)
+    return margin(logits, y) / (first - third + _TINY)
+
+
+def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    """Logit of the class ``target`` ``(n,)`` minus the true one, on the scale of the largest logits, ``(n,)``.
+
+    Croce & Hein, 2020, eq. 7.
+
+    Raises:
+        ValueError: fewer than four classes.
+    """
+    _enough("targeted-dlr", logits, 4)
+    first, _, third, fourth = logits.topk(4, dim=1).values.unbind(1)
+    ahead = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
+    return ahead / (first - 0.5 * (third + fourth) + _TINY)
+
+
+_TINY = 1e-12
+"""Keeps a ratio of logits finite where all of them are equal."""
+
+
+def _enough(name: str, logits: Tensor, least: int) -> None:
+    if logits.shape[1] < least:
+        raise ValueError(
+            f"expected at least {least} classes for loss {name}, got {logits.shape[1]}: loss=margin serves any number"
+        )
+
+
 def check_loss(name: object) -> None:
     """Raise ``ValueError`` for the name of an unknown loss."""
     if name not in get_args(LossName):
         raise ValueError(f"expected loss {', '.join(get_args(LossName))}, got {name!r}")
 
 
-def attack_loss(name: LossName, logits: Tensor, y: Tensor, clean: Tensor | None) -> Tensor:
-    """The loss ``(n,)`` of this name; only ``kl`` needs ``clean`` (probabilities without attack).
+def needs_reference(name: LossName) -> bool:
+    """Whether a loss compares with something made from the images without attack; see :func:`attack_reference`."""
+    return name in ("kl", "targeted-dlr")
+
+
+def attack_reference(name: LossName, logits: Tensor, y: Tensor, restart: int) -> Tensor:
+    """What ``kl`` and ``targeted-dlr`` compare with, from the logits ``(n, n_classes)`` without attack.
+
+    Args:
+        name: the loss.
+        logits: of the images without attack.
+        y: true classes ``(n,)``.
+        restart: which start, from 0.
+
+    Returns:
+        Of ``kl`` the probabilities ``(n, n_classes)``. Of ``targeted-dlr`` the class to reach ``(n,)``: the likeliest
+        wrong one at start 0, the next likely at start 1 and so on; after the last one comes the first again.
+    """
+    if name == "kl":
+        return logits.softmax(1)
+    wrong = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
+    return wrong[:, restart % (logits.shape[1] - 1)]
+
+
+def attack_loss(name: LossName, logits: Tensor, y: Tensor, reference: Tensor | None) -> Tensor:
+    """Loss ``(n,)`` of that name; ``kl`` and ``targeted-dlr`` need what :func:`attack_reference` gives.
 
     Raises:
-        ValueError: the loss is unknown, or is ``kl`` and ``clean`` is missing.
+        ValueError: an unknown loss, one without the reference that it needs, or too few classes for it.
     """
-    if name == "ce":
-        return cross_entropy(logits, y)
-    if name == "margin":
-        return margin(logits, y)
     check_loss(name)
-    if clean is None:
-        raise ValueError("expected the clean probabilities for the kl loss, got None")
-    return kl_divergence(logits, clean)
+    if not needs_reference(name):
+        return _PLAIN[name](logits, y)
+    if reference is None:
+        raise ValueError(f"expected what the {name} loss compares with (attack_reference), got None")
+    return kl_divergence(logits, reference) if name == "kl" else targeted_dlr(logits, y, reference)
+
+
+_PLAIN = {"ce": cross_entropy, "margin": margin, "dlr": dlr, "probability-margin": probability_margin}

@@ -215,13 +215,15 @@ def check_logits(logits: Any, n: int, highest: int = -1) -> Tensor:
     return logits
 
 
-def slope(total: Tensor, x: Tensor) -> Tensor:
-    """The gradient of ``total`` with respect to the images ``x``, shaped like them.
+def slope(total: Tensor, x: Tensor, *, retain: bool = False) -> Tensor:
+    """The gradient of ``total`` with respect to the images ``x``, shaped like them; ``retain`` keeps the graph.
 
     Raises:
         ValueError: ``total`` does not depend on ``x``.
     """
-    gradient = torch.autograd.grad(total, x, allow_unused=True)[0] if total.requires_grad else None
+    gradient = None
+    if total.requires_grad:
+        gradient = torch.autograd.grad(total, x, allow_unused=True, retain_graph=retain)[0]
     if gradient is None:
         raise ValueError(
             "expected a network with a gradient with respect to its images, got one that cuts it off (detach, no_grad, "
