@@ -21,9 +21,14 @@ if not _runs_no_command():  # its version and its errors need not wait for torch
     from evo_robust.algorithms.evolution import NSGA2, NSGA3, Genetic
     from evo_robust.algorithms.hybrid import GradientHybrid
     from evo_robust.algorithms.random import RandomSearch
+    from evo_robust.attacks.auto import APGD
     from evo_robust.attacks.base import Attack, Threat
     from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
     from evo_robust.attacks.level.attack import CMAES, DE
+    from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
+    from evo_robust.attacks.minimum.deepfool import DeepFool
+    from evo_robust.attacks.minimum.fmn import FMN
+    from evo_robust.attacks.square import Square
     from evo_robust.commands.cli import command
     from evo_robust.data.base import DataSet
     from evo_robust.data.images import Augment, Images
@@ -73,6 +78,7 @@ if not _runs_no_command():  # its version and its errors need not wait for torch
 
 __all__ = [
     "AttentionANE",
+    "APGD",
     "AdversarialSet",
     "Algorithm",
     "ArchitectureGradient",
@@ -83,6 +89,7 @@ __all__ = [
     "CIFAR100",
     "CMAES",
     "Candidate",
+    "CarliniWagner",
     "CleanError",
     "CoTrained",
     "Confidence",
@@ -91,6 +98,7 @@ __all__ = [
     "DARTS",
     "DE",
     "DataSet",
+    "DeepFool",
     "Digits",
     "Distribution",
     "MapAttentionANE",
@@ -98,6 +106,7 @@ __all__ = [
     "EstimatedLoss",
     "Evaluator",
     "FGSM",
+    "FMN",
     "FSPDistance",
     "Fact",
     "FashionMNIST",
@@ -143,6 +152,7 @@ __all__ = [
     "SVHN",
     "SearchLoss",
     "SearchSpace",
+    "Square",
     "Stage",
     "Standard",
     "Strengths",

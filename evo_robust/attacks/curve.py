@@ -10,11 +10,13 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.base import Attack, Norm, Threat, check_eps
+from evo_robust.attacks.ball import project
+from evo_robust.attacks.base import Attack, Norm, Threat, check_eps, widest
 from evo_robust.attacks.calls import check_inside
 from evo_robust.attacks.cascade import Cascade, CascadeResult
 from evo_robust.attacks.fast import Precision, for_attack
 from evo_robust.attacks.gradient import GradientAttack
+from evo_robust.attacks.minimum.base import MinimumNormAttack
 from evo_robust.data.images import Images
 from evo_robust.inference.checks import check_generator, checked_images, known_good
 from evo_robust.inference.predictions import classes, correct_mask, eval_mode, undisturbed
@@ -109,7 +111,8 @@ def robust_curve(
     Args:
         model: network from images in [0,1] to logits, on the images' device.
         images: images to attack.
-        attack: a gradient attack handles many images at many strengths together; any other runs strength by strength.
+        attack: a gradient attack handles many images at many strengths together; a minimum-norm attack runs once for
+            all strengths; any other runs strength by strength.
         eps: strengths, ascending, in units of the pixel range 0..1.
         norm: norm of the ball.
         generator: source of the random starts; an image's start does not depend on the batch size.
@@ -176,6 +179,8 @@ def _curve(
                 images=keep_images,
             )
             found = cascade.run_on(lambda part: (images.floats(part), images.y[part]), indices, len(images))
+        elif isinstance(attack, MinimumNormAttack):
+            found = _by_distance(model, images, attack, values, norm, generator, indices, batch_size)
         else:
             found = _strength_by_strength(model, images, attack, values, norm, generator, indices, batch_size)
     level = torch.where(correct, found.level, -1)
@@ -201,6 +206,34 @@ def _with_unattacked(images: Images, found: Tensor | None, correct: Tensor) -> T
     if found is not None:
         result[correct] = found[correct]
     return result
+
+
+def _by_distance(
+    model: nn.Module,
+    images: Images,
+    attack: MinimumNormAttack,
+    eps: tuple[float, ...],
+    norm: Norm,
+    generator: torch.Generator,
+    indices: Tensor,
+    batch_size: int,
+) -> CascadeResult:
+    """The closest adversarial images once, and at each strength what becomes of them inside the ball."""
+    level = torch.zeros(len(images), dtype=torch.long, device=indices.device)
+    level[indices], found = len(eps), images.floats()
+    for part in indices.split(batch_size):
+        x, y = images.floats(part), images.y[part]
+        given = x.clone(), y.clone()
+        with known_good(*given):
+            closest = attack.closest(model, *given, norm, generator)
+        check_inside(closest, x, Threat(norm=norm, eps=Fraction(widest(norm, x.shape[1:]))), type(attack).__name__)
+        for k, strength in enumerate(eps):
+            left = (level[part] == len(eps)).nonzero().squeeze(1)
+            radius = x.new_full((len(left),), strength)
+            inside = x[left] + project(x[left], closest[left] - x[left], radius, norm)
+            found[part[left]] = inside
+            level[part[left[classes(model(inside)) != y[left]]]] = k
+    return CascadeResult(level, images=found)
 
 
 def _strength_by_strength(

@@ -9,7 +9,7 @@ from typing import Any
 import chz
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from attackable import Linear, linear_problem, seeded
 from torch import Tensor, nn
 
 from evo_robust.attacks.ball import project, unit_noise
@@ -22,7 +22,6 @@ from evo_robust.attacks.losses import cross_entropy, kl_divergence, margin
 from evo_robust.data.images import Images
 from evo_robust.inference.predictions import clean_error, correct_mask, eval_mode, predictions
 from evo_robust.parts.base import Fraction
-from evo_robust.spaces.ops import Normalize
 
 ATTACKS: list[GradientAttack] = [
     FGSM(),
@@ -35,80 +34,6 @@ ATTACKS: list[GradientAttack] = [
 ]
 NORMS: list[Norm] = ["linf", "l2"]
 EPS: dict[str, float] = {"linf": 0.15, "l2": 0.6}
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-class Linear(nn.Module):
-    """Two classes, logits (0, w·x + b)."""
-
-    def __init__(self, shape: tuple[int, int, int], bias: float = 0.0) -> None:
-        super().__init__()
-        self.w = nn.Parameter(torch.randn(shape, generator=seeded(1)))
-        self.bias = bias
-
-    def score(self, x: Tensor) -> Tensor:
-        return (x * self.w).sum((1, 2, 3)) + self.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        score = self.score(x)
-        return torch.stack((torch.zeros_like(score), score), 1)
-
-
-def linear_problem(low: int = 80, high: int = 176, n: int = 200) -> tuple[Linear, Images]:
-    """A linear model and images it classifies correctly, grey enough for the ball not to leave [0,1]."""
-    x = torch.randint(low, high, (n, 2, 4, 4), generator=seeded(2), dtype=torch.uint8)
-    model = Linear((2, 4, 4))
-    model.bias = -model.score(x.float() / 255).median().item()
-    y = (model.score(x.float() / 255) > 0).long()
-    return model, Images(x, y)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Images:
-    data = load_digits()
-    x = torch.from_numpy(data.images).mul(255 / 16).round().to(torch.uint8)[:, None]
-    return Images(x, torch.from_numpy(data.target).long())
-
-
-def small_cnn() -> nn.Sequential:
-    return nn.Sequential(
-        Normalize(1),
-        nn.Conv2d(1, 12, 3, padding=1, bias=False),
-        nn.BatchNorm2d(12),
-        nn.ReLU(),
-        nn.Conv2d(12, 24, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(24),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(24 * 16, 10),
-    )
-
-
-@pytest.fixture(scope="module")
-def trained(digits: Images) -> nn.Module:
-    """A network trained for a few epochs on attacked digits."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = small_cnn()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    generator, attack, threat = seeded(), PGD(steps=2), Threat(eps=Fraction(0.1))
-    for _ in range(4):
-        for part in torch.randperm(1200, generator=generator).split(60):
-            x, y = digits.floats(part), digits.y[part]
-            loss = nn.functional.cross_entropy(model(attack.perturb(model, x, y, threat, generator)), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    optimizer.zero_grad()
-    return model.eval()
-
-
-@pytest.fixture
-def held_out(digits: Images) -> Images:
-    return digits.take(slice(1200, 1500))
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,1 @@
+"""Attacks that look for the closest adversarial image: one run answers for every strength."""
