@@ -121,6 +121,11 @@ class Attack(Part, abc.ABC):
         """Its name in tables and captions: the class, and the number of steps if there are several."""
         return type(self).__name__
 
+    @property
+    def access(self) -> str:
+        """What it needs of the network, in words: ``white-box`` (its gradients) unless it says otherwise."""
+        return "white-box"
+
     def check(self, threat: Threat, in_shape: tuple[int, int, int], key: str = "") -> None:  # noqa: B027 (most take any)
         """Refuse a ball in which it cannot attack; parts with an attack call this before anything is written.
 

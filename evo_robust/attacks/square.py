@@ -40,6 +40,11 @@ class Square(Attack):
         """See :attr:`Attack.words`: such as ``Square-5000``."""
         return f"{super().words}-{self.queries}"
 
+    @property
+    def access(self) -> str:
+        """See :attr:`Attack.access`."""
+        return "black-box by queries"
+
     def check(self, threat: Threat, in_shape: tuple[int, int, int], key: str = "") -> None:
         """See :meth:`Attack.check`: it knows linf alone."""
         check_norm(threat.norm, ("linf",))

@@ -14,7 +14,7 @@ from evo_robust.estimators.base import Estimator
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.estimators.strengths import Strengths
 from evo_robust.objectives.base import Candidate, Objective
-from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator, white_box
+from evo_robust.objectives.spectrum import SpectrumObjective, attack_in_words, noise_estimator
 from evo_robust.parts.base import Fraction, refuse_unless
 
 Reduction = Literal["mean", "worst"]
@@ -114,7 +114,7 @@ class RobustError(SpectrumObjective):
     @property
     def attacked(self) -> str:
         """See :attr:`Objective.attacked`."""
-        return white_box(self.attack, self.eps, self.norm)
+        return attack_in_words(self.attack, self.eps, self.norm)
 
     @property
     def _n1(self) -> int:

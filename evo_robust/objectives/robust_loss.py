@@ -9,7 +9,7 @@ from evo_robust.attacks.gradient import PGD, GradientAttack
 from evo_robust.estimators import AverageANE, Estimator, SearchLoss, Strengths
 from evo_robust.estimators.measure import Source, measure_spectrum
 from evo_robust.objectives.base import Candidate
-from evo_robust.objectives.spectrum import SpectrumObjective, noise_estimator, white_box
+from evo_robust.objectives.spectrum import SpectrumObjective, attack_in_words, noise_estimator
 from evo_robust.parts.base import Fraction, refuse_unless
 
 
@@ -61,7 +61,7 @@ class RobustLoss(SpectrumObjective):
     @property
     def attacked(self) -> str:
         """See :attr:`Objective.attacked`."""
-        return white_box(self.attack, self.strengths.values, "linf")
+        return attack_in_words(self.attack, self.strengths.values, "linf")
 
     @property
     def keys(self) -> tuple[str, ...]:

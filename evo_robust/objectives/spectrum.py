@@ -30,11 +30,11 @@ class SpectrumObjective(Objective, abc.ABC):
         return frozenset({LEARNED_NOISES, CO_TRAINED_WEIGHTS} if source is not None and source.learned else ())
 
 
-def white_box(attack: Attack, eps: Sequence[float], norm: Norm) -> str:
+def attack_in_words(attack: Attack, eps: Sequence[float], norm: Norm) -> str:
     """An attack in words, such as ``white-box, PGD-20 on each network itself at L∞ ε 0.05, 0.1``."""
     strengths = ", ".join(f"{e:.3g}" for e in eps)
     ball = {"linf": "L∞", "l2": "L2"}[norm]
-    return f"white-box, {attack.words} on each network itself at {ball} ε {strengths}"
+    return f"{attack.access}, {attack.words} on each network itself at {ball} ε {strengths}"
 
 
 def noise_estimator(source: Source, candidate: Candidate) -> NoiseEstimator:

@@ -14,6 +14,7 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.attacks.square import Square
 from evo_robust.data.images import Images
 from evo_robust.inference.predictions import classes
+from evo_robust.objectives.errors import RobustError
 from evo_robust.parts.base import Fraction, UserError
 
 
@@ -71,6 +72,8 @@ def test_it_knows_linf_alone() -> None:
         given = {"objectives.1": "RobustError", "objectives.1.attack": "Square", "objectives.1.norm": "l2"}
         load("roco", "demo", given)
     assert Square().words == "Square-5000"
+    said = RobustError(attack=Square(), eps=(Fraction(0.1),)).attacked
+    assert said == "black-box by queries, Square-5000 on each network itself at L∞ ε 0.1"
     for fields in ({"queries": 0}, {"share": 0.0}, {"share": 1.5}):
         with pytest.raises(ValueError, match="expected"):
             Square(**fields)  # type: ignore[arg-type]
