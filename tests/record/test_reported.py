@@ -101,7 +101,7 @@ def test_files_and_tables_show_it(found: Run, capsys: pytest.CaptureFixture[str]
     assert "PGD error" in said and "at 0.05" in said and f"{100 * record['pgd_error.0.1']:.2f}" in said
     assert (
         "What was attacked: PGD error is white-box, PGD-3 on each network itself at L∞ ε 0.05, 0.1, measured on the "
-        "front alone." in said.replace("\n", " ")
+        "front only." in said.replace("\n", " ")
     )
 
 
