@@ -112,7 +112,7 @@ def _line(line: int, text: bytes) -> Callable[[Path], Any]:
 
 
 _LEDGER: list[tuple[str, Callable[[Path], Any], str]] = [
-    ("empty", _written(b""), "no candidate has"),
+    ("empty", _written(b""), "no candidate "),
     ("binary rubbish", _written(bytes(range(256)) * 2 + b"\n"), "line 1 is damaged"),
     ("UTF-16", _as_utf16, "line 1 is damaged"),
     ("a folder in its place", _to_folder, "evaluations.jsonl"),

@@ -118,9 +118,7 @@ def test_while_one_dies_the_others_go_on_side_by_side(
     settings = {"dies": {"deaths": 1}, "c": {"meet": "d"}, "d": {"meet": "c"}}
     found = dict(pool.run(tasks(tmp_path, *names, **settings)))
     assert found == {**{name: (name, 1) for name in names}, "dies": ("dies", 2)}
-    assert said == [
-        "a worker process died (killed by SIGKILL, most likely out of memory): what it was at is tried again"
-    ]
+    assert said == ["a worker process died (killed by SIGKILL, most likely out of memory): its task is tried again"]
 
 
 def test_who_dies_twice_is_given_up(pool: Pool, tmp_path: Path) -> None:

@@ -203,9 +203,7 @@ def test_dask_gives_the_same_record_though_a_worker_is_killed(
     assert main([*given, f"cluster=dask://{dask_cluster}"]) == 0
     check(load_run(notes.folder / "run"), whole, notes)
     assert tasks_done(f"tcp://{dask_cluster}") == len(whole.evaluations)
-    assert (
-        "a worker process died (its worker left the cluster): what it was at is tried again" in capsys.readouterr().out
-    )
+    assert "a worker process died (its worker left the cluster): its task is tried again" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -235,7 +233,7 @@ def test_ray_gives_the_same_record_though_a_worker_is_killed(
     ended = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     check(load_run(notes.folder / "run"), whole, notes)
-    assert "a worker process died (ActorDiedError): what it was at is tried again" in ended.stdout
+    assert "a worker process died (ActorDiedError): its task is tried again" in ended.stdout
 
 
 class Head:

@@ -18,6 +18,7 @@ from test_plot import NAMES, write_run
 from evo_robust import plot
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.analysis.relations import relate
+from evo_robust.correlations import Correlation
 from evo_robust.final_training.pictures import draw_curve, draw_training
 from evo_robust.final_training.settings import Result
 from evo_robust.plotting import size
@@ -159,13 +160,14 @@ def test_a_front_of_one_has_one_bar(tmp_path: Path, figures: dict[str, Figure]) 
 
 def test_a_verdict_fits_both_correlations() -> None:
     def verdict(spearman: float, spearman_p: float, pearson: float, pearson_p: float) -> str:
-        return size.SizeRelation("e", 96, spearman, spearman_p, pearson, pearson_p).verdict
+        return size.SizeRelation("e", Correlation(96, pearson, pearson_p, spearman, spearman_p)).verdict
 
     assert verdict(-0.20, 0.047, -0.35, 0.00044) == "partly size"
     assert verdict(-0.25, 0.01, -0.28, 0.01) == "a little of it is size"
     assert verdict(0.1, 0.5, 0.1, 0.4) == "no clear relation to size"
     assert verdict(0.95, 1e-9, 0.2, 0.2) == "almost only size"
-    found = [size.SizeRelation(name, 96, r, 1e-9, r, 1e-9) for name, r in (("clean_error", -0.4), ("flops", 0.95))]
+    known = (("clean_error", -0.4), ("flops", 0.95))
+    found = [size.SizeRelation(name, Correlation(96, r, 1e-9, r, 1e-9)) for name, r in known]
     assert size.answer(found) == "Partly size: clean error. Almost only size: FLOPs."
 
 

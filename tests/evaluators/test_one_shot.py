@@ -466,7 +466,11 @@ def test_a_constraint_still_needs_its_limit() -> None:
 def test_all_of_it_is_written_like_any_part() -> None:
     argv = {"recalibration": "none", "finetune": "3", "supernet.epochs": "7", "recipe": "FastTraining"}
     made = make(OneShot, argv, {}, "test")
-    assert made == OneShot(recalibration="none", finetune=3, supernet=SupernetTraining(epochs=7), recipe=FastTraining())
+    # what both recipes have from their base stays that of finetuning
+    usual = OneShot().recipe
+    kept = {name: getattr(usual, name) for name in ("lr", "batch_size", "weight_decay", "decay_bn")}
+    finetuning = FastTraining(**kept)
+    assert made == OneShot(recalibration="none", finetune=3, supernet=SupernetTraining(epochs=7), recipe=finetuning)
     assert problem_from_dict(problem_to_dict(GATED)) == GATED
     with pytest.raises(UserError, match="recalibration"):
         make(OneShot, {"recalibration": "sometimes"}, {}, "test")

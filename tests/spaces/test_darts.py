@@ -461,7 +461,7 @@ def test_attacks_fold_batch_norm_into_the_convolutions(space: DARTS) -> None:
 def test_the_fsp_distance_sees_every_cell() -> None:
     model, images = trained(SPACE, SPACE.from_text(V2)), Digits().load().val.take(slice(40))
     threat = Threat(norm="linf", eps=0.1)  # type: ignore[arg-type]
-    distances = fsp_distances(model, images, FGSM(), threat, torch.Generator().manual_seed(0))
+    distances = fsp_distances(model, SPACE.cells_of(model), images, FGSM(), threat, torch.Generator().manual_seed(0))
     assert len(distances) == 3 and all(distance is not None and distance > 0 for distance in distances)
 
 

@@ -428,7 +428,8 @@ def test_residual_network_computes_the_decoded_graph() -> None:
 def test_phases_are_the_cells_of_a_network_and_leave_no_trace_in_its_weights() -> None:
     model = PhasesNetwork([([(0,), (1,)], True)] * 2, "residual", 2, 5, (1, 9, 9))
     before = list(model.state_dict())
-    assert list(model.cells) == [m for m in model.features if isinstance(m, Phase)] and len(model.cells) == 2
+    cells = NSGAPhases(phases=2, nodes=2).cells_of(model)
+    assert list(cells) == [m for m in model.features if isinstance(m, Phase)] and len(cells) == 2
     assert list(model.state_dict()) == before and not any(name.startswith("cells") for name in before)
 
 
