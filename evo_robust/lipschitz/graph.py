@@ -86,7 +86,7 @@ def graph_of(network: nn.Module, everything: bool = False) -> list[Value]:
         return [Value("logits", (Term(IMAGE, tuple(network)),))]
     raise ValueError(
         "expected a network of cells (RobNet, DARTS) or phases (NSGA-Net) or a chain of layers, whose wiring is known, "
-        f"got {type(network).__name__}"
+        f"got {type(network).__name__}: register how it is wired (graph_of.register in evo_robust/lipschitz/graph.py)"
     )
 
 
