@@ -316,7 +316,7 @@ class TestBudgets:
 
     def test_that_the_space_lacks_are_refused_with_the_problem(self) -> None:
         algorithm = RandomSearch(budgets=("medium",))
-        with pytest.raises(ValueError, match=r"algorithm.budgets=medium: Integers tells no budgets"):
+        with pytest.raises(ValueError, match=r"algorithm.budgets=medium: Integers has no budget classes"):
             toy(algorithm)
         with pytest.raises(ValueError, match=r"algorithm.budgets=medium: .*0 to 2 convolutions are never a medium"):
             toy(algorithm, space=RobNet(nodes=1))

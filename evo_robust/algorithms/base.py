@@ -1,4 +1,4 @@
-"""What an algorithm is to a problem file: settings that build a pymoo algorithm."""
+"""The contract of algorithms: settings that build a pymoo algorithm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 MOST_PROPOSED = 100_000
-"""Architectures of a generation: sorting more by dominance takes longer than anybody waits."""
+"""Most architectures of a generation: sorting more of them by dominance takes too long."""
 
 
 @chz.chz
@@ -41,13 +41,13 @@ class Algorithm(Part, abc.ABC):
 
     @property
     def draws(self) -> dict[str, int]:
-        """Versions, by name, of what candidates are drawn from: a search that drew by another one cannot go on."""
+        """Versions, by name, of what candidates are drawn from. A run with other versions cannot resume."""
         return {}
 
     @property
     def caution(self) -> str:
         """What a reader of statistics over its architectures must know; empty for an independent random sample."""
-        return "A search's networks are no independent sample: read p as a hint."
+        return "A search chooses its networks, so they are not independent: take p as a hint only."
 
     def check_runs(self) -> None:  # noqa: B027 (all but a placeholder run)
         """Raise ``UserError`` where ``search`` cannot run it, such as one that only records name."""
@@ -56,7 +56,7 @@ class Algorithm(Part, abc.ABC):
         """Raise ``ValueError`` where it cannot search ``space`` for ``objectives``; before anything is written."""
 
     def budget(self, evaluator: Evaluator) -> int:
-        """Evaluations that it asks for at most."""
+        """Largest number of evaluations."""
         return self.pop_size * self.n_gen
 
     @abc.abstractmethod

@@ -26,9 +26,8 @@ def data_folder(root: str | None = None) -> Path:
 class DataSet(Part, abc.ABC):
     """Images with classes, split by a seed into training and validation; the test images are the publisher's own.
 
-    A subclass says ``n_classes``, ``in_shape`` and ``default_augment``, as values of the class or as properties, and
-    how images are read. What was read is part of what is measured: names in the cache and fingerprints of runs tell the
-    digest of the images. For example::
+    A subclass gives ``n_classes``, ``in_shape`` and ``default_augment``, as class attributes or as properties. It reads
+    the images in ``_read``. Cache names and the fingerprints of runs contain a digest of the images. For example::
 
         @chz.chz
         class Scans(DataSet):
@@ -153,11 +152,11 @@ class DataSet(Part, abc.ABC):
         """
 
     def stamp(self, root: Path) -> object:
-        """What changes when the files of ``_read`` change, such as their sizes and times, in values that compare by ==.
+        """A value that changes when the files of ``_read`` change, such as their sizes and times. It is compared by ==.
 
-        While it stays as it was, a process does not read the images again. None, unless a subclass says more: it cannot
-        tell, and they are read whenever a command asks for them. Of a class of your own only a ``stamp`` of your own
-        counts, not one that it inherits from a shipped data set: its files may be others.
+        While it is the same, a process does not read the images again. None, the default, means unknown: the images are
+        read again each time. A class derived from a shipped data set needs a ``stamp`` of its own, since it may read
+        other files.
 
         Args:
             root: as for ``_read``.
@@ -165,10 +164,10 @@ class DataSet(Part, abc.ABC):
         return None
 
     def verified(self, root: Path) -> bool:
-        """Whether ``_read`` has just checked that its images are the ones and only (published checksums, say).
+        """Whether ``_read`` has just checked that its images are the published ones, by checksums for example.
 
-        Then settings alone say which images these are, and no record or cache name tells their digest. False, unless a
-        subclass says more. An inherited answer counts as for ``stamp``.
+        Then the settings alone determine the images, and records and cache names need no digest of them. False by
+        default. As with ``stamp``, what is inherited from a shipped data set does not count.
 
         Args:
             root: as for ``_read``.

@@ -1,4 +1,4 @@
-"""What every search space offers: genome ⇄ architecture ⇄ text, and the network of an architecture."""
+"""The contract of search spaces: genome ⇄ architecture ⇄ text, and the network of an architecture."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class SearchSpace(Part, abc.ABC):
         return genome
 
     def seeds(self) -> tuple[Architecture, ...]:
-        """Hand-made architectures of this space that a population may start from; none by default."""
+        """Hand-made architectures of this space for the first population; none by default."""
         return ()
 
     final_recipe: ClassVar[str] = "pgd"
@@ -148,7 +148,7 @@ class SearchSpace(Part, abc.ABC):
         return {"final": self.for_final_training(), "search": self}
 
     def without_effect(self) -> Mapping[str, str]:
-        """Fields that change no network as the others are set, each with what was expected instead, in words."""
+        """Fields that have no effect with the other fields as they are; for each, what was expected, in words."""
         return {}
 
     @property
@@ -160,7 +160,7 @@ class SearchSpace(Part, abc.ABC):
         """A uniform random genome ``(n_genes,)``, repaired."""
         return self.repair(rng.integers(0, self.n_choices))
 
-    # --- what a study asks ------------------------------------------------------------------------------------------
+    # --- for studies ------------------------------------------------------------------------------------------------
 
     @property
     def gene_names(self) -> tuple[str, ...]:
@@ -190,7 +190,7 @@ class SearchSpace(Part, abc.ABC):
         """A random genome ``(n_genes,)`` of an architecture whose budget class is ``budget``.
 
         Raises:
-            ValueError: the space cannot tell budgets, or such an architecture is too rare to be met by chance.
+            ValueError: the space has no budget classes, or such an architecture is too rare to be met by chance.
         """
         for _ in range(_PATIENCE):
             genome = self.sample(rng)
@@ -199,7 +199,7 @@ class SearchSpace(Part, abc.ABC):
             except InvalidArchitecture:
                 continue  # a space may refuse a genome; try the next one
             if structure is None:
-                raise ValueError(f"{type(self).__name__} tells no budgets: expected a space with a structure")
+                raise ValueError(f"{type(self).__name__} has no budget classes: its structure() gives None")
             if structure.budget == budget:
                 return genome
         raise ValueError(f"none of {_PATIENCE} random architectures of {type(self).__name__} has a {budget} budget")
