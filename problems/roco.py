@@ -73,7 +73,7 @@ demo = chz.replace(
     evaluator=FromScratch(epochs=6, recipe=Standard(lr=0.1, batch_size=64)),
     algorithm=NSGA2(pop_size=16, n_gen=6),
     # transferred images are black-box. What an attacker does who knows the network is reported, not searched for
-    reported=(RobustError(attack=PGD(steps=20), eps=(0.05, 0.1, 0.2)),),
+    reported=(RobustError(attack=PGD(steps=20), eps=(0.05, 0.1, 0.2), label="pgd_error"),),
 )
 
 

@@ -94,7 +94,8 @@ def _bring_settings(problem: Problem, given: Mapping[str, str], base: dict[str, 
         if (cls := named[0]) in declared:
             if f"{key}.label" not in given:
                 _take_out(cls, key.split("."), given, base)
-            base |= under(key, declared[cls])
+            # a label tells it from others where it was declared, and may name the attack that is now replaced
+            base |= {**under(key, declared[cls]), f"{key}.label": None}
     return base
 
 

@@ -189,9 +189,12 @@ def test_parts_refuse_another_spelling_of_a_norm() -> None:
         (lambda: Standard(clip=math.inf), r"Standard\.clip to be a finite number"),
         (lambda: TRADES(beta=math.inf), r"TRADES\.beta to be a finite number"),
         (lambda: FastTraining(step_ratio=math.inf), r"FastTraining\.step_ratio to be a finite number"),
-        (lambda: FGSM(loss="dlr"), "loss"),  # type: ignore[arg-type]
-        (lambda: PGD(loss="dlr"), "loss"),  # type: ignore[arg-type]
-        (lambda: attack_loss("dlr", torch.zeros(1, 2), torch.zeros(1).long(), torch.ones(1, 2)), "ce, margin, kl"),  # type: ignore[arg-type]
+        (lambda: FGSM(loss="sharpness"), "loss"),  # type: ignore[arg-type]
+        (lambda: PGD(loss="sharpness"), "loss"),  # type: ignore[arg-type]
+        (
+            lambda: attack_loss("sharpness", torch.zeros(1, 2), torch.zeros(1).long(), torch.ones(1, 2)),
+            "ce, margin, kl",
+        ),  # type: ignore[arg-type]
     ],
 )
 def test_infinite_steps_and_rates_and_unknown_losses_are_refused(make: Callable[[], object], message: str) -> None:

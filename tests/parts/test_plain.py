@@ -109,7 +109,7 @@ def test_a_file_holds_lists_for_tuples_and_whole_numbers_for_numbers() -> None:
         (Threat, {"eps": "8/255"}, r"Threat\.eps to be a number such as 8/255, got '8/255': without quotes"),
         (Threat, {"eps": math.inf}, r"Threat\.eps to be a finite number"),
         (Threat, {"eps": None}, r"Threat\.eps"),
-        (PGD, {"loss": "sharpness"}, r"PGD\.loss to be 'ce', 'margin' or 'kl'"),
+        (PGD, {"loss": "sharpness"}, r"PGD\.loss to be 'ce', 'margin', 'kl', 'dlr'"),
         (PGD, {"step": math.inf}, r"PGD\.step to be a finite number"),
         (PGD, {"steps": 7.5}, r"PGD\.steps to be a whole number, got 7\.5"),
         (PGD, {"steps": True}, r"PGD\.steps"),

@@ -216,14 +216,14 @@ def test_the_demo_reports_pgd_at_three_strengths(
     assert run.main(["problem=roco", "out=run", "workers=1", "plot=false", "reported.0.limit=10", *small]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[-2] == (
-        "What was attacked: robust error is white-box, PGD-20 on each network itself at L∞ ε 0.05, 0.1, 0.2, measured "
+        "What was attacked: PGD error is white-box, PGD-20 on each network itself at L∞ ε 0.05, 0.1, 0.2, measured "
         "on the front only."
     )
     record = load_run("run").table()[0]
-    assert [key for key in record if key.startswith("robust_error")] == [
-        "robust_error", "robust_error.0.05", "robust_error.0.1", "robust_error.0.2",
+    assert [key for key in record if key.startswith("pgd_error")] == [
+        "pgd_error", "pgd_error.0.05", "pgd_error.0.1", "pgd_error.0.2",
     ]  # fmt: skip
-    assert all(math.isfinite(record[key]) for key in record if key.startswith("robust_error"))
+    assert all(math.isfinite(record[key]) for key in record if key.startswith("pgd_error"))
 
 
 def test_two_of_one_name_are_told_with_their_places() -> None:
