@@ -319,7 +319,7 @@ def test_a_study_reads_the_clean_error_and_the_caution_that_parts_tell(tmp_path:
     [
         (RandomSearch(), ""),
         (RandomSearch(budgets=("small",)), "As many networks were drawn from each budget"),
-        (NSGA2(), "no independent sample"),
+        (NSGA2(), "not independent"),
     ],
 )
 def test_only_a_random_sample_needs_no_caution(algorithm: Algorithm, said: str) -> None:
