@@ -17,7 +17,7 @@ MOMENTUM = 0.75
 """Share of the new step; the rest goes on along the last one (α in the paper)."""
 
 RHO = 0.75
-"""Share of the steps between two checkpoints that must raise the loss, else the step is halved (ρ in the paper)."""
+"""A step is kept where more than this share of the steps since the last checkpoint raised the loss (ρ in the paper)."""
 
 
 @functools.cache
@@ -39,12 +39,21 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=8)
+def _lengths(steps: int, device: torch.device) -> Tensor:
+    """For each number of steps made, ``(steps + 1,)``: at a checkpoint the steps since the last one, else 0."""
+    lengths, before = torch.zeros(steps + 1), 0
+    for at in checkpoints(steps):
+        lengths[at], before = at - before, at
+    return lengths.to(device)
+
+
 @chz.chz
 class APGD(GradientAttack):
     """Auto-PGD (Croce & Hein, Reliable Evaluation of Adversarial Robustness, 2020, algorithm 1).
 
     The first step is 2ε long. At each checkpoint an image's step is halved and it goes back to its best point, where
-    fewer than 75 % of the steps since the last one raised the loss, or where neither the step nor the best loss has
+    at most 75 % of the steps since the last one raised the loss, or where neither the step nor the best loss has
     changed. With ``loss=targeted-dlr`` each start aims at another wrong class: with ``restarts=9`` this is APGD-T.
     """
 
@@ -99,7 +108,7 @@ class APGD(GradientAttack):
         checked_loss = torch.where(first, loss, old["checked_loss"])
         # at the first checkpoint a best loss that has not moved is no reason to halve, as in the authors' code
         halved = first | old["halved"]
-        length = self._lengths(point.time)
+        length = _lengths(self.steps, point.time.device)[point.time]
         due = length > 0
         stuck = (rises <= RHO * length) | (~halved & (checked_loss >= best_loss))
         back = due & stuck
@@ -111,12 +120,3 @@ class APGD(GradientAttack):
         }  # fmt: skip
         wide = per_image(back)
         return memory, torch.where(wide, best, delta), torch.where(wide, best_gradient, gradient)
-
-    def _lengths(self, time: Tensor) -> Tensor:
-        """For each image, how many steps ago the last checkpoint was where it is at one now, else 0; ``(n,)``."""
-        lengths = torch.zeros(self.steps + 1)
-        before = 0
-        for at in checkpoints(self.steps):
-            lengths[at] = at - before
-            before = at
-        return lengths.to(time.device)[time]

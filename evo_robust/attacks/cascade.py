@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.ball import project, unit_noise
+from evo_robust.attacks.ball import per_image, project, unit_noise
 from evo_robust.attacks.base import Norm
 from evo_robust.attacks.losses import cross_entropy
 from evo_robust.inference.predictions import classes
@@ -255,7 +255,7 @@ class Cascade:
     def _started(self, x: Tensor, start: Tensor, level: Tensor) -> Tensor:
         """Perturbations at the start of a strength."""
         eps = self.eps[level]
-        return project(x, eps.view(-1, 1, 1, 1) * start, eps, self.norm)
+        return project(x, per_image(eps) * start, eps, self.norm)
 
     def _judge(self, slots: Slots, logits: Tensor) -> Tensor:
         """Record results from the logits, move images to the next strength; returns which slots are done, ``(m,)``."""
@@ -312,7 +312,7 @@ class Cascade:
         slots.level[chosen] = new
         if self.warm:
             slots.time[chosen] = 0
-            slots.delta[chosen] *= (self.eps[new] / self.eps[old]).view(-1, 1, 1, 1)
+            slots.delta[chosen] *= per_image(self.eps[new] / self.eps[old])
             return
         slots.time[chosen] = -1
         start = torch.zeros_like(slots.delta[chosen]) if slots.start is None else slots.start[chosen]
@@ -321,7 +321,7 @@ class Cascade:
     def _move(self, slots: Slots, loss: Tensor, gradient: Tensor) -> Slots:
         """Make one step of every slot; slots at a new start stay there until it has been evaluated."""
         if not self.warm:
-            gradient = gradient.masked_fill((slots.time < 0).view(-1, 1, 1, 1), 0.0)
+            gradient = gradient.masked_fill(per_image(slots.time < 0), 0.0)
         eps, step = self.eps[slots.level], self.lengths[slots.level]
         point = Point(slots.x, slots.delta, loss, gradient, slots.memory, slots.time, eps, step, self.norm)
         slots.delta, slots.memory = self.attack.move(point)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -169,16 +170,10 @@ def _curve(
     indices = indices if keep_going else indices[correct]
     with torch.no_grad(), eval_mode(model), undisturbed(model):
         if isinstance(attack, GradientAttack):
-            cascade = Cascade(
-                attack,
-                for_attack(model, images.floats(slice(batch_size if precision == "auto" else 16)), precision),
-                *(values, norm, generator),
-                batch_size=batch_size,
-                confirm=model,
-                keep_going=keep_going,
-                images=keep_images,
+            found = _together(
+                *(model, images, attack, values, norm, generator, indices, batch_size),
+                *(precision, keep_going, keep_images),
             )
-            found = cascade.run_on(lambda part: (images.floats(part), images.y[part]), indices, len(images))
         elif isinstance(attack, MinimumNormAttack):
             found = _by_distance(model, images, attack, values, norm, generator, indices, batch_size)
         else:
@@ -208,6 +203,46 @@ def _with_unattacked(images: Images, found: Tensor | None, correct: Tensor) -> T
     return result
 
 
+def _unbroken(images: Images, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Levels ``(n,)``, k for the images to attack and 0 for the others; and the images themselves, to be replaced."""
+    level = torch.zeros(len(images), dtype=torch.long, device=indices.device)
+    level[indices] = k
+    return level, images.floats()
+
+
+def _on_copies(find: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """What an attack finds; copies, so that one that changes its arguments does not move the ball or the classes."""
+    given = x.clone(), y.clone()
+    with known_good(*given):
+        return find(*given)
+
+
+def _together(
+    model: nn.Module,
+    images: Images,
+    attack: GradientAttack,
+    eps: tuple[float, ...],
+    norm: Norm,
+    generator: torch.Generator,
+    indices: Tensor,
+    batch_size: int,
+    precision: Precision,
+    keep_going: bool,
+    keep_images: bool,
+) -> CascadeResult:
+    """A gradient attack on many images at many strengths together."""
+    cascade = Cascade(
+        attack,
+        for_attack(model, images.floats(slice(batch_size if precision == "auto" else 16)), precision),
+        *(eps, norm, generator),
+        batch_size=batch_size,
+        confirm=model,
+        keep_going=keep_going,
+        images=keep_images,
+    )
+    return cascade.run_on(lambda part: (images.floats(part), images.y[part]), indices, len(images))
+
+
 def _by_distance(
     model: nn.Module,
     images: Images,
@@ -219,13 +254,10 @@ def _by_distance(
     batch_size: int,
 ) -> CascadeResult:
     """The closest adversarial images once, and at each strength what becomes of them inside the ball."""
-    level = torch.zeros(len(images), dtype=torch.long, device=indices.device)
-    level[indices], found = len(eps), images.floats()
+    level, found = _unbroken(images, indices, len(eps))
     for part in indices.split(batch_size):
         x, y = images.floats(part), images.y[part]
-        given = x.clone(), y.clone()
-        with known_good(*given):
-            closest = attack.closest(model, *given, norm, generator)
+        closest = _on_copies(partial(attack.closest, model, norm=norm, generator=generator), x, y)
         check_inside(closest, x, Threat(norm=norm, eps=Fraction(widest(norm, x.shape[1:]))), type(attack).__name__)
         for k, strength in enumerate(eps):
             left = (level[part] == len(eps)).nonzero().squeeze(1)
@@ -247,16 +279,12 @@ def _strength_by_strength(
     batch_size: int,
 ) -> CascadeResult:
     """Run any attack on the survivors of each strength, smallest first."""
-    level = torch.zeros(len(images), dtype=torch.long, device=indices.device)
-    level[indices], found = len(eps), images.floats()
+    level, found = _unbroken(images, indices, len(eps))
     for k, strength in enumerate(eps):
         threat = Threat(norm=norm, eps=Fraction(strength))
         for part in indices.split(batch_size):
             x, y = images.floats(part), images.y[part]
-            # copies, so that an attack that changes its arguments does not move the ball or the true classes
-            given = x.clone(), y.clone()
-            with known_good(*given):
-                adversarial = attack.perturb(model, *given, threat, generator)
+            adversarial = _on_copies(partial(attack.perturb, model, threat=threat, generator=generator), x, y)
             check_inside(adversarial, x, threat, type(attack).__name__)
             if any(module.training for module in model.modules()):
                 raise ValueError(

@@ -149,7 +149,7 @@ class GradientAttack(Attack, abc.ABC):
             reference = self.reference(model, x, y, restart)
             other = self._climb(model, x, y, reference, threat, generator)
             loss = self.ascend(model, other, y, reference)[1]
-            best = torch.where((loss > best_loss).view(-1, 1, 1, 1), other, best)
+            best = torch.where(per_image(loss > best_loss), other, best)
             best_loss = torch.maximum(loss, best_loss)
         return best
 

@@ -6,7 +6,7 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.ball import project
+from evo_robust.attacks.ball import per_image, project
 from evo_robust.attacks.base import Attack, Threat, check_norm
 from evo_robust.attacks.calls import checked
 from evo_robust.attacks.fast import for_attack
@@ -76,7 +76,7 @@ class Square(Attack):
             now = margin(logits, y)
             wrong = classes(logits) != y
             better = (now > lead) | wrong
-            at = torch.where(better.view(-1, 1, 1, 1), tried, at)
+            at = torch.where(per_image(better), tried, at)
             lead = torch.where(better, now, lead)
             if wrong.any():
                 wrong[wrong.clone()] = classes(model(at[wrong])) != y[wrong]

@@ -78,7 +78,7 @@ def _refuse_odd_places(given: Mapping[str, str]) -> None:
 def _bring_settings(problem: Problem, given: Mapping[str, str], base: dict[str, Any]) -> dict[str, Any]:
     """Let an objective that moves to another tuple (such as ``recorded``) keep its settings in the problem.
 
-    It leaves the tuple that it was in, so that nothing is measured twice.
+    It leaves the tuple that it was in, if it would have the same name there, or would be measured twice.
     """
     declared: dict[type, Objective] = {}
     for objective in objectives_in((problem.objectives, problem.recorded, problem.reported, problem.constraints)):
@@ -92,28 +92,36 @@ def _bring_settings(problem: Problem, given: Mapping[str, str], base: dict[str, 
             continue
         base = below(Problem, {key: given[key]}, base)
         if (cls := named[0]) in declared:
-            if f"{key}.label" not in given:
-                _take_out(cls, key.split("."), given, base)
+            _take_out(declared[cls], key, given, base)
             # a label tells it from others where it was declared, and may name the attack that is now replaced
             base |= {**under(key, declared[cls]), f"{key}.label": None}
     return base
 
 
-def _take_out(cls: type, to: list[str], given: Mapping[str, str], base: dict[str, Any]) -> None:
-    """Take an objective out of the other tuples, now that it is in ``to``; tuples given by the user do not change."""
-    if len(to) != 2 or to[0] not in ("objectives", "recorded"):
+def _take_out(moved: Objective, to: str, given: Mapping[str, str], base: dict[str, Any]) -> None:
+    """Take an objective out of the other tuples, now that it is at ``to``; tuples given by the user do not change."""
+    if to.count(".") != 1 or to.partition(".")[0] not in ("objectives", "recorded") or f"{to}.label" in given:
         return  # a term of a sum, or what a constraint limits, may be measured by itself too
+    changed = any(key.startswith(f"{to}.") for key in given)
     for name in ("recorded", "reported"):
-        if name == to[0] or any(key == name or key.startswith(f"{name}.") for key in given):
+        if to.startswith(f"{name}.") or any(key == name or key.startswith(f"{name}.") for key in given):
             continue
         items = {key: value for key, value in base.items() if key.startswith(f"{name}.")}
-        kept = [index for index in _indices(items) if items[f"{name}.{index}"] is not cls]
+        kept = [i for i in _indices(items) if not _leaves(moved, f"{name}.{i}", items, changed)]
         for key in items:
             del base[key]
         for key, value in items.items():
             index, _, rest = key.removeprefix(f"{name}.").partition(".")
             if int(index) in kept:
                 base[".".join(filter(None, (name, str(kept.index(int(index))), rest)))] = value
+
+
+def _leaves(moved: Objective, place: str, items: Mapping[str, Any], changed: bool) -> bool:
+    """Whether what is at a place has the name of the moved objective, or is that very objective, unchanged."""
+    if items[place] is not type(moved):
+        return False
+    same = all(items.get(key) == value for key, value in under(place, moved).items())
+    return items.get(f"{place}.label") is None or (same and not changed)
 
 
 def _indices(items: Mapping[str, Any]) -> list[int]:

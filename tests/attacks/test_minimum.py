@@ -123,3 +123,15 @@ def test_a_norm_that_it_does_not_know_is_refused_before_anything_is_made() -> No
 def test_bad_settings_are_refused(make: object) -> None:
     with pytest.raises(ValueError, match="expected"):
         make()  # type: ignore[operator]
+
+
+def test_a_network_that_cuts_its_gradient_off_is_refused() -> None:
+    class Cut(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            bright = x.detach().mean((1, 2, 3))
+            return torch.stack((bright, 1 - bright), 1)
+
+    x, y = torch.rand((3, 1, 4, 4), generator=seeded()) * 0.1 + 0.8, torch.zeros(3, dtype=torch.long)
+    for attack, norm, _ in CASES:
+        with pytest.raises(ValueError, match="expected a network with a gradient"):
+            attack.closest(Cut(), x, y, norm, seeded())

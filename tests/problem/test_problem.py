@@ -242,6 +242,12 @@ def test_what_was_reported_may_become_an_objective(name: str) -> None:
     assert beside.objectives[1].name == "x" and beside.reported == (reported,)
 
 
+def test_what_is_reported_stays_beside_an_objective_with_another_attack() -> None:
+    given = {"objectives.1": "RobustError", "objectives.1.attack": "FGSM"}
+    found = load("roco", "demo", given)
+    assert found.objectives[1].name == "robust_error" and found.reported == load("roco").reported
+
+
 def test_settings_come_along_but_not_those_of_an_attack_that_is_another() -> None:
     def attack(**more: str) -> object:
         given = {"objectives.1": "RobustError", **{k.replace("__", "."): v for k, v in more.items()}}

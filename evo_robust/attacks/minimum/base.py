@@ -11,7 +11,7 @@ import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.ball import project
+from evo_robust.attacks.ball import per_image, project
 from evo_robust.attacks.base import Attack, Norm, Threat, check_norm
 from evo_robust.attacks.calls import checked
 from evo_robust.attacks.fast import for_attack
@@ -80,7 +80,7 @@ def _confirmed(model: nn.Module, x: Tensor, y: Tensor, found: Tensor) -> Tensor:
     for further in (1.0, 1.0001, 1.001, 1.01):
         pushed = (x + further * (found - x)).clamp(0.0, 1.0)
         right = classes(model(pushed)) == y
-        found = torch.where(right.view(-1, 1, 1, 1), found, pushed)
+        found = torch.where(per_image(right), found, pushed)
         if not right.any():
             break
     return found
@@ -108,13 +108,11 @@ class Best:
         """Nothing found yet for the images ``x``."""
         return cls(x.clone(), x.new_full((len(x),), torch.inf))
 
-    def look(self, logits: Tensor, y: Tensor, images: Tensor, length: Tensor) -> Tensor:
-        """Keep images that are misclassified and closer; returns which are misclassified, bool ``(n,)``."""
-        wrong = classes(logits) != y
+    def look(self, wrong: Tensor, images: Tensor, length: Tensor) -> None:
+        """Keep images ``(n, c, h, w)`` that are misclassified (``wrong``, bool ``(n,)``) and closer."""
         better = wrong & (length < self.length)
         self.length = torch.where(better, length, self.length)
-        self.images = torch.where(better.view(-1, 1, 1, 1), images, self.images)
-        return wrong
+        self.images = torch.where(per_image(better), images, self.images)
 
 
 def logits_and_slope(

@@ -8,9 +8,11 @@ import chz
 import torch
 from torch import Tensor, nn
 
+from evo_robust.attacks.ball import per_image
 from evo_robust.attacks.base import Norm
 from evo_robust.attacks.losses import margin
-from evo_robust.attacks.minimum.base import Best, MinimumNormAttack, distance
+from evo_robust.attacks.minimum.base import Best, MinimumNormAttack, distance, logits_and_slope
+from evo_robust.inference.predictions import classes
 
 _EDGE = 1 - 1e-6
 """Pixels of 0 and 1 have no finite tanh⁻¹: they are moved inwards by half a millionth."""
@@ -45,7 +47,7 @@ class CarliniWagner(MinimumNormAttack):
 
     def _closest(self, network: nn.Module, x: Tensor, y: Tensor, norm: Norm, generator: torch.Generator) -> Tensor:
         best, low, high = Best.of(x), x.new_zeros(len(x)), x.new_full((len(x),), torch.inf)
-        best.look(network(x), y, x, x.new_zeros(len(x)))
+        best.look(classes(network(x)) != y, x, x.new_zeros(len(x)))
         c = x.new_full((len(x),), self.c)
         for _ in range(self.searches):
             wrong = self._minimised(network, x, y, c, best)
@@ -59,18 +61,14 @@ class CarliniWagner(MinimumNormAttack):
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         ever = torch.zeros_like(y, dtype=torch.bool)
         for step in range(1, self.steps + 1):
-            with torch.enable_grad():
-                point.requires_grad_()
-                images = (torch.tanh(point) + 1) / 2
-                logits = network(images)
-                short = (self.confidence - margin(logits, y)).clamp_min(0)
-                loss = (images - x).square().sum((1, 2, 3)) + c * short
-                gradient = torch.autograd.grad(loss.sum(), point)[0].nan_to_num(0.0, 0.0, 0.0)
-            images, point = images.detach(), point.detach()
-            enough = margin(logits.detach(), y) >= self.confidence
-            ever |= best.look(
-                logits.detach(), torch.where(enough, y, logits.argmax(1)), images, distance(images - x, "l2")
-            )
+            images = (torch.tanh(point) + 1) / 2
+            logits, lead, slopes = logits_and_slope(network, images, lambda z: margin(z, y))
+            wrong = (classes(logits) != y) & (lead >= self.confidence)
+            best.look(wrong, images, distance(images - x, "l2"))
+            ever |= wrong
+            pull = per_image(torch.where(lead < self.confidence, c, 0.0)) * slopes
+            # of the images by the points of tanh space: 2·images·(1 − images)
+            gradient = (2 * (images - x) - pull) * 2 * images * (1 - images)
             first = 0.9 * first + 0.1 * gradient
             second = 0.999 * second + 0.001 * gradient.square()
             rate = self.lr * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)

@@ -17,7 +17,7 @@ from evo_robust.inference.predictions import classes
 
 @chz.chz
 class DeepFool(MinimumNormAttack):
-    """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2; for L∞ their eq. 10 with q = 1).
+    """DeepFool (Moosavi-Dezfooli et al., 2016, algorithm 2, and its extension to ℓp for L∞).
 
     In each step the network is taken as linear, and the image goes to the nearest boundary between its class and
     another one. It stops as soon as it is misclassified, so what it finds is close, but seldom the closest.

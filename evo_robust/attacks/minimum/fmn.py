@@ -12,6 +12,7 @@ from evo_robust.attacks.ball import project, steepest
 from evo_robust.attacks.base import Norm, widest
 from evo_robust.attacks.losses import margin
 from evo_robust.attacks.minimum.base import Best, MinimumNormAttack, distance, logits_and_slope
+from evo_robust.inference.predictions import classes
 
 _LEAST = 1e-4
 """Smallest ball before an image is misclassified first: one on the very boundary would stay there."""
@@ -49,7 +50,8 @@ class FMN(MinimumNormAttack):
             logits, gap, slopes = logits_and_slope(network, x + delta, lambda z: margin(z, y))
             length = distance(delta, norm)
             ever = best.length.isfinite()
-            wrong = best.look(logits, y, x + delta, length)
+            wrong = classes(logits) != y
+            best.look(wrong, x + delta, length)
             dual = torch.linalg.vector_norm(slopes.flatten(1), ord=1 if norm == "linf" else 2, dim=1)
             ahead = (length + gap.abs() / dual.clamp_min(1e-12)).clamp_min(_LEAST)
             # by γ further, which the paper does not do: else an image ends on the boundary, and never beyond it
@@ -58,5 +60,5 @@ class FMN(MinimumNormAttack):
             radius = torch.minimum(torch.where(wrong, inside, outside), farthest)
             way = self.step * (0.01 + 0.99 * share) * steepest(slopes, "l2")
             delta = project(x, delta + way, radius, norm)
-        best.look(network(x + delta), y, x + delta, distance(delta, norm))
+        best.look(classes(network(x + delta)) != y, x + delta, distance(delta, norm))
         return best.images
