@@ -103,6 +103,25 @@ def test_what_cannot_be_broken_stays() -> None:
         assert attack.closest(Sure(), x[:0], y[:0], norm, seeded()).shape == (0, 1, 4, 4)
 
 
+@pytest.mark.parametrize(("attack", "norm", "within"), CASES)
+def test_an_image_that_cannot_be_broken_moves_no_other(attack: MinimumNormAttack, norm: Norm, within: float) -> None:
+    class PartlySure(nn.Module):
+        """The linear model, which never changes its mind on images whose first pixel is black."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.where((x[:, 0, 0, 0] < 0.05)[:, None], 1e-3 * x[:, 0, :1, 0] * 0 + keep, model(x))
+
+    model, images = linear_problem(n=12)
+    keep = torch.tensor([[1.0, 0.0]])
+    x, y = images.floats(), images.y
+    alone = attack.closest(model, x, y, norm, seeded())
+    black = x[:1].clone()
+    black[:, 0, 0, 0] = 0.0
+    both = torch.cat((x, black)), torch.cat((y, torch.zeros(1, dtype=torch.long)))
+    found = attack.closest(PartlySure(), *both, norm, seeded())[:-1]
+    assert torch.allclose(distance(found - x, norm), distance(alone - x, norm), rtol=2e-3, atol=1e-5)
+
+
 def test_a_norm_that_it_does_not_know_is_refused_before_anything_is_made() -> None:
     with pytest.raises(UserError, match="expected norm l2, got 'linf'"):
         load("roco", "demo", {"objectives.1": "RobustError", "objectives.1.attack": "CarliniWagner"})

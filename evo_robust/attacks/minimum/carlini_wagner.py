@@ -61,14 +61,14 @@ class CarliniWagner(MinimumNormAttack):
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         ever = torch.zeros_like(y, dtype=torch.bool)
         for step in range(1, self.steps + 1):
-            images = (torch.tanh(point) + 1) / 2
+            tanh = torch.tanh(point)
+            images = (tanh + 1) / 2
             logits, lead, slopes = logits_and_slope(network, images, lambda z: margin(z, y))
             wrong = (classes(logits) != y) & (lead >= self.confidence)
             best.look(wrong, images, distance(images - x, "l2"))
             ever |= wrong
             pull = per_image(torch.where(lead < self.confidence, c, 0.0)) * slopes
-            # of the images by the points of tanh space: 2·images·(1 − images)
-            gradient = (2 * (images - x) - pull) * 2 * images * (1 - images)
+            gradient = (2 * (images - x) - pull) * (1 - tanh.square()) / 2
             first = 0.9 * first + 0.1 * gradient
             second = 0.999 * second + 0.001 * gradient.square()
             rate = self.lr * math.sqrt(1 - 0.999**step) / (1 - 0.9**step)
