@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -210,11 +209,14 @@ def _unbroken(images: Images, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return level, images.floats()
 
 
-def _on_copies(find: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """What an attack finds; copies, so that one that changes its arguments does not move the ball or the classes."""
+def _on_copies(find: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, *others: object) -> Tensor:
+    """What an attack finds; copies, so that one that changes its arguments does not move the ball or the classes.
+
+    All arguments go by position: an attack of one's own may name them otherwise.
+    """
     given = x.clone(), y.clone()
     with known_good(*given):
-        return find(*given)
+        return find(model, *given, *others)
 
 
 def _together(
@@ -257,7 +259,7 @@ def _by_distance(
     level, found = _unbroken(images, indices, len(eps))
     for part in indices.split(batch_size):
         x, y = images.floats(part), images.y[part]
-        closest = _on_copies(partial(attack.closest, model, norm=norm, generator=generator), x, y)
+        closest = _on_copies(attack.closest, model, x, y, norm, generator)
         check_inside(closest, x, Threat(norm=norm, eps=Fraction(widest(norm, x.shape[1:]))), type(attack).__name__)
         for k, strength in enumerate(eps):
             left = (level[part] == len(eps)).nonzero().squeeze(1)
@@ -284,7 +286,7 @@ def _strength_by_strength(
         threat = Threat(norm=norm, eps=Fraction(strength))
         for part in indices.split(batch_size):
             x, y = images.floats(part), images.y[part]
-            adversarial = _on_copies(partial(attack.perturb, model, threat=threat, generator=generator), x, y)
+            adversarial = _on_copies(attack.perturb, model, x, y, threat, generator)
             check_inside(adversarial, x, threat, type(attack).__name__)
             if any(module.training for module in model.modules()):
                 raise ValueError(
