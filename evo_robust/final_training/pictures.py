@@ -14,7 +14,7 @@ from evo_robust.style import EVALUATED, FRONT, INK, KNEE, PALE, note, picture, t
 
 if TYPE_CHECKING:
     from evo_robust.final_training.settings import Result
-    from evo_robust.training.loop import EpochLog
+    from evo_robust.training.epochs import EpochLog
 
 _NORMS = {"linf": "L∞: how far each pixel may move, of 0..1", "l2": "L2: length of the change, pixels in 0..1"}
 

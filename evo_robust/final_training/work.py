@@ -43,7 +43,8 @@ from evo_robust.parts.plain import first_of
 from evo_robust.progress import Say, duration, silent
 from evo_robust.record.reading import IMAGES
 from evo_robust.record.writing import library_versions
-from evo_robust.training.loop import EpochLog, TrainingDiverged, train
+from evo_robust.training.epochs import EpochLog
+from evo_robust.training.loop import TrainingDiverged, train
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 

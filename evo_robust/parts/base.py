@@ -225,6 +225,11 @@ def _later_unused(field: Field, value: object) -> bool:
     return bool((field.metadata or {}).get("later")) and is_default(field, value)
 
 
+def unused_later(part: object) -> tuple[str, ...]:
+    """Dotted names of the fields in ``part`` marked ``LATER`` that have their default; old records lack them."""
+    return tuple(_fields_that(_later_unused, part))
+
+
 def _fields_that(holds: Callable[[Field, object], bool], part: object, prefix: str = "") -> Iterator[str]:
     """Dotted names of the fields of which ``holds`` is true, in ``part`` and the parts inside it."""
     for name, field in chz.chz_fields(part).items():
@@ -389,7 +394,7 @@ def _counted(value: object) -> Any:
     """The parts of a value that count in a digest."""
     if not isinstance(value, Part):
         return _plain(value)
-    unused = tuple(_fields_that(_later_unused, value))
+    unused = unused_later(value)
     below = tuple(f"{key}." for key in unused)
     counted = {k: v for k, v in dotted(value, identity=True).items() if k not in unused and not k.startswith(below)}
     return {"class": recorded_name(type(value)), **counted}

@@ -8,7 +8,7 @@ from evo_robust.data.base import DataSet
 from evo_robust.files import write_csv
 from evo_robust.progress import Say
 from evo_robust.spaces.base import SearchSpace
-from evo_robust.training.loop import EpochLog, read_logs
+from evo_robust.training.epochs import EpochLog, read_logs
 from evo_robust.training.recipes import Recipe
 
 CURVE_FILES = ("learning_curve.csv", "learning_curve.png")

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from evo_robust.style import EVALUATED, FRONT, KNEE, note, picture, title_and_legend
 
 if TYPE_CHECKING:
-    from evo_robust.training.loop import EpochLog
+    from evo_robust.training.epochs import EpochLog
 
 
 def draw_learning(path: Path, logs: Sequence[EpochLog], error: str, n_classes: int, text: str) -> None:

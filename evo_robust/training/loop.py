@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,20 +19,13 @@ from evo_robust.parts.base import UserError, digest, seed_from
 from evo_robust.spaces.base import Architecture
 from evo_robust.spaces.ops import fit_normalization
 from evo_robust.spaces.supernet import Supernet
+from evo_robust.training.average import WeightAverage
+from evo_robust.training.beside import Choice, Companion
+from evo_robust.training.epochs import EpochLog, expect, logs_of
 from evo_robust.training.recipes import Recipe
 
 Paths = Callable[[int], Iterator[Sequence[Architecture]]]
 """Gives, for an epoch counted from 0, the architectures of each step in turn; endless."""
-
-
-class Companion(Protocol):
-    """State that changes together with the weights during training."""
-
-    def state(self) -> dict[str, Tensor]:
-        """The whole state, by name."""
-
-    def restore(self, state: dict[str, Tensor], epochs: int) -> None:
-        """Restore the state saved after ``epochs`` epochs."""
 
 
 # Steps between two checks of the loss: each check waits for the device.
@@ -46,26 +38,6 @@ class TrainingDiverged(RuntimeError):
 
 class TimeLimit(RuntimeError):
     """The deadline passed before training ended."""
-
-
-@dataclasses.dataclass(frozen=True)
-class EpochLog:
-    """Figures of one epoch of training.
-
-    Attributes:
-        epoch: counted from 1.
-        loss: mean training loss.
-        train_error: fraction of training images misclassified while training on them: augmented, by a network in
-            train mode, and adversarial where the recipe trains on adversarial images.
-        lr: learning rate.
-        seconds: wall-clock time.
-    """
-
-    epoch: int
-    loss: float
-    train_error: float
-    lr: float
-    seconds: float
 
 
 def train(
@@ -81,6 +53,7 @@ def train(
     paths: Paths | None = None,
     until: int | None = None,
     companion: Companion | None = None,
+    choice: Choice | None = None,
 ) -> list[EpochLog]:
     """Train ``model`` in place and leave it in eval mode.
 
@@ -105,6 +78,8 @@ def train(
             Needs a ``checkpoint``.
         companion: state that changes together with the weights (``paths`` may move a distribution over architectures);
             it is saved in the checkpoint too.
+        choice: looks at the network after each epoch, may end the training early, and may choose the weights of an
+            earlier epoch. It is saved in the checkpoint too.
 
     Returns:
         The figures of all epochs so far, including those before an interruption.
@@ -113,9 +88,9 @@ def train(
         TrainingDiverged: the loss became NaN or infinite.
         TimeLimit: the deadline passed.
         UserError: the checkpoint is damaged or belongs to another training.
-        ValueError: fewer than 2 images; a negative number of epochs; paths for a model that is no supernet; ``until``
-            without a checkpoint; a network without trainable weights, or without logits ``(n, classes)``; or labels
-            outside the classes.
+        ValueError: fewer than 2 images; a negative number of epochs; paths for a model that is no supernet, or with a
+            recipe that averages weights; ``until`` without a checkpoint, or with a ``choice``; a network without
+            trainable weights, or without logits ``(n, classes)``; or labels outside the classes.
 
     Example:
         >>> data, space = Digits(), NSGAPhases(channels=4)
@@ -125,8 +100,9 @@ def train(
         [1, 2]
     """
     device = _check_arguments(model, images, recipe, epochs, seed, paths)
-    if until is not None and checkpoint is None:
-        raise ValueError("expected a checkpoint where training stops early, got until without one")
+    if until is not None and (checkpoint is None or choice is not None):
+        wrong = "until without one" if checkpoint is None else "until with a choice of weights"
+        raise ValueError(f"expected a checkpoint where training stops early, got {wrong}")
     last = epochs if until is None else min(epochs, until)
     with (
         checked_images(model, images, gradient=True, device=device) as images,
@@ -134,24 +110,27 @@ def train(
         reproducible(device, seed_from(seed, "layers")),
     ):
         model.to(memory_format=torch.channels_last)
-        run = _Run(model, images, recipe, seed, paths)
-        identity = digest(
-            recipe, epochs, seed, len(images), [(k, list(v.shape)) for k, v in model.state_dict().items()]
-        )
+        run = _Run(model, images, recipe, seed, paths, choice)
+        shapes = [(k, list(v.shape)) for k, v in model.state_dict().items()]
+        identity = digest(recipe, epochs, seed, len(images), shapes, *([] if choice is None else [choice.identity]))
         if checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint, identity, companion)
             if len(run.logs) > epochs:
                 raise DamagedFile(checkpoint, f"it was written after {len(run.logs)} epochs, more than {epochs}")
         else:
             fit_normalization(model, images.x)
+            run.begin_average()
         model.train()
         try:
             for epoch in range(len(run.logs), last):
+                if choice is not None and choice.ended:
+                    break
                 log = run.epoch(epoch, recipe.lr_at(epoch, epochs), deadline)
                 if checkpoint is not None:
                     run.save(checkpoint, identity, companion)
                 if on_epoch is not None:
                     on_epoch(log)
+            run.take_chosen()
         finally:
             model.eval()
     return run.logs
@@ -171,6 +150,8 @@ def _check_arguments(
         raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
     if paths is not None and not isinstance(model, Supernet):
         raise ValueError(f"expected a supernet where paths are given, got {type(model).__name__}")
+    if paths is not None and recipe.ema is not None:
+        raise ValueError(f"expected no average of a supernet's weights, got ema={recipe.ema}")
     return device
 
 
@@ -197,7 +178,15 @@ def reproducible(device: torch.device, seed: int) -> Iterator[None]:
 class _Run:
     """A training in progress: everything that a checkpoint must hold."""
 
-    def __init__(self, model: nn.Module, images: Images, recipe: Recipe, seed: int, paths: Paths | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Images,
+        recipe: Recipe,
+        seed: int,
+        paths: Paths | None,
+        choice: Choice | None = None,
+    ) -> None:
         self.model = model
         self.images = images
         self.recipe = recipe
@@ -208,6 +197,8 @@ class _Run:
         self.optimizer = _optimizer(self.parameters, recipe)
         self.logs: list[EpochLog] = []
         self.paths = paths
+        self.choice = choice
+        self.average: WeightAverage | None = None
         self._content: str | None = None
         if paths is not None and recipe.momentum > 0:
             # fused SGD cannot mix weights that have momentum with weights that have none yet
@@ -235,8 +226,28 @@ class _Run:
         sound = torch.stack([parameter.detach().isfinite().all() for parameter in self.parameters]).all()
         _check(totals.where(sound, torch.nan), number)
         loss, error = (totals / seen).tolist()
-        self.logs.append(EpochLog(number + 1, loss, error, lr, round(time.monotonic() - started, 3)))
+        judged = self._judged(number + 1)
+        self.logs.append(EpochLog(number + 1, loss, error, lr, round(time.monotonic() - started, 3), judged))
         return self.logs[-1]
+
+    def begin_average(self) -> None:
+        """Begin the average of the weights with the present ones, where the recipe wants one."""
+        if self.recipe.ema is not None:
+            self.average = WeightAverage(self.model, self.recipe.ema)
+
+    def _judged(self, epoch: int) -> float | None:
+        """Error on the validation split, of the weights that the network would get now."""
+        if self.choice is None:
+            return None
+        with contextlib.nullcontext() if self.average is None else self.average.instead():
+            return self.choice.look(self.model, epoch)
+
+    def take_chosen(self) -> None:
+        """Give the network the weights that it ends with: chosen ones, else their average, else the last ones."""
+        if self.choice is not None and (chosen := self.choice.chosen()) is not None:
+            self.model.load_state_dict(chosen)
+        elif self.average is not None:
+            self.average.copy_into_model()
 
     def _step(self, x: Tensor, y: Tensor, paths: Sequence[Architecture]) -> Tensor:
         """One step of SGD; gives loss and errors, float32 ``(2,)``: summed over the batch, averaged over the paths."""
@@ -257,6 +268,8 @@ class _Run:
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         return total / len(paths)
 
     def _images(self) -> str:
@@ -277,8 +290,11 @@ class _Run:
         tensors["layers"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["layers.cuda"] = torch.cuda.get_rng_state(self.device)
-        if companion is not None:
-            tensors |= {f"companion.{name}": value for name, value in companion.state().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.state().items()}
+        for prefix, other in (("companion", companion), ("choice", self.choice)):
+            if other is not None:
+                tensors |= {f"{prefix}.{name}": value for name, value in other.state().items()}
         logs = [dataclasses.asdict(log) for log in self.logs]
         write_tensors(path, tensors, {"training": identity, "images": self._images(), "logs": logs})
 
@@ -298,63 +314,37 @@ class _Run:
 
     def _take(self, tensors: dict[str, Tensor], info: dict[str, Any], companion: Companion | None) -> None:
         """Take over a checkpoint's state."""
-        self.logs = _logs(info)
-        weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        self.logs = logs_of(info)
+        weights = _below("model", tensors)
         # torch would silently accept numbers of another type
         kinds = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
         for name, tensor in weights.items():
-            _expect(tensor.dtype == kinds.get(name, tensor.dtype), f"{name} is {tensor.dtype}, not {kinds.get(name)}")
+            expect(tensor.dtype == kinds.get(name, tensor.dtype), f"{name} is {tensor.dtype}, not {kinds.get(name)}")
         self.model.load_state_dict(weights)
         for name, weight in self.model.named_parameters():
-            _expect(bool(weight.isfinite().all()), f"{name} is not finite")
+            expect(bool(weight.isfinite().all()), f"{name} is not finite")
         for index, parameter in enumerate(self.parameters):
             if f"momentum.{index}" in tensors:
                 kept = tensors[f"momentum.{index}"]
-                _expect(
-                    kept.dtype == parameter.dtype and bool(kept.isfinite().all()), f"momentum.{index} is not finite"
-                )
-                _expect(kept.shape == parameter.shape, f"momentum.{index} has the shape {tuple(kept.shape)}")
+                expect(kept.dtype == parameter.dtype and bool(kept.isfinite().all()), f"momentum.{index} is not finite")
+                expect(kept.shape == parameter.shape, f"momentum.{index} has the shape {tuple(kept.shape)}")
                 buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{index}"]).detach()
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer
-        if companion is not None:
-            prefix = "companion."
-            state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            companion.restore(state, len(self.logs))
+        self.begin_average()
+        if self.average is not None:
+            self.average.restore(_below("average", tensors))
+        for prefix, other in (("companion", companion), ("choice", self.choice)):
+            if other is not None:
+                other.restore(_below(prefix, tensors), len(self.logs))
         self.generator.set_state(tensors["generator"])
         torch.set_rng_state(tensors["layers"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["layers.cuda"], self.device)
 
 
-def _logs(info: dict[str, Any]) -> list[EpochLog]:
-    """Figures of the epochs before a checkpoint: at least one epoch, in order.
-
-    Raises:
-        KeyError, TypeError, ValueError: the checkpoint holds no such figures.
-    """
-    found = info["logs"]
-    _expect(isinstance(found, list) and len(found) > 0, f"expected figures of its epochs, got {found!r:.60}")
-    logs = [EpochLog(**log) for log in found]
-    for number, log in enumerate(logs, 1):
-        _expect(log.epoch == number, f"expected figures of epoch {number}, got those of {log.epoch!r:.60}")
-        for name, value in vars(log).items():
-            good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            _expect(good, f"{name} of epoch {number} is {value!r:.60}")
-    return logs
-
-
-def _expect(good: bool, reason: str) -> None:
-    if not good:
-        raise ValueError(reason)
-
-
-def read_logs(checkpoint: Path) -> list[EpochLog]:
-    """Figures of the epochs before a checkpoint; ``DamagedFile`` where the file is no checkpoint."""
-    info = read_tensors(checkpoint)[1]
-    try:
-        return _logs(info)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedFile(checkpoint, f"it is not the state of a training: {error}") from error
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix`` and a point, by the rest of their names."""
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def _checked_loss(recipe: Recipe, found: Any, n: int) -> tuple[Tensor, Tensor]:

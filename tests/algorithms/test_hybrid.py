@@ -45,8 +45,9 @@ from evo_robust.parts.facts import Fact
 from evo_robust.record.reading import Run
 from evo_robust.record.rebuild import rebuild
 from evo_robust.spaces.supernet import Mixture
+from evo_robust.training.epochs import EpochLog
 from evo_robust.training.learning_curve import LearningCurve
-from evo_robust.training.loop import EpochLog, train
+from evo_robust.training.loop import train
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
 DATA = Digits(train_limit=300)

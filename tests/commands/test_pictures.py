@@ -25,8 +25,8 @@ from evo_robust.plotting import size
 from evo_robust.plotting.answers import beats, who_leads
 from evo_robust.plotting.groups import GroupStanding, Spread
 from evo_robust.plotting.study.answers import denser, how_many_and_where, telling_cells
+from evo_robust.training.epochs import EpochLog
 from evo_robust.training.learning_picture import draw_learning
-from evo_robust.training.loop import EpochLog
 
 MANY = (0.01, 0.02, 0.03, 8 / 255, 0.05, 0.06, 0.1, 0.17, 0.25)
 CURVES = {

@@ -37,8 +37,9 @@ from evo_robust.gradients import EstimatedLoss
 from evo_robust.objectives.combined import WeightedSum
 from evo_robust.objectives.robust_loss import RobustLoss
 from evo_robust.record.reading import Run
+from evo_robust.training.epochs import EpochLog
 from evo_robust.training.learning_curve import LearningCurve
-from evo_robust.training.loop import EpochLog, train
+from evo_robust.training.loop import train
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)
 DATA = Digits(train_limit=300)

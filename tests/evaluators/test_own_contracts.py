@@ -36,8 +36,8 @@ from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.spaces.genome import GenomeSpace
 from evo_robust.training import learning_picture
+from evo_robust.training.epochs import EpochLog
 from evo_robust.training.learning_curve import LearningCurve
-from evo_robust.training.loop import EpochLog
 from evo_robust.training.recipes import PGDTraining, Recipe
 
 

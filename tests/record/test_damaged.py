@@ -34,7 +34,8 @@ from evo_robust.files import DamagedFile, read_tensors, write_tensors
 from evo_robust.gradients import SupernetLoss
 from evo_robust.parts.base import UserError
 from evo_robust.record.reading import load_run
-from evo_robust.training.loop import read_logs, train
+from evo_robust.training.epochs import read_logs
+from evo_robust.training.loop import train
 from evo_robust.training.recipes import Standard
 
 SPACE = DARTS(channels=4, layers=2, nodes=2)

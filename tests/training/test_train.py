@@ -25,7 +25,8 @@ from evo_robust.spaces.ops import Normalize
 from evo_robust.spaces.robnet.codec import RobNetArchitecture
 from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.supernet import inherit
-from evo_robust.training.loop import TimeLimit, TrainingDiverged, read_logs, train
+from evo_robust.training.epochs import read_logs
+from evo_robust.training.loop import TimeLimit, TrainingDiverged, train
 from evo_robust.training.recipes import (
     RECIPES,
     TRADES,
