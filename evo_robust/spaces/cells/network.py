@@ -45,6 +45,7 @@ class CellNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.nodes = nodes
+        self.reductions = tuple(reductions)
         self.normalize = Normalize(in_shape[0])
         stems = large_stems if large_images else small_stem
         self.stem, self.stem2 = stems(in_shape[0], channels)

@@ -26,7 +26,6 @@ class PublishedRobNet:
 
 _LARGE = "11 11 | 11 11 11 | 01 11 01 10 | 11 01 01 01 11"
 
-# the paper's medium cell was never published
 PUBLISHED = MappingProxyType(
     {
         "small": PublishedRobNet(("11 11 | 01 10 11 | 10 01 00 01 | 10 00 10 11 10",), 36, 20),
@@ -61,3 +60,10 @@ PUBLISHED = MappingProxyType(
     }
 )
 """Networks by name, for images of CIFAR-10's size."""
+
+MEDIUM = PublishedRobNet(("11 11 | 11 10 11 | 01 11 01 10 | 10 01 00 01 11",), 36, 20)
+"""A network of the size of RobNet-medium, whose own cell was never published.
+
+Ten convolutions and six identities of stride 2 give the paper's number of parameters, and many cells have these. This
+one is the large cell without three of its convolutions. It is not among ``PUBLISHED``, which seed searches.
+"""
