@@ -73,6 +73,8 @@ def _door(name: str) -> Callable[[list[str] | None], int]:
         from evo_robust.export import main as door
     elif name == "retrain":
         from evo_robust.retrain import main as door
+    elif name == "judge":
+        from evo_robust.judge import main as door
     elif name == "analyze":
         from evo_robust.analyze import main as door
     else:

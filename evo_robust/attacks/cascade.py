@@ -195,14 +195,18 @@ class Cascade:
     @torch.no_grad()
     def run(self, x: Tensor, y: Tensor) -> CascadeResult:
         """Attack images ``(n, c, h, w)`` in [0,1] with true classes ``(n,)``, including misclassified ones."""
-        return self.run_on(lambda part: (x[part], y[part]), torch.arange(len(x), device=x.device), len(x))
+        indices, level = torch.arange(len(x), device=x.device), torch.full_like(y, len(self.eps))
+        return self.run_on(lambda part: (x[part], y[part]), indices, level)
 
     @torch.no_grad()
-    def run_on(self, fetch: Fetch, indices: Tensor, n: int) -> CascadeResult:
-        """Attack the images at ``indices`` of ``n``; the others count as broken at every strength."""
+    def run_on(self, fetch: Fetch, indices: Tensor, level: Tensor) -> CascadeResult:
+        """Attack the images at ``indices``, each below the strength ``level`` ``(n,)`` that is known to break it.
+
+        The others count as broken at every strength.
+        """
         self.eps, self.lengths = self.eps.to(indices.device), self.lengths.to(indices.device)
-        self.found = CascadeResult(torch.zeros(n, dtype=torch.long, device=indices.device))
-        self.found.level[indices] = len(self.eps)
+        self.found = CascadeResult(torch.zeros_like(level))
+        self.found.level[indices] = level[indices]
         for restart in range(self.restarts):
             if len(indices):
                 self._pass(fetch, indices, restart)

@@ -100,6 +100,7 @@ def robust_curve(
     keep_going: bool = False,
     keep_images: bool = False,
     correct: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> RobustCurve:
     """Error of ``model`` in eval mode under one attack at many strengths.
 
@@ -123,12 +124,16 @@ def robust_curve(
         keep_going: attack every image, even if misclassified before, to the last step of every strength, for its loss.
         keep_images: return the adversarial images.
         correct: which images the model classifies correctly, bool ``(n,)``, if known; this saves a pass.
+        known: the ``level`` of an earlier attack at the same strengths. Each image is attacked only below the strength
+            that broke it; the result is the worst case of both. Not with ``keep_going``, ``keep_images`` or
+            ``correct``.
 
     Raises:
         ValueError: strengths are not positive, distinct and ascending; there are no images; the batch size is below 1;
-            ``keep_going`` is set for an attack without gradients; ``correct`` has another length or type; the network
-            gives no logits ``(n, classes)``, has fewer classes than the images, or has no gradient where the attack
-            needs one (use a level attack, CMAES or DE); or a user's own attack leaves the ball or [0,1].
+            ``keep_going`` is set for an attack without gradients; ``correct`` or ``known`` has another length or
+            type, or does not go with the other arguments; the network gives no logits ``(n, classes)``, has fewer
+            classes than the images, or has no gradient where the attack needs one (use a level attack, CMAES or DE);
+            or a user's own attack leaves the ball or [0,1].
 
     Example:
         >>> curve = robust_curve(model, images, PGD(), (4 / 255, 8 / 255), generator=torch.Generator().manual_seed(0))
@@ -143,7 +148,22 @@ def robust_curve(
     with checked_images(model, images, gradient=isinstance(attack, GradientAttack)) as images:
         values = check_strengths(eps, norm, images.x.shape[1:])
         size = attacked_together(images) if batch_size is None else batch_size
-        return _curve(model, images, attack, values, norm, generator, size, precision, keep_going, keep_images, correct)
+        if known is not None:
+            if keep_going or keep_images or correct is not None:
+                raise ValueError("expected known without keep_going, keep_images and correct")
+            correct = _checked_level(known, images, len(values)) >= 0
+        return _curve(
+            *(model, images, attack, values, norm, generator, size, precision, keep_going, keep_images, correct, known)
+        )
+
+
+def _checked_level(known: Tensor, images: Images, k: int) -> Tensor:
+    """``known``, checked to be the levels of these images at k strengths."""
+    if known.shape != images.y.shape or known.dtype != torch.int64:
+        raise ValueError(f"expected int64 known ({len(images)},), got {known.dtype} {tuple(known.shape)}")
+    if not bool(((known >= -1) & (known <= k)).all()):
+        raise ValueError(f"expected known from -1 to {k}, the number of strengths, got others")
+    return known
 
 
 def _curve(
@@ -158,6 +178,7 @@ def _curve(
     keep_going: bool,
     keep_images: bool,
     correct: Tensor | None,
+    known: Tensor | None,
 ) -> RobustCurve:
     """See :func:`robust_curve`, whose arguments have been checked."""
     began = time.perf_counter()
@@ -166,17 +187,18 @@ def _curve(
             model(images.floats(slice(2)))  # checks the network before it is copied
     correct = _checked(correct, images) if correct is not None else correct_mask(model, images, batch_size)
     indices = torch.arange(len(images), device=images.y.device)
-    indices = indices if keep_going else indices[correct]
+    level = torch.full_like(images.y, len(values)) if known is None else known.to(images.y.device)
+    indices = indices if keep_going else indices[correct & (level > 0)]
     with torch.no_grad(), eval_mode(model), undisturbed(model):
         if isinstance(attack, GradientAttack):
             found = _together(
-                *(model, images, attack, values, norm, generator, indices, batch_size),
+                *(model, images, attack, values, norm, generator, indices, level, batch_size),
                 *(precision, keep_going, keep_images),
             )
         elif isinstance(attack, MinimumNormAttack):
-            found = _by_distance(model, images, attack, values, norm, generator, indices, batch_size)
+            found = _by_distance(model, images, attack, values, norm, generator, indices, level, batch_size)
         else:
-            found = _strength_by_strength(model, images, attack, values, norm, generator, indices, batch_size)
+            found = _strength_by_strength(*(model, images, attack, values, norm, generator, indices, level, batch_size))
     level = torch.where(correct, found.level, -1)
     errors = [(level < k).double().mean().item() for k in range(len(values) + 1)]
     adversarial = found.images
@@ -202,11 +224,11 @@ def _with_unattacked(images: Images, found: Tensor | None, correct: Tensor) -> T
     return result
 
 
-def _unbroken(images: Images, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Levels ``(n,)``, k for the images to attack and 0 for the others; and the images themselves, to be replaced."""
-    level = torch.zeros(len(images), dtype=torch.long, device=indices.device)
-    level[indices] = k
-    return level, images.floats()
+def _begun(images: Images, indices: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Levels ``(n,)``, 0 where an image is not attacked; and the images themselves, to be replaced."""
+    kept = torch.zeros_like(level)
+    kept[indices] = level[indices]
+    return kept, images.floats()
 
 
 def _on_copies(find: Callable[..., Tensor], model: nn.Module, x: Tensor, y: Tensor, *others: object) -> Tensor:
@@ -227,6 +249,7 @@ def _together(
     norm: Norm,
     generator: torch.Generator,
     indices: Tensor,
+    level: Tensor,
     batch_size: int,
     precision: Precision,
     keep_going: bool,
@@ -242,7 +265,7 @@ def _together(
         keep_going=keep_going,
         images=keep_images,
     )
-    return cascade.run_on(lambda part: (images.floats(part), images.y[part]), indices, len(images))
+    return cascade.run_on(lambda part: (images.floats(part), images.y[part]), indices, level)
 
 
 def _by_distance(
@@ -253,16 +276,17 @@ def _by_distance(
     norm: Norm,
     generator: torch.Generator,
     indices: Tensor,
+    level: Tensor,
     batch_size: int,
 ) -> CascadeResult:
     """The closest adversarial images once, and at each strength what becomes of them inside the ball."""
-    level, found = _unbroken(images, indices, len(eps))
+    level, found = _begun(images, indices, level)
     for part in indices.split(batch_size):
         x, y = images.floats(part), images.y[part]
         closest = _on_copies(attack.closest, model, x, y, norm, generator)
         check_inside(closest, x, Threat(norm=norm, eps=Fraction(widest(norm, x.shape[1:]))), type(attack).__name__)
         for k, strength in enumerate(eps):
-            left = (level[part] == len(eps)).nonzero().squeeze(1)
+            left = (level[part] > k).nonzero().squeeze(1)
             radius = x.new_full((len(left),), strength)
             inside = x[left] + project(x[left], closest[left] - x[left], radius, norm)
             found[part[left]] = inside
@@ -278,11 +302,13 @@ def _strength_by_strength(
     norm: Norm,
     generator: torch.Generator,
     indices: Tensor,
+    level: Tensor,
     batch_size: int,
 ) -> CascadeResult:
     """Run any attack on the survivors of each strength, smallest first."""
-    level, found = _unbroken(images, indices, len(eps))
+    level, found = _begun(images, indices, level)
     for k, strength in enumerate(eps):
+        indices = indices[level[indices] > k]
         threat = Threat(norm=norm, eps=Fraction(strength))
         for part in indices.split(batch_size):
             x, y = images.floats(part), images.y[part]
@@ -294,5 +320,4 @@ def _strength_by_strength(
                 )
             found[part] = adversarial
             level[part[classes(model(adversarial)) != y]] = k
-        indices = indices[level[indices] > k]
     return CascadeResult(level, images=found)

@@ -16,7 +16,7 @@ from evo_robust.attacks.cascade import Cascade, Memory, Point, StepBudget
 from evo_robust.attacks.losses import LossName, attack_loss, attack_reference, check_loss, needs_reference
 from evo_robust.inference.checks import ordinary, slope
 from evo_robust.inference.predictions import undisturbed
-from evo_robust.parts.base import Fraction
+from evo_robust.parts.base import LATER, Fraction
 
 
 @chz.chz
@@ -199,6 +199,11 @@ class IterativeAttack(GradientAttack, abc.ABC):
     step: Fraction | None = chz.field(
         default=None, doc="step length in units of the pixel range 0..1, > 0; 2.5*eps/steps when not given"
     )
+    step_ratio: float | None = chz.field(
+        default=None,
+        metadata=LATER,
+        doc="step length as a multiple of eps instead, in (0, 2]: .1 is the papers' ε/10; then leave step out",
+    )
     restarts: int = chz.field(default=1, doc="number of starts, >= 1; more than one needs a random start")
     random_start: bool = chz.field(default=False, doc="start at a random point of the ball, not at the image")
 
@@ -210,6 +215,10 @@ class IterativeAttack(GradientAttack, abc.ABC):
             raise ValueError(
                 f"expected step > 0 and finite, in units of the pixel range 0..1 (such as 2/255), got {self.step}"
             )
+        if self.step_ratio is not None and not 0 < self.step_ratio <= 2:
+            raise ValueError(f"expected step_ratio in (0, 2], where 2 is the ball's diameter, got {self.step_ratio}")
+        if self.step is not None and self.step_ratio is not None:
+            raise ValueError(f"expected step or step_ratio, got both: {self.step} and {self.step_ratio}")
         if self.restarts > 1 and not self.random_start:
             raise ValueError(f"expected random_start=True for restarts={self.restarts}: otherwise all starts are equal")
         if self.loss == "kl" and not self.random_start:
@@ -226,9 +235,9 @@ class IterativeAttack(GradientAttack, abc.ABC):
             check_step(self.step, 2 * threat.eps, threat.norm, name=f"{key}step")
 
     def budget(self, eps: float) -> StepBudget:
-        """The budget from the fields; without ``step``, its length is 2.5·ε/steps (Madry et al., 2018)."""
-        step = 2.5 * eps / self.steps if self.step is None else self.step
-        return StepBudget(self.steps, step, self.restarts, self.random_start)
+        """The budget from the fields; without a step length, it is 2.5·ε/steps (Madry et al., 2018)."""
+        step = 2.5 * eps / self.steps if self.step_ratio is None else self.step_ratio * eps
+        return StepBudget(self.steps, step if self.step is None else self.step, self.restarts, self.random_start)
 
 
 @chz.chz

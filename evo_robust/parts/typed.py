@@ -15,6 +15,7 @@ COMMANDS = {
     "plot": "pictures and tables of a run, or of several runs together",
     "export": "chosen networks as genotype file, weights, model.py and ONNX",
     "retrain": "train a found network from scratch, and evaluate it",
+    "judge": "attack trained networks with everything, on test images",
     "analyze": "which properties of networks make them robust, by a run's record",
     "list": "available problems, parts and run folders",
 }

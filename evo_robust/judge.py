@@ -1,0 +1,195 @@
+"""Command: judge trained networks. ``evo_robust judge networks=DIR,… attacks=compact``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import chz
+
+from evo_robust.adversarial_set.making import AdversarialSet
+from evo_robust.attacks.base import Norm
+from evo_robust.attacks.curve import check_strengths
+from evo_robust.attacks.fast import Precision
+from evo_robust.commands.cli import TRUST, command
+from evo_robust.data.base import DataSet
+from evo_robust.device import choose_device
+from evo_robust.judging.report import write_report
+from evo_robust.judging.subjects import Subject, subjects_of
+from evo_robust.judging.trials import KINDS, SETS, trials
+from evo_robust.judging.work import Judging, judge
+from evo_robust.parts.base import Fraction, Part, UserError, digest
+from evo_robust.parts.making import parse
+from evo_robust.parts.paths import PATH, refuse_odd_path
+from evo_robust.parts.typed import as_typed
+from evo_robust.progress import Say, output
+
+USUAL_EPS = Fraction(8 / 255)
+"""Radius of the L∞ ball where neither the command nor the networks' training names one."""
+
+USUAL_L2 = Fraction(0.5)
+"""The same in L2."""
+
+USAGE = """usage: evo_robust judge networks=DIR,… [attacks=compact] [eps=8/255,…] [steps=20,…] [images=1000] [out=DIR]
+       evo_robust judge run=DIR [pick=front|knee|best:OBJECTIVE] …      networks of a search
+       evo_robust judge networks=resnet-18@FILE data=cifar10 …          a network of the zoo with your weights
+       evo_robust judge networks=mine.py:make@FILE data=cifar10 …       your own: make() gives a torch module
+       evo_robust judge --help                                          every key, every attack
+
+DIR is a folder that retrain, export or run wrote. Nothing is trained. What was judged before is not judged again."""
+
+
+@chz.chz
+class Judge(Part):
+    """Attack trained networks on test images, and say how many images stay right."""
+
+    networks: str | None = chz.field(
+        default=None,
+        doc="folders of retrain, export or run; NAME@FILE of the zoo with weights; MODULE:FUNCTION@FILE or "
+        "FILE.py:FUNCTION@FILE of your own; several with commas",
+        metadata=PATH,
+    )
+    run: str | None = chz.field(default=None, doc="a search's folder; see pick", metadata=PATH)
+    pick: str = chz.field(
+        default="front", doc="networks of a search: front (all of it), knee, INDEX or best:OBJECTIVE, with commas"
+    )
+    attacks: str = chz.field(
+        default="compact",
+        doc=f"attacks and sets, with commas: {', '.join([*SETS, *KINDS])}. A number behind a name is that of its steps "
+        "(pgd-20); settings follow with colons (pgd-20:step=2/255:eps=.03:.1); + joins attacks to one worst case",
+    )
+    eps: tuple[Fraction, ...] | None = chz.field(
+        default=None,
+        doc="strengths, ascending, in units of the pixel range 0..1; when not given: the one that the networks were "
+        "trained at, else 8/255 (linf) or .5 (l2)",
+    )
+    steps: tuple[int, ...] = chz.field(default=(), doc="numbers of steps for attacks without one: each gives a column")
+    step: str | None = chz.field(default=None, doc="step length: a number such as 2/255, or a multiple such as eps/10")
+    norm: Norm = chz.field(default="linf", doc="norm of the ball: linf or l2")
+    data: DataSet | None = chz.field(
+        default=None, doc="whose test images judge; that of the networks when not given; by name (cifar10) or class"
+    )
+    images: int | None = chz.field(default=None, doc="how many test images, classes in proportion; all when not given")
+    adversarial_set: AdversarialSet | None = chz.field(
+        default=None,
+        blueprint_unspecified=AdversarialSet,
+        doc="settings of the adversarial set that the attack adversarial-set names; the search's when not given",
+    )
+    seed: int = chz.field(default=0, doc="seed of random starts; >= 0")
+    precision: Precision = chz.field(
+        default="float32",
+        doc="precision in which gradient attacks search: float32, bf16 or auto; what counts is classified in float32",
+    )
+    out: str | None = chz.field(
+        default=None,
+        doc="folder that keeps everything; DIR/judge of a search, else runs/judge-NAME, when not given",
+        metadata=PATH,
+    )
+    device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
+    trust: bool = chz.field(default=False, doc=TRUST)
+
+    @chz.validate
+    def _sound(self) -> None:
+        for key in ("networks", "run", "out"):
+            refuse_odd_path(key, getattr(self, key))
+        if self.eps is not None:
+            check_strengths(self.eps, self.norm)
+        if any(steps < 1 for steps in self.steps):
+            raise ValueError(f"expected steps >= 1, got {self.steps}")
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"expected images >= 1, got {self.images}")
+        if self.seed < 0:
+            raise ValueError(f"expected seed >= 0, got {self.seed}")
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    if not argv:
+        print(as_typed(USAGE))
+        return 0
+    options = parse(Judge, argv, "judge")
+    device = choose_device(options.device)
+    console = output()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False)
+
+    subjects = _subjects(options, device, say)
+    judging = judging_of(options, subjects, say)
+    folder = Path(options.out) if options.out else _folder(options, subjects)
+    line = "python -m evo_robust.judge " + shlex.join(argv)
+    judgement = judge(judging, folder, device=device, command=line, say=say)
+    for made in write_report(judgement, folder):
+        console.print(made) if not isinstance(made, Path) else say(f"wrote {made}")
+    return 0
+
+
+def _subjects(options: Judge, device: str, say: Say) -> list[Subject]:
+    """The networks that the command names."""
+    texts = [text for text in (options.run or "").split(",") + (options.networks or "").split(",") if text.strip()]
+    if not texts:
+        raise UserError("expected networks=DIR,… or run=DIR: which networks are to be judged?")
+    return subjects_of(texts, options.data, options.pick, device, say, trust=options.trust)
+
+
+def judging_of(options: Judge, subjects: Sequence[Subject], say: Say) -> Judging:
+    """What the command asks for, with what the networks themselves say.
+
+    Raises:
+        UserError: the networks' data is not known or differs, or an attack is unknown.
+    """
+    data = options.data or _data(subjects)
+    eps = options.eps or _strengths(options, subjects, say)
+    named = trials(options.attacks, eps, options.steps, options.step, options.norm, n_classes=data.n_classes)
+    own = next((subject.adversarial_set for subject in subjects if subject.adversarial_set is not None), None)
+    return Judging(
+        subjects=tuple(subjects),
+        data=data,
+        trials=tuple(named),
+        images=options.images,
+        seed=options.seed,
+        precision=options.precision,
+        adversarial_set=options.adversarial_set or own,
+    )
+
+
+def _data(subjects: Sequence[Subject]) -> DataSet:
+    """The data set that all networks were trained on."""
+    known = [(subject.name, subject.data) for subject in subjects if subject.data is not None]
+    if not known:
+        raise UserError("expected data=NAME: the networks do not say which images they are for")
+    name, data = known[0]
+    for other_name, other in known[1:]:
+        if (other.name, other.in_shape, other.n_classes) != (data.name, data.in_shape, data.n_classes):
+            raise UserError(
+                f"these networks are for different images ({name}: {data.name}; {other_name}: {other.name}): "
+                "expected data=NAME, or judge them apart"
+            )
+    return data
+
+
+def _strengths(options: Judge, subjects: Sequence[Subject], say: Say) -> tuple[Fraction, ...]:
+    """The strength that all networks were trained at; else the usual one."""
+    if options.norm == "l2":
+        return (USUAL_L2,)
+    trained = {subject.eps for subject in subjects if subject.eps is not None}
+    if len(trained) == 1 and (eps := trained.pop()) != USUAL_EPS:
+        say(f"eps={eps:.4g}, the strength of their training")
+        return (Fraction(eps),)
+    return (USUAL_EPS,)
+
+
+def _folder(options: Judge, subjects: Sequence[Subject]) -> Path:
+    """Where everything is kept, so that the same networks come back to the same folder."""
+    if options.run and not options.networks and "," not in options.run:
+        return Path(options.run) / "judge"
+    if len(subjects) == 1:
+        return Path("runs") / f"judge-{subjects[0].name.replace('/', '-')}"
+    return Path("runs") / f"judge-{digest([subject.origin for subject in subjects], length=6)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(None))

@@ -1,0 +1,149 @@
+"""What a judge found: accuracies with their intervals, and where the numbers come from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evo_robust.judging.intervals import wilson
+from evo_robust.judging.trials import Trial, shown
+
+WORST = "worst case"
+"""Name of the pointwise worst case over all trials of one norm and strength."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """Accuracy of one network under one trial at one strength.
+
+    Attributes:
+        trial: name of the trial; ``clean`` without attack.
+        column: trial and strength, as the head of a column.
+        norm: of the ball; empty without attack.
+        eps: its radius, or the number of pixels or grey steps; None without attack.
+        right: images that it still classifies correctly.
+        n: number of images.
+        seconds: time that the trial took, at all its strengths.
+    """
+
+    trial: str
+    column: str
+    norm: str
+    eps: float | None
+    right: int
+    n: int
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the images, in [0, 1]."""
+        return self.right / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval, see :func:`wilson`."""
+        return wilson(self.right, self.n)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One network's figures.
+
+    Attributes:
+        name: of the network.
+        origin: where it is from.
+        recipe: how it was trained; empty where that is not known.
+        seed: of its training; None where that is not known.
+        zoo: its name in the zoo; None where it has none.
+        params: number of its parameters.
+        flops: multiply-accumulates of one image (thop); None where they cannot be counted.
+        figures: accuracies; the clean one first.
+        means: mean accuracy over strengths, by trial, where the trial asks for it.
+        searched: what a search measured of it, by name.
+        signs: sentences on signs that its gradients mislead attacks.
+    """
+
+    name: str
+    origin: str
+    recipe: str
+    seed: int | None
+    zoo: str | None
+    params: int
+    flops: float | None
+    figures: tuple[Figure, ...]
+    means: dict[str, float]
+    searched: dict[str, float]
+    signs: tuple[str, ...] = ()
+
+    def figure(self, column: str) -> Figure:
+        """The figure of a column."""
+        return next(figure for figure in self.figures if figure.column == column)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values; accuracies and intervals are shares in [0, 1]."""
+        figures = [
+            {**dataclasses.asdict(f), "accuracy": f.accuracy, "low": f.interval[0], "high": f.interval[1]}
+            for f in self.figures
+        ]
+        return {**dataclasses.asdict(self), "figures": figures, "signs": list(self.signs)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What a judge found out about several networks on the same images.
+
+    Attributes:
+        data: name of the data set.
+        n: number of test images.
+        seed: of all random numbers.
+        verdicts: one for each network.
+    """
+
+    data: str
+    n: int
+    seed: int
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of all figures, in order."""
+        return list(dict.fromkeys(figure.column for verdict in self.verdicts for figure in verdict.figures))
+
+    @property
+    def means(self) -> list[str]:
+        """Trials that have a mean over strengths."""
+        return list(dict.fromkeys(name for verdict in self.verdicts for name in verdict.means))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {"data": self.data, "n": self.n, "seed": self.seed, "networks": [v.to_json() for v in self.verdicts]}
+
+
+def figures_of_trial(trial: Trial, level: Tensor, seconds: float) -> list[Figure]:
+    """The figures of a trial from the level of every image, see :class:`evo_robust.judging.store.Kept`."""
+    return [
+        Figure(trial.name, trial.column(eps), trial.norm, eps, int((level > k).sum()), len(level), seconds)
+        for k, eps in enumerate(trial.eps)
+    ]
+
+
+def worst_cases(found: Sequence[tuple[Trial, Tensor]]) -> list[Figure]:
+    """The pointwise worst case at each norm and strength that two or more trials share.
+
+    An image counts as right only where no trial breaks it; this is at most the lowest accuracy of all.
+    """
+    alive: dict[tuple[str, bool, float], list[Tensor]] = {}
+    for trial, level in found:
+        for k, eps in enumerate(trial.eps):
+            alive.setdefault((trial.norm, trial.levels, eps), []).append(level > k)
+    made = []
+    for (norm, levels, eps), masks in alive.items():
+        if len(masks) > 1:
+            right = torch.stack(masks).all(0)
+            column = f"{WORST} {shown(eps, norm, levels)}{' l2' if norm == 'l2' else ''}"
+            made.append(Figure(WORST, column, norm, eps, int(right.sum()), len(right), 0.0))
+    return made

@@ -1,0 +1,189 @@
+"""A judgement for people: in the terminal, and as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from evo_robust.files import write_csv, write_text
+from evo_robust.judging.judgement import Figure, Judgement, Verdict
+from evo_robust.progress import table
+
+PER_TABLE = 5
+"""Most columns of accuracies in one table of a terminal."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A table as texts.
+
+    Attributes:
+        words: heads of the columns with words.
+        numbers: heads of the columns with numbers, right of them.
+        rows: cells, as many as heads.
+        fixed: how many of the number columns say what the network is, and stand in every part of a wide table.
+    """
+
+    words: tuple[str, ...]
+    numbers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    fixed: int
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads of all columns."""
+        return self.words + self.numbers
+
+    def parts(self, most: int) -> list[Grid]:
+        """The same in tables of at most ``most`` columns of accuracies each."""
+        free = len(self.numbers) - self.fixed
+        if free <= most:
+            return [self]
+        begin = len(self.words) + self.fixed
+        found = []
+        for start in range(0, free, most):
+            places = [*range(begin), *range(begin + start, min(begin + start + most, len(self.heads)))]
+            # what the network is need not be said again
+            places = places if start == 0 else [p for p in places if p == 0 or p >= begin]
+            words = tuple(self.heads[p] for p in places if p < len(self.words))
+            numbers = tuple(self.heads[p] for p in places if p >= len(self.words))
+            fixed = self.fixed if start == 0 else 0
+            found.append(Grid(words, numbers, tuple(tuple(row[p] for p in places) for row in self.rows), fixed))
+        return found
+
+
+def write_report(judgement: Judgement, folder: Path) -> list[Table | Path]:
+    """Write every form of the table into a folder; returns what a terminal shows, in order."""
+    grid = grid_of(judgement)
+    files = [folder / f"judgement.{end}" for end in ("csv", "md", "tex")]
+    write_figures(judgement, files[0])
+    write_text(files[1], markdown(grid, judgement))
+    write_text(files[2], latex(grid, judgement))
+    return [*tables(judgement), *files]
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with two places, without its sign."""
+    return f"{100 * share:.2f}"
+
+
+def with_interval(figure: Figure) -> str:
+    """An accuracy in percent with half the width of its 95 % interval, such as ``52.10 ±2.19``."""
+    low, high = figure.interval
+    return f"{percent(figure.accuracy)} ±{50 * (high - low):.2f}"
+
+
+def millions(number: float | None) -> str:
+    """A number of parameters or FLOPs in millions; a dash where it is not known."""
+    return "–" if number is None else f"{number / 1e6:.3g}" if number < 1e8 else f"{number / 1e6:,.0f}"
+
+
+def grid_of(judgement: Judgement) -> Grid:
+    """The table: a line for each network, a column for each trial and strength."""
+    heads = judgement.columns
+    means = judgement.means
+    numbers = ("params (M)", "FLOPs (M)", *heads, *(f"{name} mean" for name in means))
+    rows = tuple(_row(verdict, heads, means) for verdict in judgement.verdicts)
+    return Grid(("network", "training"), numbers, rows, fixed=2)
+
+
+def _row(verdict: Verdict, heads: Sequence[str], means: Sequence[str]) -> tuple[str, ...]:
+    seed = "" if verdict.seed is None else f", seed {verdict.seed}"
+    found = {figure.column: with_interval(figure) for figure in verdict.figures}
+    averages = [percent(verdict.means[name]) if name in verdict.means else "–" for name in means]
+    return (
+        *(verdict.name, f"{verdict.recipe or 'not known'}{seed}", millions(verdict.params), millions(verdict.flops)),
+        *(found.get(head, "–") for head in heads),
+        *averages,
+    )
+
+
+def caption(judgement: Judgement) -> str:
+    """What the numbers are, in a sentence or two."""
+    return (
+        f"Accuracy in percent on {judgement.n:,} test images of {judgement.data}, ± half of its 95 % interval; "
+        "strengths in units of the pixel range 0..1."
+    )
+
+
+def tables(judgement: Judgement) -> list[Table]:
+    """The table for a terminal: of one network a line for each attack, else a line for each network."""
+    if len(judgement.verdicts) == 1:
+        return [_of_one(judgement, judgement.verdicts[0])]
+    found: list[Table] = []
+    for part in grid_of(judgement).parts(PER_TABLE):
+        made = table(caption(judgement) if not found else "", words=part.words, numbers=part.numbers)
+        for row in part.rows:
+            made.add_row(*row)
+        found.append(made)
+    return found
+
+
+def _of_one(judgement: Judgement, verdict: Verdict) -> Table:
+    size = f"{millions(verdict.params)}M parameters, {millions(verdict.flops)}M FLOPs"
+    title = f"{verdict.name} ({size}) on {judgement.n:,} test images of {judgement.data}"
+    made = table(title, words=("attack",), numbers=("accuracy", "95 % interval", "seconds"))
+    for figure in verdict.figures:
+        low, high = figure.interval
+        seconds = f"{figure.seconds:.1f}" if figure.seconds else ""
+        made.add_row(figure.column, f"{percent(figure.accuracy)} %", f"{percent(low)} – {percent(high)}", seconds)
+    for name, mean in verdict.means.items():
+        made.add_row(f"{name} mean", f"{percent(mean)} %", "", "")
+    return made
+
+
+def write_figures(judgement: Judgement, path: Path) -> None:
+    """Write a line for each network and figure as CSV; accuracies and intervals are shares in [0, 1]."""
+    heads = ("network", "origin", "recipe", "seed", "params", "flops", "trial", "norm", "eps")
+    rows = [
+        [
+            *(v.name, v.origin, v.recipe, v.seed, v.params, v.flops, f.trial, f.norm, f.eps),
+            *(f.right, f.n, f"{f.accuracy:.6f}", f"{f.interval[0]:.6f}", f"{f.interval[1]:.6f}", round(f.seconds, 2)),
+        ]
+        for v in judgement.verdicts
+        for f in v.figures
+    ]
+    rows += [
+        [*(v.name, v.origin, v.recipe, v.seed, v.params, v.flops), f"{name} mean", "", "", "", "", f"{mean:.6f}"]
+        + ["", "", ""]
+        for v in judgement.verdicts
+        for name, mean in v.means.items()
+    ]
+    write_csv(path, [*heads, "right", "n", "accuracy", "low", "high", "seconds"], rows)
+
+
+def markdown(grid: Grid, judgement: Judgement) -> str:
+    """The table in Markdown."""
+    lines = [_bar(grid.heads), _bar([*("---" for _ in grid.words), *("---:" for _ in grid.numbers)])]
+    lines += [_bar([cell.replace("|", "\\|") for cell in row]) for row in grid.rows]
+    return "\n".join([caption(judgement), "", *lines, ""])
+
+
+def _bar(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+_TEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "∞": r"$\infty$", "–": "--", "ε": r"$\epsilon$"}
+)
+
+
+def latex(grid: Grid, judgement: Judgement) -> str:
+    """The table in LaTeX, for the package booktabs."""
+    rows = [" & ".join(cell.translate(_TEX) for cell in row) + r" \\" for row in grid.rows]
+    return "\n".join(
+        [
+            f"% {caption(judgement)}",
+            rf"\begin{{tabular}}{{{'l' * len(grid.words)}{'r' * len(grid.numbers)}}}",
+            r"\toprule",
+            " & ".join(head.translate(_TEX) for head in grid.heads) + r" \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )

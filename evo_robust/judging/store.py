@@ -1,0 +1,59 @@
+"""What is known of one network under one trial, kept in a folder while it goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evo_robust.files import DamagedFile, make_folder, read_tensors, write_tensors
+
+
+@dataclasses.dataclass
+class Kept:
+    """The first m images of a judgement.
+
+    Attributes:
+        level: index of the smallest strength that breaks each of them, int64 ``(m,)``: -1 where it is misclassified
+            without attack, k where none of the k strengths breaks it.
+        seconds: time spent on them.
+    """
+
+    level: Tensor
+    seconds: float
+
+
+class Store:
+    """A folder of judgements, one file each. A file is whole or absent, so that a kill costs one batch."""
+
+    def __init__(self, folder: Path) -> None:
+        """The store in a folder; it is made when something is kept."""
+        self.folder = folder
+
+    def get(self, key: str) -> Kept:
+        """What is kept under a key; nothing at all where no file is.
+
+        Raises:
+            DamagedFile: the file is not what was written.
+        """
+        path = self._path(key)
+        if not path.is_file():
+            return Kept(torch.zeros(0, dtype=torch.long), 0.0)
+        tensors, info = read_tensors(path)
+        try:
+            return Kept(tensors["level"].long(), float(info["seconds"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DamagedFile(path, error, "delete it, and it is judged again") from None
+
+    def put(self, key: str, kept: Kept, about: Mapping[str, Any]) -> None:
+        """Keep a judgement, whole or in part; ``about`` says in JSON values what it is of."""
+        make_folder(self.folder)
+        info = {**about, "seconds": round(kept.seconds, 3)}
+        write_tensors(self._path(key), {"level": kept.level.to(torch.int16)}, info)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.safetensors"

@@ -1,0 +1,345 @@
+"""What a judge judges: trained networks, from wherever they are."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from evo_robust import zoo
+from evo_robust.adversarial_set.making import AdversarialSet
+from evo_robust.attacks.base import Threat
+from evo_robust.data.base import DataSet
+from evo_robust.data.sets import DATA_SETS
+from evo_robust.final_training.settings import SETTINGS_FILE, Retraining, load_result, read_settings
+from evo_robust.judging.weights import expect_weights, fitted
+from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype
+from evo_robust.networks.model_card import WEIGHTS_NAME
+from evo_robust.parts.base import UserError, digest, nearest, parts_in
+from evo_robust.parts.paths import folders_of
+from evo_robust.parts.resolve import from_dotted
+from evo_robust.progress import Say
+from evo_robust.record.reading import PROBLEM_FILE, load_run
+from evo_robust.record.rebuild import rebuild
+
+Shape = tuple[int, int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A trained network to be judged.
+
+    Attributes:
+        name: what tables call it.
+        origin: where it is from, in words.
+        make: makes the network with its weights, in eval mode on the CPU.
+        recipe: how it was trained, in words; empty where that is not known.
+        seed: seed of its training; None where that is not known.
+        data: the data set that it was trained on; None where that is not known.
+        n_classes: number of its classes; None where that is not known.
+        in_shape: shape ``(c, h, w)`` of its images; None where that is not known.
+        eps: strength that it was trained at, in units of the pixel range 0..1; None where there was none.
+        zoo: its name in the zoo; None where it has none.
+        searched: what a search measured of it, by name.
+        adversarial_set: settings of its search's adversarial set; None where there was none.
+        fresh: the network with fresh weights, where ``make`` trains it again, so that its weights are worth keeping.
+        key: name under which they are kept.
+    """
+
+    name: str
+    origin: str
+    make: Callable[[], nn.Module]
+    recipe: str = ""
+    seed: int | None = None
+    data: DataSet | None = None
+    n_classes: int | None = None
+    in_shape: Shape | None = None
+    eps: float | None = None
+    zoo: str | None = None
+    searched: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    adversarial_set: AdversarialSet | None = None
+    fresh: Callable[[], nn.Module] | None = None
+    key: str = ""
+
+
+def subjects_of(
+    texts: Sequence[str], data: DataSet | None, pick: str, device: str, say: Say, *, trust: bool
+) -> list[Subject]:
+    """The networks that ``networks=`` names, with distinct names.
+
+    Args:
+        texts: folders of retrain, export or a search; ``NAME@WEIGHTS`` of the zoo; ``MODULE:FUNCTION@WEIGHTS`` or
+            ``FILE.py:FUNCTION@WEIGHTS`` of one's own.
+        data: the images to judge on, for networks that need to know; None where ``data=`` was not given.
+        pick: which networks of a search's folder.
+        device: where a search's weights are made again.
+        say: called with each line of progress text.
+        trust: whether files that records name as their source may be run.
+
+    Raises:
+        UserError: one of them is no network, or is damaged.
+    """
+    found: list[Subject] = []
+    for text in folders_of(texts):
+        found += _named(text.strip(), data, pick, device, say, trust)
+    return _distinct(found)
+
+
+def _named(text: str, data: DataSet | None, pick: str, device: str, say: Say, trust: bool) -> list[Subject]:
+    path = Path(text).expanduser()
+    if path.is_dir():
+        if (path / PROBLEM_FILE).is_file():
+            return of_run(path, pick, device, say, trust=trust)
+        return [of_folder(path, trust=trust)]
+    name, at, weights = text.partition("@")
+    if not at:
+        if name.lower() in zoo.names():
+            raise UserError(f"networks={text}: expected weights too, such as {text}@FILE.safetensors")
+        if ":" in name:
+            raise UserError(f"networks={text}: expected weights too, such as {text}@weights.pt")
+        raise UserError(
+            f"networks={text}: there is no such folder. Expected a folder of retrain, export or run, a name of the zoo "
+            f"with weights (resnet-18@FILE), or your own (module:function@FILE)"
+        )
+    file = Path(weights).expanduser()
+    expect_weights(file)
+    if ":" in name:
+        return [of_function(name, file)]
+    return [of_zoo(name.lower(), file, data)]
+
+
+def _distinct(found: Sequence[Subject]) -> list[Subject]:
+    """The same with distinct names: parent folders stand before equal ones, numbers behind what is still equal."""
+    by_name: dict[str, int] = {}
+    for subject in found:
+        by_name[subject.name] = by_name.get(subject.name, 0) + 1
+    named = []
+    for subject in found:
+        if by_name[subject.name] > 1 and os.path.isdir(subject.origin):
+            name = "/".join(Path(subject.origin).resolve().parts[-2:])
+            subject = dataclasses.replace(subject, name=name)
+        named.append(subject)
+    names = [subject.name for subject in named]
+    return [
+        dataclasses.replace(s, name=f"{s.name} ({names[:k].count(s.name) + 1})") if names.count(s.name) > 1 else s
+        for k, s in enumerate(named)
+    ]
+
+
+def of_folder(folder: Path, *, trust: bool = False) -> Subject:
+    """The network of a folder that ``retrain`` or ``export`` wrote.
+
+    Raises:
+        UserError: it is neither, is not finished, or is damaged.
+    """
+    if (folder / SETTINGS_FILE).is_file():
+        return _retrained(folder, trust)
+    if not (folder / FILE_NAME).is_file():
+        raise UserError(
+            f"{folder} holds no network: expected a folder of retrain ({SETTINGS_FILE}), export ({FILE_NAME}) "
+            f"or run ({PROBLEM_FILE})"
+        )
+    genotype = load_genotype(folder, trust=trust)
+    if not (folder / WEIGHTS_NAME).is_file():
+        raise UserError(f"{folder} holds a genotype without weights: export it with weights=true, or retrain it")
+    retrained = genotype.provenance.get("retrained")
+    recipe = str(retrained.get("recipe", "")) if isinstance(retrained, dict) else "as in the search"
+    return Subject(
+        name=folder.resolve().name,
+        origin=str(folder),
+        make=lambda: fitted(genotype.build(), folder / WEIGHTS_NAME, f"the network of {folder / FILE_NAME}"),
+        recipe=recipe,
+        data=_data_of(genotype),
+        n_classes=genotype.n_classes,
+        in_shape=genotype.in_shape,
+        searched=_numbers(genotype.objectives),
+        adversarial_set=_set_of(genotype),
+    )
+
+
+def _retrained(folder: Path, trust: bool) -> Subject:
+    result = load_result(folder)
+    genotype = load_genotype(folder, trust=trust) if (folder / FILE_NAME).is_file() else None
+    try:
+        settings = from_dotted(Retraining, read_settings(folder)["values"])
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{folder / SETTINGS_FILE} cannot be read: {error}") from None
+    eps = _strength_of(settings.recipe)
+    return Subject(
+        name=folder.resolve().name,
+        origin=str(folder),
+        make=lambda: fitted(settings.build(), folder / WEIGHTS_NAME, f"the network of {folder / SETTINGS_FILE}"),
+        recipe=f"{result.recipe}, {result.epochs} epochs",
+        seed=settings.seed,
+        data=settings.data,
+        n_classes=settings.data.n_classes,
+        in_shape=settings.data.in_shape,
+        eps=eps,
+        zoo=settings.network,
+        searched=_numbers(genotype.objectives) if genotype else {},
+        adversarial_set=settings.adversarial_set or (_set_of(genotype) if genotype else None),
+    )
+
+
+def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = False) -> list[Subject]:
+    """Networks of a search with the weights that they had there; ``front`` picks the whole front.
+
+    Raises:
+        UserError: the search has no such network, or a part of it is missing.
+    """
+    run = load_run(folder, trust=trust)
+    if run.missing:
+        raise UserError(run.missing)
+    if not run.front:
+        raise UserError(f"{folder} has no front yet: the command that began this run resumes it")
+    problem = run.problem
+    specs = list(map(str, range(len(run.front)))) if pick == "front" else [text.strip() for text in pick.split(",")]
+    rows = [run.chosen(spec) for spec in specs]
+    sets = [part for part in parts_in((problem.objectives, problem.recorded)) if isinstance(part, AdversarialSet)]
+
+    def maker(row: Mapping[str, Any]) -> Callable[[], nn.Module]:
+        return lambda: rebuild(run, row, device, say)[0].cpu().eval()
+
+    def fresh(row: Mapping[str, Any]) -> Callable[[], nn.Module]:
+        space, data = problem.space, problem.data
+        return lambda: space.build(space.from_text(row["architecture"]), data.n_classes, data.in_shape)
+
+    return [
+        Subject(
+            name=f"{folder.resolve().name} {'front ' if spec.isdecimal() else ''}{spec}",
+            origin=f"{folder}, pick={spec}",
+            make=maker(row),
+            recipe="as in the search",
+            seed=problem.seed,
+            data=problem.data,
+            n_classes=problem.data.n_classes,
+            in_shape=problem.data.in_shape,
+            eps=_strength_of(problem.evaluator),
+            searched=_numbers(row["objectives"]),
+            adversarial_set=sets[0] if sets else None,
+            fresh=fresh(row),
+            key=digest([row["fingerprint"], row["architecture"], row["id"]]),
+        )
+        for spec, row in zip(specs, rows, strict=True)
+    ]
+
+
+def of_zoo(name: str, weights: Path, data: DataSet | None) -> Subject:
+    """A network of ``evo_robust.zoo`` with the weights of a file.
+
+    Raises:
+        UserError: the zoo has no such network, or the data is not known.
+    """
+    try:
+        zoo.check_name(name)
+    except ValueError as error:
+        raise UserError(f"networks={name}@{weights}: {error}") from None
+    if data is None:
+        raise UserError(f"networks={name}@{weights}: expected data=NAME, which says its classes and images")
+    return Subject(
+        name=name,
+        origin=f"{name}@{weights}",
+        make=lambda: fitted(zoo.build(name, data.n_classes, data.in_shape), weights, f"{name} on {data.name}"),
+        n_classes=data.n_classes,
+        in_shape=data.in_shape,
+        zoo=name,
+    )
+
+
+def of_function(name: str, weights: Path) -> Subject:
+    """A network that a function of one's own makes, with the weights of a file.
+
+    Args:
+        name: ``MODULE:FUNCTION`` or ``FILE.py:FUNCTION``; it is called without arguments and gives a
+            ``torch.nn.Module`` from images in [0,1] to logits. A class does too.
+        weights: see :func:`evo_robust.judging.weights.read_weights`.
+
+    Raises:
+        UserError: module or function are missing, or it gives no network.
+    """
+    place, _, function = name.rpartition(":")
+    made = getattr(_module(place), function, None)
+    if not callable(made):
+        known = [key for key, value in vars(_module(place)).items() if callable(value) and not key.startswith("_")]
+        raise UserError(f"networks={name}: {place} has no function {function!r}: {nearest(function, known)}")
+
+    def make() -> nn.Module:
+        network = made()
+        if not isinstance(network, nn.Module):
+            raise UserError(f"networks={name}: expected a torch.nn.Module, got {type(network).__name__}")
+        return fitted(network.cpu(), weights, name)
+
+    return Subject(name=function, origin=f"{name}@{weights}", make=make)
+
+
+def _module(place: str) -> ModuleType:
+    """The module of a dotted name or a file, run once."""
+    if not place.endswith(".py"):
+        with _from_here():
+            try:
+                return importlib.import_module(place)
+            except ImportError as error:
+                raise UserError(f"networks={place}:…: the module cannot be imported ({error})") from None
+    path = Path(place).expanduser()
+    if not path.is_file():
+        raise UserError(f"networks={place}:…: there is no such file")
+    name = "evo_robust_judged_" + re.sub(r"\W", "_", str(path.resolve()))
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise UserError(f"networks={place}:…: this is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+@contextlib.contextmanager
+def _from_here() -> Iterator[None]:
+    """Inside, modules of the present folder can be imported, as ``python -m`` allows by itself."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _strength_of(part: object) -> float | None:
+    """The radius of the ball that a training or evaluator attacks in; the largest where there are several."""
+    threats = [inner.eps for inner in parts_in(part) if isinstance(inner, Threat)]
+    return float(max(threats)) if threats else None
+
+
+def _data_of(genotype: Genotype) -> DataSet | None:
+    """The data set of a genotype, where it is one of those that have a name."""
+    known = DATA_SETS.get(genotype.data)
+    return known() if known is not None else None
+
+
+def _set_of(genotype: Genotype) -> AdversarialSet | None:
+    values = genotype.provenance.get("adversarial_set")
+    if not isinstance(values, dict):
+        return None
+    try:
+        return from_dotted(AdversarialSet, values)
+    except ValueError:
+        return None
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}

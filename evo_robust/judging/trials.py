@@ -1,0 +1,295 @@
+"""What a judge does to a network: attacks by name, such as ``pgd-20:step=2/255``, and sets of them by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from evo_robust.attacks.auto import APGD
+from evo_robust.attacks.base import Attack, Norm
+from evo_robust.attacks.curve import check_strengths
+from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD, IterativeAttack
+from evo_robust.attacks.level.attack import CMAES, DE, LevelAttack
+from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
+from evo_robust.attacks.minimum.deepfool import DeepFool
+from evo_robust.attacks.minimum.fmn import FMN
+from evo_robust.attacks.square import Square
+from evo_robust.parts.base import Fraction, UserError, nearest
+from evo_robust.parts.making import make
+
+TrialNorm = Literal["linf", "l2", "l0"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """Attacks that follow each other. Each gets the images that the ones before have left unbroken.
+
+    Attributes:
+        name: what tables call it, such as ``PGD-20`` or ``compact``.
+        attacks: one or more, in this order; none for a set of adversarial images that exists already.
+        norm: of the balls; ``l0`` counts pixels.
+        eps: strengths, ascending: radii in units of the pixel range 0..1, or numbers of pixels (l0), or grey steps
+            of 255 (a level attack in linf).
+        mean: whether tables show the mean over the strengths too, as Wsr-NAS's "Avg. Rob.".
+        samples: whether it stands for the adversarial set's images, which are there already.
+    """
+
+    name: str
+    attacks: tuple[Attack | LevelAttack, ...]
+    norm: TrialNorm
+    eps: tuple[float, ...]
+    mean: bool = False
+    samples: bool = False
+
+    @property
+    def levels(self) -> bool:
+        """Whether its strengths are whole numbers of pixels or grey steps."""
+        return any(isinstance(attack, LevelAttack) for attack in self.attacks)
+
+    def column(self, eps: float) -> str:
+        """Its name at one of its strengths, as the head of a column."""
+        return f"{self.name} {shown(eps, self.norm, self.levels)}"
+
+
+def shown(eps: float, norm: TrialNorm | str, levels: bool) -> str:
+    """A strength for people: pixels, 255ths where it is a whole number of them, such as ``8/255``, else a number."""
+    if levels:
+        return f"{eps:.0f} px" if norm == "l0" else f"{eps:.0f}/255"
+    steps = 255 * eps
+    whole = abs(steps - round(steps)) < 1e-6 and abs(100 * eps - round(100 * eps)) > 1e-9
+    return f"{round(steps)}/255" if whole else f"{eps:.4g}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """An attack that has a name.
+
+    Attributes:
+        cls: its class.
+        doc: what it is, in a line.
+        steps: name of the field that a number behind the name sets; None where there is none.
+        usual: values of its fields, where they are not the class's own.
+        norm: the only norm that it knows; None for linf and l2.
+    """
+
+    cls: type[Attack] | type[LevelAttack]
+    doc: str
+    steps: str | None = "steps"
+    usual: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    norm: TrialNorm | None = None
+
+
+KINDS: dict[str, _Kind] = {
+    "fgsm": _Kind(FGSM, "one step of eps", None),
+    "bim": _Kind(BIM, "small steps from the image", usual={"steps": 10}),
+    "mim": _Kind(MIFGSM, "small steps with momentum (MI-FGSM)", usual={"steps": 10}),
+    "pgd": _Kind(PGD, "small steps from a random point", usual={"steps": 20}),
+    "cw": _Kind(PGD, "PGD on the margin, which papers print as C&W", usual={"steps": 30, "loss": "margin"}),
+    "cw-l2": _Kind(CarliniWagner, "the attack of Carlini & Wagner in l2", norm="l2"),
+    "deepfool": _Kind(DeepFool, "steps to the nearest boundary"),
+    "fmn": _Kind(FMN, "fast minimum-norm attack"),
+    "apgd": _Kind(APGD, "Auto-PGD on the cross-entropy"),
+    "apgd-dlr": _Kind(APGD, "Auto-PGD on the ratio of logits", usual={"loss": "dlr"}),
+    "apgd-t": _Kind(APGD, "Auto-PGD, aimed at nine classes", usual={"loss": "targeted-dlr", "restarts": 9}),
+    "apgd-pm": _Kind(APGD, "Auto-PGD on the margin of probabilities", usual={"loss": "probability-margin"}),
+    "square": _Kind(Square, "random squares; black-box", "queries", norm="linf"),
+    "level-l0": _Kind(CMAES, "CMA-ES on pixels; black-box", "max_iter", {"norm": "l0"}, "l0"),
+    "level-linf": _Kind(CMAES, "CMA-ES on grey steps; black-box", "max_iter", {"norm": "linf"}, "linf"),
+    "de-l0": _Kind(DE, "differential evolution on pixels; black-box", "max_iter", {"norm": "l0"}, "l0"),
+    "de-linf": _Kind(DE, "differential evolution on grey steps; black-box", "max_iter", {"norm": "linf"}, "linf"),
+}
+"""Attacks by the names that ``attacks=`` takes."""
+
+LEVELS = (1.0, 3.0, 5.0, 10.0)
+"""Levels of RoCo-NAS's adversarial set, and of level attacks where none are given."""
+
+SAMPLES = "adversarial-set"
+"""Name of the trial that attacks nothing: images of an adversarial set made of test images (RoCo-NAS)."""
+
+SETS: dict[str, str] = {
+    "compact": "apgd+apgd-t",
+    "robnet": "fgsm:eps=8/255,pgd-20:step=2/255:eps=8/255,pgd-100:step=2/255:eps=8/255,deepfool:eps=8/255,"
+    "mim-20:step=2/255:eps=8/255",
+    "wsr": "pgd-20:step=2.5*eps/20:eps=.03:.10:.17:.25:mean=yes,fgsm:eps=.03",
+    "racl": "fgsm:eps=8/255,mim-20:step=2/255:eps=8/255,pgd-20:step=2/255:eps=8/255,pgd-10:step=eps/10:eps=8/255",
+    "racl-mnist": "fgsm:eps=76.5/255,mim-20:step=20/255:eps=76.5/255,pgd-20:step=20/255:eps=76.5/255",
+    "roco": f"{SAMPLES},pgd-20:eps=1/255,fgsm:eps=.1:.2:.3,bim:eps=.1,deepfool:eps=.1,cw:eps=.1",
+}
+"""Sets of attacks by the names that ``attacks=`` takes too, in the language of ``attacks=``.
+
+The papers are silent on some figures, which are chosen here: the 20 steps of MI-FGSM (RobNet, RACL); the strength of
+FGSM (Wsr-NAS); the 20 steps of RoCo-NAS's PGD, and the strength .1 of its BIM, DeepFool and C&W.
+"""
+
+Given = dict[str, list[str]]
+
+
+def trials(
+    text: str, eps: Sequence[float], steps: Sequence[int], step: str | None, norm: Norm, *, n_classes: int = 10
+) -> list[Trial]:
+    """The trials that ``attacks=text`` names: attacks and sets, with commas; ``+`` joins attacks to one worst case.
+
+    Args:
+        text: such as ``compact,pgd-20:step=2/255,square+fmn``. Settings follow a name with colons: ``eps=`` (with
+            further strengths behind it, ``eps=.03:.1``), ``norm=``, ``mean=yes``, and the fields of the attack.
+        eps: radii for attacks that name none, ascending, in units of the pixel range 0..1.
+        steps: numbers of steps for attacks that name none: each gives a trial; none for the attack's usual one.
+        step: step length for attacks that name none, such as ``2/255`` or ``eps/10``; None for the attack's own.
+        norm: for attacks that name none.
+        n_classes: number of classes; an attack aims at no more wrong classes than there are.
+
+    Raises:
+        UserError: nothing is named, an attack or setting is unknown, or a trial is named twice.
+
+    Example:
+        >>> [trial.name for trial in trials("pgd-20,fgsm", (8 / 255,), (), None, "linf")]
+        ['PGD-20', 'FGSM']
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"attacks={text}: expected names such as {', '.join([*SETS, *KINDS])}")
+    found = []
+    for name in names:
+        whole = SETS.get(name.lower())
+        for part in (whole or name).split(","):
+            label = name.lower() if whole is not None and "," not in whole else None
+            found += _of(part, label, eps, steps, step, norm, n_classes)
+    seen = [(trial.attacks, trial.norm, trial.eps, trial.samples) for trial in found]
+    twice = next((trial.name for k, trial in enumerate(found) if seen[k] in seen[:k]), None)
+    if twice:
+        raise UserError(f"attacks={text}: expected different attacks, got {twice} twice")
+    return found
+
+
+def _of(
+    text: str,
+    label: str | None,
+    eps: Sequence[float],
+    steps: Sequence[int],
+    step: str | None,
+    norm: Norm,
+    n_classes: int,
+) -> list[Trial]:
+    """The trials of one name, or of several that ``+`` joins: one for each number of steps."""
+    if text.lower() == SAMPLES:
+        return [Trial(SAMPLES, (), "linf", (), samples=True)]
+    each = [_read(part) for part in text.split("+")]
+    free = any(number is None and KINDS[kind].steps for kind, number, _ in each)
+    found = []
+    for many in steps if steps and free else (None,):
+        parts, strengths, mean = [], [], False
+        norms: list[TrialNorm] = []
+        for kind, number, given in each:
+            own = dict(given)
+            strengths.append(own.pop("eps", None))
+            norms.append(_norm(kind, own.pop("norm", [KINDS[kind].norm or norm])[0]))
+            mean |= own.pop("mean", ["no"])[0] == "yes"
+            parts.append(_attack(kind, number or many, own, step, n_classes))
+        own_eps = [texts for texts in strengths if texts is not None]
+        if len(set(norms)) > 1 or len({tuple(texts) for texts in own_eps}) > 1:
+            raise UserError(f"attacks={text}: expected one norm and the same strengths for attacks that + joins")
+        values = _strengths(text, own_eps[0] if own_eps else None, eps, parts, norms[0])
+        name = (label or "+".join(_words(part) for part in parts)) + (" l2" if norms[0] == "l2" else "")
+        found.append(Trial(name, tuple(parts), norms[0], values, mean))
+    return found
+
+
+def _read(text: str) -> tuple[str, int | None, Given]:
+    """Kind, number and settings of a text such as ``pgd-20:step=2/255:eps=.03:.1``."""
+    name, *rest = text.strip().split(":")
+    found = re.fullmatch(r"(.+?)(?:-(\d+))?", name.strip().lower())
+    kind, number = (found[1], found[2]) if found else (name, None)
+    if kind not in KINDS and f"{kind}-{number}" in KINDS:  # a name that ends in a number
+        kind, number = f"{kind}-{number}", None
+    if kind not in KINDS:
+        raise UserError(f"attacks={text}: unknown attack {kind!r}: {nearest(kind, [*KINDS, *SETS, SAMPLES])}")
+    if number is not None and KINDS[kind].steps is None:
+        raise UserError(f"attacks={text}: expected {kind} without a number, since it makes one step")
+    given: Given = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if equals:
+            given[key.strip()] = [value]
+        elif given:
+            given[list(given)[-1]].append(part)
+        else:
+            raise UserError(f"attacks={text}: expected {kind}:KEY=VALUE, such as {kind}:eps=8/255, got {part!r}")
+    return kind, int(number) if number is not None else None, given
+
+
+def _attack(kind: str, number: int | None, given: Given, step: str | None, n_classes: int) -> Attack | LevelAttack:
+    """The attack of a kind with these settings."""
+    known = KINDS[kind]
+    base = dict(known.usual)
+    if n_classes < {"dlr": 3, "targeted-dlr": 4}.get(str(base.get("loss")), 0):
+        base["loss"] = "margin"  # the ratio needs a third logit, or a fourth
+    if "restarts" in base:
+        base["restarts"] = min(int(str(base["restarts"])), n_classes - 1)
+    if number is not None and known.steps is not None:
+        base[known.steps] = number
+    fields = {key: ",".join(values) for key, values in given.items()}
+    iterative = issubclass(known.cls, IterativeAttack)
+    if "step" not in fields and "step_ratio" not in fields and step is not None and iterative:
+        fields["step"] = step
+    if iterative and (relative := _relative(fields.get("step", ""))) is not None:
+        del fields["step"]
+        base["step_ratio"] = relative
+    cls: type[Any] = known.cls
+    made: Attack | LevelAttack = make(cls, fields, base, f"attacks={kind}")
+    return made
+
+
+def _norm(kind: str, text: str) -> TrialNorm:
+    """The norm of that name, where the kind of attack knows it."""
+    known: tuple[TrialNorm, ...] = ("linf", "l2")
+    if (only := KINDS[kind].norm) is not None:
+        known = (only,)
+    for norm in known:
+        if norm == text:
+            return norm
+    raise UserError(f"attacks={kind}:norm={text}: expected {' or '.join(known)}")
+
+
+def _relative(step: str) -> float | None:
+    """The multiple of ε in a text such as ``eps/10`` or ``2.5*eps/20``; None where it names no ε."""
+    found = re.fullmatch(r"\s*(?:([\d.]+)\s*\*\s*)?eps\s*(?:/\s*([\d.]+))?\s*", step)
+    if found is None:
+        return None
+    try:
+        return float(found[1] or 1) / float(found[2] or 1)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"step={step}: expected a number such as 2/255, or a multiple such as eps/10") from None
+
+
+def _strengths(
+    text: str,
+    own: Sequence[str] | None,
+    eps: Sequence[float],
+    parts: Sequence[Attack | LevelAttack],
+    norm: str,
+) -> tuple[float, ...]:
+    """The strengths of a trial: its own, else those of all; levels where its attacks have levels."""
+    levels = [isinstance(part, LevelAttack) for part in parts]
+    if any(levels) and not all(levels):
+        raise UserError(f"attacks={text}: attacks at levels do not join with attacks in balls")
+    try:
+        values = [float(Fraction.read(value)) for value in own] if own is not None else None
+        if not any(levels):
+            return check_strengths(eps if values is None else values, "l2" if norm == "l2" else "linf")
+        found = LEVELS if values is None else tuple(sorted(values))
+        if any(value != int(value) or value < 1 for value in found):
+            raise ValueError(f"expected eps as whole numbers of pixels or grey steps, got {found}")
+        return tuple(found)
+    except ValueError as error:
+        raise UserError(f"attacks={text}: {error}") from None
+
+
+def _words(part: Attack | LevelAttack) -> str:
+    """What tables call an attack."""
+    if isinstance(part, LevelAttack):
+        return f"{type(part).__name__} {'L0' if part.norm == 'l0' else 'L∞'}"
+    if isinstance(part, PGD) and part.loss == "margin":
+        return f"C&W-{part.steps}"
+    return "MIM-" + part.words.rpartition("-")[2] if isinstance(part, MIFGSM) else part.words

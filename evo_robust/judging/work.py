@@ -1,0 +1,246 @@
+"""Judges networks in a folder: whatever was judged there before is not judged again."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import joblib
+import torch
+from torch import nn
+
+from evo_robust.adversarial_set.making import AdversarialSet
+from evo_robust.attacks.base import Norm, Threat, check_eps
+from evo_robust.attacks.fast import Precision
+from evo_robust.attacks.level.attack import LevelAttack
+from evo_robust.data.base import DataSet
+from evo_robust.data.images import Images
+from evo_robust.device import choose_device
+from evo_robust.files import FolderLock, cache_folder, make_folder, write_json, write_tensors
+from evo_robust.inference.predictions import correct_mask, eval_mode
+from evo_robust.judging.judgement import Figure, Judgement, Verdict, figures_of_trial, worst_cases
+from evo_robust.judging.levels import Judged, clean, levels
+from evo_robust.judging.store import Kept, Store
+from evo_robust.judging.subjects import Subject
+from evo_robust.judging.trials import SAMPLES, Trial
+from evo_robust.judging.weights import fitted, identity
+from evo_robust.objectives.cost import count_flops, count_params
+from evo_robust.parts.base import Fraction, UserError
+from evo_robust.progress import Say, duration, silent
+
+RESULT_FILE = "judgement.json"
+SCHEMA = 1
+LEVELS_FOLDER = "levels"
+WEIGHTS_FOLDER = "weights"
+
+
+@dataclasses.dataclass(frozen=True)
+class Judging:
+    """What is judged how.
+
+    Attributes:
+        subjects: the networks.
+        data: the data set whose test images judge them.
+        trials: what is done to each of them.
+        images: how many of the test images; None for all.
+        seed: of all random numbers, >= 0.
+        precision: in which gradient attacks search; what counts is confirmed in float32.
+        adversarial_set: of the trial ``adversarial-set``; None for the class's own settings.
+    """
+
+    subjects: tuple[Subject, ...]
+    data: DataSet
+    trials: tuple[Trial, ...]
+    images: int | None = None
+    seed: int = 0
+    precision: Precision = "float32"
+    adversarial_set: AdversarialSet | None = None
+
+
+def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str = "", say: Say = silent) -> Judgement:
+    """Judge networks; an interrupted judgement goes on where it stopped, and ends with the same figures.
+
+    Args:
+        judging: what is judged how.
+        folder: where everything is kept; made when absent.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
+        command: the command line, for the record.
+        say: called with each line of progress text.
+
+    Raises:
+        UserError: a network does not fit the images, a trial does not fit them, or device, data or folder cannot be
+            used.
+    """
+    device = choose_device(device)
+    _check(judging)
+    splits = judging.data.load()
+    test = splits.test if judging.images is None else splits.test.take(slice(judging.images))
+    content = test.content()
+    for subject in judging.subjects:
+        if subject.fresh is None:  # a network that does not fit is told before hours go into the others
+            _check_network(subject.make(), subject, test)
+    make_folder(folder)
+    with FolderLock(folder):
+        verdicts = []
+        for number, subject in enumerate(judging.subjects, 1):
+            say(f"{subject.name}: {number} of {len(judging.subjects)}, from {subject.origin}")
+            model = _network(subject, folder, say)
+            verdicts.append(_verdict(judging, subject, model, test.to(device), content, folder, device, say))
+        judgement = Judgement(judging.data.name, len(test), judging.seed, tuple(verdicts))
+        write_json(folder / RESULT_FILE, {"schema": SCHEMA, "command": command, **judgement.to_json()})
+    return judgement
+
+
+def _check(judging: Judging) -> None:
+    """Refuse networks and trials that do not fit the images, before anything is made."""
+    data = judging.data
+    if judging.images is not None and judging.images < 1:
+        raise UserError(f"expected images >= 1, got {judging.images}")
+    if judging.seed < 0:
+        raise UserError(f"expected seed >= 0, got {judging.seed}")
+    for subject in judging.subjects:
+        for what, own, theirs in (
+            ("images of shape", subject.in_shape, data.in_shape),
+            ("number of classes", subject.n_classes, data.n_classes),
+        ):
+            if own is not None and own != theirs:
+                raise UserError(f"{subject.name} does not fit data={data.name}: its {what} is {own}, theirs {theirs}")
+    for trial in judging.trials:
+        for attack in trial.attacks:
+            try:
+                if isinstance(attack, LevelAttack):
+                    _check_levels(trial, data)
+                else:
+                    for eps in trial.eps:
+                        norm: Norm = "l2" if trial.norm == "l2" else "linf"
+                        check_eps(eps, norm, data.in_shape)
+                        attack.check(Threat(norm=norm, eps=Fraction(eps)), data.in_shape)
+            except ValueError as error:
+                raise UserError(f"attacks={trial.name}: {error}") from None
+
+
+def _check_levels(trial: Trial, data: DataSet) -> None:
+    """Raise ``ValueError`` for more pixels than an image has, or more grey steps than there are."""
+    pixels = data.in_shape[1] * data.in_shape[2]
+    most = pixels if trial.norm == "l0" else 255
+    if max(trial.eps) > most:
+        unit = "pixels of the image" if trial.norm == "l0" else "grey steps"
+        raise ValueError(f"expected level <= {most} {unit}, got {max(trial.eps):.0f}")
+
+
+def _network(subject: Subject, folder: Path, say: Say) -> nn.Module:
+    """The network with its weights; those that were trained again are kept for the next judgement."""
+    if subject.fresh is None:
+        return subject.make()
+    path = folder / WEIGHTS_FOLDER / f"{subject.key}.safetensors"
+    if path.is_file():
+        return fitted(subject.fresh(), path, f"the network of {subject.origin}")
+    say("  making its weights again, as in the search …")
+    began = time.monotonic()
+    model = subject.make()
+    make_folder(path.parent)
+    write_tensors(path, model.state_dict())
+    say(f"  made in {duration(time.monotonic() - began)}; kept for the next time")
+    return model
+
+
+def _verdict(
+    judging: Judging,
+    subject: Subject,
+    model: nn.Module,
+    test: Images,
+    content: str,
+    folder: Path,
+    device: str,
+    say: Say,
+) -> Verdict:
+    """All figures of one network."""
+    model = model.cpu().eval()
+    params, flops = count_params(model), _flops(model, judging.data)
+    network = identity(model)
+    model = model.to(device)
+    store = Store(folder / LEVELS_FOLDER)
+    told = {"network": subject.name, "origin": subject.origin, "data": judging.data.name}
+    judged = Judged(model, network, test, content, judging.seed, judging.precision, store, told)
+    known = clean(judged)
+    n, right = len(test), int((known.level == 0).sum())
+    figures = [Figure("clean", "clean", "", None, right, n, known.seconds)]
+    say(f"  clean: {100 * right / n:.2f} % of {n:,} test images")
+    means, found = {}, []
+    for trial in judging.trials:
+        if trial.samples:
+            figures.append(_on_samples(judging, model, device, say))
+            continue
+        kept = levels(judged, trial, _Progress(trial, n, say))
+        mine = figures_of_trial(trial, kept.level, kept.seconds)
+        if trial.mean:
+            means[trial.name] = sum(figure.accuracy for figure in mine) / len(mine)
+        shares = ", ".join(f"{100 * f.accuracy:.2f} % at {f.column.removeprefix(f'{trial.name} ')}" for f in mine)
+        say(f"  {trial.name}: {shares} ({duration(kept.seconds)})")
+        figures += mine
+        found.append((trial, kept.level))
+    figures += worst_cases(found)
+    return Verdict(
+        *(
+            subject.name,
+            subject.origin,
+            subject.recipe,
+            subject.seed,
+            subject.zoo,
+            params,
+            flops,
+            tuple(figures),
+            means,
+        ),
+        searched=dict(subject.searched),
+    )
+
+
+class _Progress:
+    """Says how far a long trial is, at most every ten seconds."""
+
+    def __init__(self, trial: Trial, n: int, say: Say) -> None:
+        self.trial, self.n, self.say, self.last = trial, n, say, time.monotonic()
+
+    def __call__(self, done: int, kept: Kept) -> None:
+        now = time.monotonic()
+        if done < self.n and now - self.last > 10:
+            self.last = now
+            left = int((kept.level > 0).sum())
+            self.say(f"  {self.trial.name}: {done:,} of {self.n:,} images, {100 * left / done:.1f} % still right")
+
+
+def _flops(model: nn.Module, data: DataSet) -> float | None:
+    try:
+        return count_flops(model, data.in_shape, "thop")
+    except (RuntimeError, ValueError, TypeError):  # a network of one's own may have layers that thop does not know
+        return None
+
+
+@torch.no_grad()
+def _check_network(model: nn.Module, subject: Subject, test: Images) -> None:
+    """Refuse a network whose answers to the first images are no finite logits.
+
+    Raises:
+        UserError: naming the network and what was wrong.
+    """
+    first = test.take(slice(min(len(test), 16)))
+    try:
+        correct_mask(model, first)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{subject.name} ({subject.origin}): {str(error).splitlines()[0]}") from None
+    with eval_mode(model):
+        logits = model(first.floats())
+    if not bool(logits.isfinite().all()):
+        raise UserError(f"{subject.name} ({subject.origin}): expected finite logits, got NaN or infinity")
+
+
+def _on_samples(judging: Judging, model: nn.Module, device: str, say: Say) -> Figure:
+    """Accuracy on the adversarial images that were made of test images, for other networks."""
+    settings = judging.adversarial_set or AdversarialSet()
+    made = settings.build_or_load(judging.data, cache_folder(), device, joblib.cpu_count(), say)
+    began = time.perf_counter()
+    right = int(correct_mask(model, made.judge.to(device)).sum())
+    say(f"  {SAMPLES}: {100 * right / len(made.judge):.2f} % of {len(made.judge):,} images")
+    return Figure(SAMPLES, SAMPLES, "", None, right, len(made.judge), time.perf_counter() - began)

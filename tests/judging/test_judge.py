@@ -1,0 +1,230 @@
+"""The judge on real digits: every kind of network, what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from evo_robust import judge as door
+from evo_robust import retrain as training
+from evo_robust import zoo
+from evo_robust.attacks.curve import robust_curve
+from evo_robust.attacks.gradient import PGD
+from evo_robust.data.sets import Digits
+from evo_robust.inference.predictions import clean_error
+from evo_robust.judging import levels
+from evo_robust.judging.judgement import worst_cases
+from evo_robust.judging.store import Store
+from evo_robust.judging.trials import Trial
+from evo_robust.judging.weights import fitted, identity
+
+EPS = "eps=.05,.1"
+DIGITS = ("data=digits", "data.test_limit=120")
+
+
+@pytest.fixture(scope="module")
+def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a network that was trained for a moment."""
+    folder = tmp_path_factory.mktemp("judged") / "net"
+    words = ["network=lenet", "data=digits", "recipe=standard", "recipe.lr=.03", "recipe.batch_size=16", "epochs=6"]
+    small = ["data.train_limit=400", "data.test_limit=120", "attack.steps=1", "eps=.1", "device=cpu"]
+    assert training.main([*words, *small, f"out={folder}"]) == 0
+    return folder
+
+
+def network(retrained: Path) -> nn.Module:
+    return fitted(zoo.build("lenet", 10, (1, 8, 8)), retrained / "model.safetensors", "lenet")
+
+
+def figures(folder: Path) -> dict[tuple[str, str], float]:
+    with (folder / "judgement.csv").open(encoding="utf-8") as file:
+        return {(row["trial"], row["eps"]): float(row["accuracy"]) for row in csv.DictReader(file)}
+
+
+def judged(*arguments: str) -> int:
+    return door.main([*arguments, "device=cpu"])
+
+
+def test_figures_are_those_of_the_attacks(retrained: Path, tmp_path: Path) -> None:
+    assert judged(f"networks={retrained}", "attacks=pgd-5,compact", EPS, f"out={tmp_path}") == 0
+    found = figures(tmp_path)
+    test = Digits(train_limit=400, test_limit=120).load().test
+    model = network(retrained)
+    assert found["clean", ""] == pytest.approx(1 - clean_error(model, test), abs=1e-6)
+    curve = robust_curve(model, test, PGD(steps=5), (0.05, 0.1), generator=torch.Generator().manual_seed(3))
+    for eps, error in zip(curve.eps, curve.error, strict=True):
+        assert found["PGD-5", str(eps)] == pytest.approx(1 - error, abs=0.03)
+        assert found["compact", str(eps)] <= found["PGD-5", str(eps)] + 1e-9
+        assert found["worst case", str(eps)] <= found["compact", str(eps)] + 1e-9
+    content = json.loads((tmp_path / "judgement.json").read_text())
+    assert content["n"] == 120
+    assert content["networks"][0]["params"] == sum(p.numel() for p in model.parameters())
+    assert "Standard, 6 epochs" in (tmp_path / "judgement.md").read_text()
+    assert r"\toprule" in (tmp_path / "judgement.tex").read_text()
+
+
+def test_a_later_attack_costs_that_attack_alone(
+    retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert judged(f"networks={retrained}", "attacks=pgd-5,apgd-5", EPS, f"out={tmp_path}") == 0
+    first, attacked = figures(tmp_path), []
+    under = levels._under
+
+    def counted(judged_: object, attack: object, *rest: object) -> Tensor:
+        attacked.append(attack)
+        return under(judged_, attack, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(levels, "_under", counted)
+    # the second attack of a joined trial runs on what the first one is known to have left
+    assert judged(f"networks={retrained}", "attacks=pgd-5,apgd-5,apgd-5+square-9", EPS, f"out={tmp_path}") == 0
+    assert [type(attack).__name__ for attack in attacked] == ["Square"]
+    assert {key: figures(tmp_path)[key] for key in first if key[0] != "worst case"} == {
+        key: value for key, value in first.items() if key[0] != "worst case"
+    }
+
+
+def test_an_interrupted_judgement_ends_like_one_never_interrupted(
+    retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levels, "GRADIENT_CHUNK", 50)
+    monkeypatch.setattr(levels, "QUERY_CHUNK", 50)
+    arguments = (f"networks={retrained}", "attacks=pgd-3,square-5", EPS)
+    assert judged(*arguments, f"out={tmp_path / 'whole'}") == 0
+    under, calls = levels._under, 0
+
+    def killed(*given: object) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        return under(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(levels, "_under", killed)
+    assert judged(*arguments, f"out={tmp_path / 'cut'}") == 130
+    assert not (tmp_path / "cut" / "judgement.csv").exists()
+    calls = 100
+    assert judged(*arguments, f"out={tmp_path / 'cut'}") == 0
+    assert calls == 100 + 4, "two of six batches were kept"
+    assert figures(tmp_path / "cut") == figures(tmp_path / "whole")
+
+
+def test_networks_come_from_everywhere(retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "from evo_robust import zoo\ndef make():\n    return zoo.build('lenet', 10, (1, 8, 8))\n"
+    )
+    weights = network(retrained).state_dict()
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}, "epoch": 3}, "mine.pth")
+    save_file(weights, "foreign.safetensors")
+    named = f"{retrained},lenet@{retrained}/model.safetensors,mine.py:make@mine.pth,mine:make@foreign.safetensors"
+    assert judged(f"networks={named}", "attacks=pgd-2", "eps=.1", "out=all", *DIGITS) == 0
+    networks = json.loads(Path("all/judgement.json").read_text())["networks"]
+    assert [entry["name"] for entry in networks] == ["net", "lenet", "make (1)", "make (2)"]
+    assert len({json.dumps([f["right"] for f in entry["figures"]]) for entry in networks}) == 1
+    assert len(list(Path("all/levels").iterdir())) == 2, "equal weights are judged once"
+
+
+def test_weights_of_a_torch_file_with_objects_are_never_loaded(
+    retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(network(retrained), tmp_path / "whole.pt")
+    assert judged(f"networks=lenet@{tmp_path / 'whole.pt'}", "data=digits") == 2
+    assert "save model.state_dict() alone" in capsys.readouterr().err
+
+
+class Odd(nn.Module):
+    """Gives logits that are not finite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :10] * self.weight / 0.0
+
+
+class Scans(nn.Module):
+    """A network for other images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("networks=nowhere",), "there is no such folder"),
+        (("networks=resnet-18", "data=digits"), "expected weights too, such as resnet-18@FILE"),
+        (("networks=resnet-81@{weights}", "data=digits"), "did you mean 'resnet-18'"),
+        (("networks=lenet@nothing.pt", "data=digits"), "no weights at nothing.pt"),
+        (("networks=lenet@{weights}",), "expected data=NAME"),
+        (("networks=resnet@{weights}", "data=digits"), "does not fit resnet on digits: expected body"),
+        (("networks={net}", "data=mnist"), "net does not fit data=mnist: its images of shape is (1, 8, 8)"),
+        (("networks={net}", "attacks=pgdd"), "did you mean 'pgd'"),
+        (("networks={net}", "eps=8"), "did you mean 8/255"),
+        (("networks={net}", "eps=.1,.05"), "ascending"),
+        (("networks={net}", "images=0"), "expected images >= 1"),
+        (("networks={net}", "device=gpu"), "expected auto, cpu, cuda"),
+        (("networks={net}", "atacks=pgd"), "did you mean 'attacks'"),
+        (("pick=knee",), "expected networks=DIR"),
+        (("networks={net}", "attacks=level-l0:eps=70"), "expected level <= 64 pixels"),
+    ],
+)
+def test_a_wrong_argument_gets_one_clear_message(
+    retrained: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled = [a.format(net=retrained, weights=retrained / "model.safetensors") for a in arguments]
+    assert door.main(filled) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+    assert not Path("runs").exists(), "nothing half-written stays behind"
+
+
+@pytest.mark.parametrize(("kind", "said"), [(Odd, "expected finite logits"), (Scans, "mat1 and mat2")])
+def test_a_network_that_does_not_answer_is_refused(
+    kind: type[nn.Module],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    torch.save(kind().state_dict(), tmp_path / "w.pt")
+    name = f"test_judge:{kind.__name__}@{tmp_path / 'w.pt'}"
+    assert judged(f"networks={name}", "data=digits", "data.test_limit=20", f"out={tmp_path / 'o'}") == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_worst_case_is_pointwise() -> None:
+    trials = [Trial(name, (), "linf", (0.1, 0.2)) for name in ("one", "other")]
+    found = worst_cases([(trials[0], torch.tensor([2, 0, 1, -1])), (trials[1], torch.tensor([0, 2, 2, -1]))])
+    assert [(figure.column, figure.right, figure.n) for figure in found] == [
+        ("worst case 0.1", 1, 4),
+        ("worst case 0.2", 0, 4),
+    ]
+
+
+def test_other_weights_are_another_network(retrained: Path, tmp_path: Path) -> None:
+    one, other = network(retrained), network(retrained)
+    assert identity(one) == identity(other)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1e-3
+    assert identity(one) != identity(other)
+    assert len(Store(tmp_path).get("nothing").level) == 0

@@ -1,0 +1,122 @@
+"""Names of attacks, as users type them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy.stats import binomtest
+
+from evo_robust.attacks.auto import APGD
+from evo_robust.attacks.gradient import FGSM, MIFGSM, PGD
+from evo_robust.attacks.level.attack import CMAES
+from evo_robust.attacks.minimum.deepfool import DeepFool
+from evo_robust.attacks.square import Square
+from evo_robust.judging.intervals import wilson
+from evo_robust.judging.trials import KINDS, SETS, Trial, trials
+from evo_robust.parts.base import Fraction, UserError
+
+EIGHT = 8 / 255
+
+
+def named(text: str, **given: object) -> list[Trial]:
+    usual = {"eps": (EIGHT,), "steps": (), "step": None, "norm": "linf", "n_classes": 10}
+    return trials(text, **{**usual, **given})  # type: ignore[arg-type]
+
+
+def test_every_name_is_an_attack() -> None:
+    for name in KINDS:
+        (trial,) = named(name)
+        assert len(trial.attacks) == 1
+        assert trial.eps == ((1.0, 3.0, 5.0, 10.0) if "level" in name or "de-" in name else (EIGHT,))
+
+
+def test_settings_follow_a_name() -> None:
+    (trial,) = named("pgd-40:step=2/255:eps=.03:.1:restarts=3")
+    assert trial.attacks == (PGD(steps=40, step=Fraction(2 / 255), restarts=3),)
+    assert trial.eps == (0.03, 0.1)
+    (trial,) = named("pgd:norm=l2:eps=.5")
+    assert (trial.norm, trial.name) == ("l2", "PGD-20 l2")
+
+
+@pytest.mark.parametrize(("text", "share"), [("eps/10", 0.1), ("2.5*eps/20", 0.125), ("eps", 1.0), (".5*eps", 0.5)])
+def test_a_step_may_be_a_multiple_of_eps(text: str, share: float) -> None:
+    (trial,) = named("pgd-10", step=text)
+    (attack,) = trial.attacks
+    assert isinstance(attack, PGD)
+    assert attack.budget(0.04).step == pytest.approx(share * 0.04)
+    assert attack.budget(0.2).step == pytest.approx(share * 0.2)
+
+
+def test_several_numbers_of_steps_are_several_trials() -> None:
+    found = named("pgd,mim-7,fgsm", steps=(10, 50))
+    assert [trial.name for trial in found] == ["PGD-10", "PGD-50", "MIM-7", "FGSM"]
+
+
+def test_plus_joins_attacks_to_one_worst_case() -> None:
+    (trial,) = named("apgd-50+square-10")
+    assert trial.attacks == (APGD(steps=50), Square(queries=10))
+    assert named("compact")[0].name == "compact"
+
+
+def test_sets_are_those_of_the_papers() -> None:
+    two = Fraction(2 / 255)
+    robnet = {trial.name: trial for trial in named("robnet", eps=(0.3,))}
+    assert {name: trial.attacks[0] for name, trial in robnet.items()} == {
+        "FGSM": FGSM(),
+        "PGD-20": PGD(steps=20, step=two),
+        "PGD-100": PGD(steps=100, step=two),
+        "DeepFool": DeepFool(),
+        "MIM-20": MIFGSM(steps=20, step=two),
+    }
+    assert all(trial.eps == (EIGHT,) for trial in robnet.values())
+    wsr = named("wsr")[0]
+    assert (wsr.eps, wsr.mean) == ((0.03, 0.1, 0.17, 0.25), True)
+    assert named("racl-mnist")[0].eps == (0.3,)
+    assert sorted(SETS) == ["compact", "racl", "racl-mnist", "robnet", "roco", "wsr"]
+
+
+def test_no_attack_aims_at_more_classes_than_there_are() -> None:
+    assert named("compact", n_classes=5)[0].attacks[1] == APGD(loss="targeted-dlr", restarts=4)
+    assert named("compact", n_classes=2)[0].attacks[1] == APGD(loss="margin", restarts=1)
+
+
+def test_strengths_are_shown_as_people_write_them() -> None:
+    (trial,) = named("pgd", eps=(0.03, EIGHT, 0.1))
+    assert [trial.column(eps) for eps in trial.eps] == ["PGD-20 0.03", "PGD-20 8/255", "PGD-20 0.1"]
+    (trial,) = named("level-l0:eps=1:5")
+    assert trial.attacks == (CMAES(norm="l0"),)
+    assert [trial.column(eps) for eps in trial.eps] == ["CMAES L0 1 px", "CMAES L0 5 px"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("pgdd", "did you mean 'pgd'"),
+        ("robnett", "did you mean 'robnet'"),
+        (" , ", "expected names such as"),
+        ("fgsm-3", "without a number"),
+        ("pgd:lossy=ce", "did you mean 'loss'"),
+        ("pgd:8/255", "expected pgd:KEY=VALUE"),
+        ("pgd:eps=9", "did you mean 9/255"),
+        ("pgd:eps=.1:.03", "ascending"),
+        ("square:norm=l2", "expected linf"),
+        ("pgd,pgd-20", "PGD-20 twice"),
+        ("pgd+level-l0", "expected one norm"),
+        ("pgd+level-linf", "do not join"),
+        ("level-l0:eps=.5", "whole numbers"),
+        ("pgd:step=eps/0", "multiple such as eps/10"),
+    ],
+)
+def test_a_wrong_name_gets_one_clear_message(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        named(text)
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (90, 100), (456, 1000)])
+def test_intervals_are_wilsons(right: int, n: int) -> None:
+    expected = binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    with pytest.raises(ValueError, match="expected 0 <= right <= n"):
+        wilson(n + 1, n)
+    assert math.isclose(wilson(0, 10)[0], 0.0, abs_tol=1e-12)
