@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import chz
 
 from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.commands.cli import TRUST, command
-from evo_robust.commands.helping import NAMES, help_text
+from evo_robust.commands.helping import NAMES, WIDEST, help_text
+from evo_robust.data.base import DataSet
 from evo_robust.data.sets import DATA_SETS
-from evo_robust.final_training.settings import (
-    Retraining,
-)
+from evo_robust.final_training import published
+from evo_robust.final_training.published import PUBLISHED
+from evo_robust.final_training.settings import Retraining
 from evo_robust.final_training.work import retrain
 from evo_robust.networks.genotype import Genotype, load_genotype
 from evo_robust.parts.base import (
@@ -24,7 +26,9 @@ from evo_robust.parts.base import (
     UserError,
     classes_called,
     digest,
+    named,
     nearest,
+    short_names,
 )
 from evo_robust.parts.chz_inside import is_required
 from evo_robust.parts.layers import under
@@ -37,8 +41,8 @@ from evo_robust.progress import output
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.training.recipes import Recipe
 
-USAGE = """usage: evo_robust retrain genotype=FILE [recipe=pgd|standard|trades|fast] [data=cifar10]
-           [epochs=120] [decoder=final|search|dense] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
+USAGE = """usage: evo_robust retrain genotype=FILE [recipe=pgd|standard|trades|fast|robnet|racl|wsr|roco|…]
+           [data=cifar10] [epochs=120] [decoder=final|search|dense] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
        evo_robust retrain network=resnet-18 data=cifar10 …    a reference network instead
        evo_robust retrain [genotype=FILE] --help              every key with its type, default and meaning
 
@@ -98,11 +102,16 @@ def main(argv: list[str] | None = None) -> int:
     def say(text: str) -> None:
         console.print(text, markup=False)
 
-    recipe = rest.get("recipe", _own_recipe(genotype)).lower()
+    recipe = rest.get("recipe", _own_recipe(genotype, options.network)).lower()
+    if recipe in PUBLISHED:
+        why = "" if "recipe" in rest else f"{options.network} is trained as in its paper, since no recipe= is given: "
+        say(why + PUBLISHED[recipe].told(recipe))
     key = digest(settings.network or settings.architecture, length=6)
     folder = Path(options.out or f"runs/retrain-{recipe}-{settings.data.name}-{key}")
     command = "python -m evo_robust.retrain " + shlex.join(argv or [])
-    result = retrain(settings, folder, genotype=genotype, device=options.device, command=command, say=say)
+    result = retrain(
+        settings, folder, genotype=genotype, device=options.device, command=command, recipe=recipe, say=say
+    )
     console.print(result.table())
     for path in sorted(folder.glob("*.png")):
         say(f"wrote {path}")
@@ -139,7 +148,7 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
         given.setdefault("data", genotype.data)
     else:
         base["network"] = (options.network or "").lower()  # as the zoo writes them
-    given.setdefault("recipe", _own_recipe(genotype))
+    given.setdefault("recipe", _own_recipe(genotype, options.network))
     if given.get("adversarial_set") == "search":
         del given["adversarial_set"]
         base |= under("adversarial_set", _searched_set(genotype))
@@ -149,9 +158,11 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
     return settings, genotype
 
 
-def _own_recipe(genotype: Genotype | None) -> str:
-    """Name of the recipe where none is given: the one of the space's own paper."""
-    return "pgd" if genotype is None else genotype.space.final_recipe
+def _own_recipe(genotype: Genotype | None, network: str | None) -> str:
+    """Name of the recipe where none is given: that of the space's own paper, or of the published network's."""
+    if genotype is not None:
+        return genotype.space.final_recipe
+    return published.recipe_of(network or "") or "pgd"
 
 
 def _decoded(space: SearchSpace, decoder: str) -> SearchSpace:
@@ -187,15 +198,29 @@ def _help(own: Mapping[str, str], asked: HelpRequested) -> str:
         make(RetrainOptions, {**own, "--help": ""}, {}, "retrain")
     except HelpRequested as options:
         texts.append(help_text(options, "keys of the command itself"))
-    return "\n\n".join([*texts, help_text(asked, "keys of the training"), NAMES])
+    papers = [f"  {found.told(name)}" for name, found in PUBLISHED.items()]
+    lines = [line for text in papers for line in textwrap.wrap(text, min(output().width, WIDEST), **_INDENTED)]
+    return "\n\n".join([*texts, help_text(asked, "keys of the training"), "\n".join([PAPERS, *lines]), NAMES])
+
+
+PAPERS = "recipes of the papers; each brings epochs, attack and eps too, and every key given beside it overrides it"
+_INDENTED: dict[str, Any] = {"subsequent_indent": " " * 6, "break_on_hyphens": False}
 
 
 def _take_recipe(given: dict[str, str], base: dict[str, Any]) -> None:
     """Take the recipe's name out of ``given`` and put all that it means into ``base``, its attack's settings too."""
-    found = classes_called(Recipe, given["recipe"])
+    name = given["recipe"]
+    found = classes_called(Recipe, name)
     if len(found) == 1 and not any(map(is_required, chz.chz_fields(found[0]).values())):
         base |= under("recipe", found[0]())
         del given["recipe"]
+    elif not found and name.lower() in PUBLISHED:
+        data = classes_called(DataSet, given["data"]) if "data" in given else []
+        base |= published.values_of(name.lower(), data[0] if len(data) == 1 else None, base.get("network"), given)
+        del given["recipe"]
+    elif not found:
+        known = [*named(Recipe), *short_names(Recipe), *PUBLISHED]
+        raise UserError(f"recipe={name}: unknown Recipe {name!r}: {nearest(name, known)}")
 
 
 if __name__ == "__main__":

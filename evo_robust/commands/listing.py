@@ -19,6 +19,7 @@ from evo_robust.data.base import DataSet
 from evo_robust.distributions.base import Distribution
 from evo_robust.estimators.base import Estimator
 from evo_robust.evaluators.base import Evaluator
+from evo_robust.final_training.published import PUBLISHED
 from evo_robust.gradients.base import ArchitectureGradient
 from evo_robust.objectives.base import Objective
 from evo_robust.objectives.constraints import Constraint
@@ -96,6 +97,9 @@ def _parts(width: int) -> Iterator[str]:
             yield from _entry(called, first_line(cls), width, 4)
         for name, (words, path) in own.get(title, {}).items():
             yield from _entry(name, f"{plain_words(words)} ({path})".strip(), width, 4)
+    yield "  the papers' recipes (retrain recipe=)"
+    for name, found in PUBLISHED.items():
+        yield from textwrap.wrap(found.told(name), width, initial_indent=" " * 4, subsequent_indent=" " * 8)
 
 
 def _own_parts() -> dict[str, dict[str, tuple[str, Path]]]:

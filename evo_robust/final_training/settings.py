@@ -44,8 +44,8 @@ class Retraining(Part):
     recipe: Recipe = chz.field(
         default_factory=PGDTraining,
         blueprint_unspecified=PGDTraining,
-        doc="how it is trained; by name (pgd, standard, …) or class; when not given, as the space's paper does: "
-        "standard on NSGAPhases (RoCo-NAS), else pgd",
+        doc="how it is trained; by name (pgd, standard, …), class, or as a paper does it (robnet, racl, wsr, roco, …); "
+        "when not given, as the published network's or the space's paper does: standard on NSGAPhases, else pgd",
     )
     epochs: int = chz.field(default=120, doc="passes over the training images; >= 1")
     train_on: Literal["all", "train"] = chz.field(

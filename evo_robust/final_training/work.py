@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from evo_robust.parts.base import (
     changed,
     dotted,
     seed_from,
+    unused_later,
 )
 from evo_robust.parts.plain import first_of
 from evo_robust.progress import Say, duration, silent
@@ -56,6 +57,7 @@ def retrain(
     genotype: Genotype | None = None,
     device: str = "auto",
     command: str = "",
+    recipe: str = "",
     say: Say = silent,
 ) -> Result:
     """Train a network and evaluate it, in a folder; an interrupted training resumes where it stopped.
@@ -66,6 +68,7 @@ def retrain(
         genotype: the found network, for its figures and origin; None for a reference network.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
         command: the command line, for the record.
+        recipe: the name of the recipe as it was given, for the record.
         say: called with each line of progress text.
 
     Raises:
@@ -77,12 +80,12 @@ def retrain(
         model = settings.build()
     except ValueError as error:
         raise UserError(str(error)) from None
-    identity = {**dotted(settings, identity=True), "device": device.partition(":")[0]}
+    identity = identity_of(settings, device)
     if data.digest():
         identity[IMAGES] = data.digest()
     _check_cache(settings, data)
     make_folder(folder)
-    if not _check_folder(folder, identity):
+    if not _check_folder(folder, identity, unused_later(settings)):
         data = chz.replace(data, content="")
         say(f"warning: {folder} was begun before images were checked: whether they are the same cannot be verified")
     settings = chz.replace(settings, data=data)
@@ -92,7 +95,7 @@ def retrain(
         if (folder / RESULT_FILE).exists():
             say(f"{folder} is finished already")
             return load_result(folder)
-        entry = {"schema": 1, "identity": identity, "values": dotted(settings)}
+        entry = {"schema": 1, "identity": identity, "values": dotted(settings), "recipe": recipe}
         write_json(folder / SETTINGS_FILE, {**entry, "command": command, "versions": library_versions()})
         if genotype is not None:
             save_genotype(_final(settings, genotype), folder / FILE_NAME)
@@ -110,13 +113,22 @@ def _check_cache(settings: Retraining, data: DataSet) -> None:
         check_cache(cache_folder())
 
 
-def _check_folder(folder: Path, identity: Mapping[str, Any]) -> bool:
-    """Refuse a folder with other content; False where it lacks the digest of images that ``identity`` has."""
+def identity_of(settings: Retraining, device: str) -> dict[str, Any]:
+    """The values that decide a retraining's figures, by dotted key; ``device`` is one that ``choose_device`` gave."""
+    return {**dotted(settings, identity=True), "device": device.partition(":")[0]}
+
+
+def _check_folder(folder: Path, identity: Mapping[str, Any], later: Collection[str]) -> bool:
+    """Refuse a folder with other content; False where it lacks the digest of images that ``identity`` has.
+
+    Fields in ``later`` came after the first folders had been made, and have their default: a folder may lack them.
+    """
     if not (folder / SETTINGS_FILE).exists():
         if any(path.name != "lock" and not path.name.startswith(".") for path in folder.iterdir()):
             raise UserError(f"{folder} holds other files: expected a new, empty or retraining folder as out=")
         return True
     old = read_settings(folder)["identity"]
+    old = {key: identity[key] for key in later if key in identity} | old
     verified = IMAGES not in identity or IMAGES in old
     differences = changed(old, identity if verified else {k: v for k, v in identity.items() if k != IMAGES})
     if differences:

@@ -130,10 +130,10 @@ def test_an_average_follows_its_recursion() -> None:
         average.update()
         decay = min(0.5, step / (step + 9))  # .1, .18, …, .5 from the ninth step on
         expected = decay * expected + (1 - decay) * value
-        assert float(average.state()["value.weight"]) == pytest.approx(expected, rel=1e-6)
+        assert average.state()["value.weight"].item() == pytest.approx(expected, rel=1e-6)
     with average.instead():
-        assert float(model.weight) == pytest.approx(expected, rel=1e-6)
-    assert float(model.weight) == 4.0
+        assert model.weight.item() == pytest.approx(expected, rel=1e-6)
+    assert model.weight.item() == 4.0
 
 
 def test_a_training_ends_with_the_average_of_all_its_steps() -> None:
