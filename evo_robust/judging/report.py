@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from evo_robust.files import write_csv, write_text
 from evo_robust.judging.judgement import Figure, Judgement, Verdict
+from evo_robust.judging.published import Printed, mean_of, others_of, printed_of, value_of
 from evo_robust.progress import table
 
 PER_TABLE = 5
@@ -57,7 +58,7 @@ class Grid:
 
 def write_report(judgement: Judgement, folder: Path) -> list[Table | Path]:
     """Write every form of the table into a folder; returns what a terminal shows, in order."""
-    grid = grid_of(judgement)
+    grid = grid_of(judgement, others=True)
     files = [folder / f"judgement.{end}" for end in ("csv", "md", "tex")]
     write_figures(judgement, files[0])
     write_text(files[1], markdown(grid, judgement))
@@ -81,13 +82,40 @@ def millions(number: float | None) -> str:
     return "–" if number is None else f"{number / 1e6:.3g}" if number < 1e8 else f"{number / 1e6:,.0f}"
 
 
-def grid_of(judgement: Judgement) -> Grid:
-    """The table: a line for each network, a column for each trial and strength."""
-    heads = judgement.columns
-    means = judgement.means
+def grid_of(judgement: Judgement, *, others: bool = False) -> Grid:
+    """The table: a line for each network, then what papers print of it; a column for each trial and strength.
+
+    Args:
+        judgement: what is shown.
+        others: whether networks that only papers have stand there too.
+    """
+    heads, means = judgement.columns, judgement.means
     numbers = ("params (M)", "FLOPs (M)", *heads, *(f"{name} mean" for name in means))
-    rows = tuple(_row(verdict, heads, means) for verdict in judgement.verdicts)
-    return Grid(("network", "training"), numbers, rows, fixed=2)
+    rows: list[tuple[str, ...]] = []
+    shown: list[Printed] = []
+    by_head = {figure.column: figure for verdict in judgement.verdicts for figure in verdict.figures}
+    for verdict in judgement.verdicts:
+        rows.append(_row(verdict, heads, means))
+        found = printed_of(verdict, judgement)
+        shown += found
+        rows += [_printed_row(printed, f"  printed: {printed.source}", heads, by_head, means) for printed in found]
+    if others:
+        for printed in others_of(shown, judgement):
+            rows.append(_printed_row(printed, f"{printed.model} (printed: {printed.source})", heads, by_head, means))
+    return Grid(("network", "training"), numbers, tuple(rows), fixed=2)
+
+
+def _printed_row(
+    printed: Printed, name: str, heads: Sequence[str], by_head: Mapping[str, Figure], means: Sequence[str]
+) -> tuple[str, ...]:
+    """The line of what a paper prints."""
+    values = [value_of(printed, by_head[head]) for head in heads]
+    average = mean_of(printed)
+    return (
+        *(name, printed.training or "not told", millions(printed.params), "–"),
+        *("–" if value is None else f"{value:.2f}" for value in values),
+        *("–" if average is None else f"{average:.2f}" for _ in means),
+    )
 
 
 def _row(verdict: Verdict, heads: Sequence[str], means: Sequence[str]) -> tuple[str, ...]:
@@ -125,13 +153,18 @@ def tables(judgement: Judgement) -> list[Table]:
 def _of_one(judgement: Judgement, verdict: Verdict) -> Table:
     size = f"{millions(verdict.params)}M parameters, {millions(verdict.flops)}M FLOPs"
     title = f"{verdict.name} ({size}) on {judgement.n:,} test images of {judgement.data}"
-    made = table(title, words=("attack",), numbers=("accuracy", "95 % interval", "seconds"))
+    papers = printed_of(verdict, judgement)
+    heads = ("accuracy", "95 % interval", "seconds", *(f"printed: {paper.source}" for paper in papers))
+    made = table(title, words=("attack",), numbers=heads)
     for figure in verdict.figures:
         low, high = figure.interval
         seconds = f"{figure.seconds:.1f}" if figure.seconds else ""
-        made.add_row(figure.column, f"{percent(figure.accuracy)} %", f"{percent(low)} – {percent(high)}", seconds)
+        told = [value_of(paper, figure) for paper in papers]
+        cells = ["" if value is None else f"{value:.2f} %" for value in told]
+        made.add_row(figure.column, f"{percent(figure.accuracy)} %", f"{percent(low)} – {percent(high)}", seconds, *cells)
     for name, mean in verdict.means.items():
-        made.add_row(f"{name} mean", f"{percent(mean)} %", "", "")
+        cells = ["" if (value := mean_of(paper)) is None else f"{value:.2f} %" for paper in papers]
+        made.add_row(f"{name} mean", f"{percent(mean)} %", "", "", *cells)
     return made
 
 

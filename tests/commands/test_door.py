@@ -29,7 +29,7 @@ def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert main([]) == main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(re.search(rf"^  {name} +\w", text, flags=re.M) for name in COMMANDS)
-    assert {"run", "plot", "export", "retrain", "analyze", "list"} == set(COMMANDS)
+    assert {"run", "plot", "export", "retrain", "judge", "analyze", "list"} == set(COMMANDS)
 
 
 def test_version(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def helped(*given: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-@pytest.mark.parametrize("command", [["run", "problem=wsr"], ["plot"], ["export"], ["retrain"], ["analyze"], ["list"]])
+@pytest.mark.parametrize("command", [["run", "problem=wsr"], ["plot"], ["export"], ["retrain"], ["judge"], ["analyze"], ["list"]])
 def test_help_fits_the_terminal(
     command: list[str], width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,137 @@
+"""The figures that the four papers print, beside those of the judge.
+
+``published.csv`` has a line for each printed figure: paper, table, model, its name in the zoo (empty where the zoo has
+no such network), data set, training, attack, strength, what was measured, its value, and what to know of it.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from evo_robust.judging.judgement import Figure, Judgement, Verdict
+from evo_robust.parts.base import Fraction
+
+FILE = Path(__file__).with_name("published.csv")
+
+PAPERS = {"robnet": "RobNet", "wsr": "Wsr-NAS", "racl": "RACL", "roco": "RoCo-NAS"}
+"""Papers by the name that the file has for them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Printed:
+    """What one table of a paper says of one network.
+
+    Attributes:
+        paper: such as ``RobNet``.
+        where: such as ``Table 1``.
+        model: the paper's name of the network.
+        zoo: its name in the zoo; empty where it has none.
+        data: lower-case name of the data set.
+        training: such as ``PGD-7`` or ``standard``.
+        params: number of parameters; None where the table has none.
+        accuracy: accuracy in percent by attack and strength; None stands for a strength that is not told.
+    """
+
+    paper: str
+    where: str
+    model: str
+    zoo: str
+    data: str
+    training: str
+    params: float | None
+    accuracy: dict[tuple[str, float | None], float]
+
+    @property
+    def source(self) -> str:
+        """Paper and table."""
+        return f"{self.paper}, {self.where}"
+
+
+@functools.cache
+def published() -> tuple[Printed, ...]:
+    """Everything that the papers print of networks, in the order of the file."""
+    rows: dict[tuple[str, ...], Printed] = {}
+    with FILE.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            if line["metric"] not in ("accuracy_percent", "params_millions"):
+                continue
+            key = tuple(line[name] for name in ("paper", "where", "model", "zoo_name", "dataset", "training"))
+            paper, *rest = key
+            found = rows.setdefault(key, Printed(PAPERS[paper], *rest, None, {}))
+            value = float(line["value"])
+            if line["metric"] == "params_millions":
+                rows[key] = dataclasses.replace(found, params=1e6 * value)
+            else:
+                eps = float(Fraction.read(line["eps"])) if line["eps"] else None
+                found.accuracy[line["attack"], eps] = value
+    # a table may give parameters once for several trainings
+    sizes = {(p.paper, p.where, p.model, p.data): p.params for p in rows.values() if p.params is not None}
+    return tuple(
+        dataclasses.replace(p, params=p.params or sizes.get((p.paper, p.where, p.model, p.data)))
+        for p in rows.values()
+        if p.accuracy
+    )
+
+
+def printed_of(verdict: Verdict, judgement: Judgement) -> list[Printed]:
+    """What papers print of this network on these images after such a training, where a column of it is here."""
+    if verdict.zoo is None:
+        return []
+    trainings = _trainings(verdict.recipe)
+    known = [p for p in published() if (p.zoo, p.data) == (verdict.zoo, judgement.data)]
+    return [p for p in known if p.training in trainings and any(value_of(p, f) is not None for f in verdict.figures)]
+
+
+def others_of(shown: Iterable[Printed], judgement: Judgement) -> list[Printed]:
+    """Networks that this package does not build, from the tables of those that are shown."""
+    tables = {(p.paper, p.where, p.data, p.training) for p in shown}
+    figures = [figure for verdict in judgement.verdicts for figure in verdict.figures]
+    return [
+        p
+        for p in published()
+        if not p.zoo
+        and (p.paper, p.where, p.data, p.training) in tables
+        and any(value_of(p, figure) is not None for figure in figures)
+    ]
+
+
+def value_of(printed: Printed, figure: Figure) -> float | None:
+    """The printed accuracy in percent that belongs to a figure; None where there is none."""
+    for name in _attack_names(figure.trial):
+        for (attack, eps), value in printed.accuracy.items():
+            # a table may leave the strength untold
+            if attack == name and (eps is None or (figure.eps is not None and abs(eps - figure.eps) < 1e-6)):
+                return value
+    return None
+
+
+def mean_of(printed: Printed) -> float | None:
+    """The mean over strengths in percent, which Wsr-NAS prints."""
+    return printed.accuracy.get(("average", None))
+
+
+def _attack_names(trial: str) -> Sequence[str]:
+    """Names that the file has for a trial, the most exact one first."""
+    lower = trial.lower()
+    if trial == "clean":
+        return ("none",)
+    kind = lower.partition("-")[0]
+    if kind == "pgd":
+        return (lower, "pgd")
+    return {"mim": ("mim",), "fgsm": ("fgsm",), "deepfool": ("deepfool",), "c&w": ("cw",)}.get(kind, (lower,))
+
+
+def _trainings(recipe: str) -> tuple[str, ...]:
+    """The papers' words for a training that our class of recipe begins with."""
+    kind = recipe.partition(",")[0]
+    return {
+        "Standard": ("standard",),
+        "PGDTraining": ("PGD-7", "PGD-AT", ""),
+        "TRADES": ("TRADES", "TRADES-1"),
+        "MultiStrengthTraining": ("Multi-Adv",),
+        "FastTraining": ("fast",),
+    }.get(kind, ())
