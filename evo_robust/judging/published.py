@@ -59,9 +59,9 @@ def published() -> tuple[Printed, ...]:
         for line in csv.DictReader(file):
             if line["metric"] not in ("accuracy_percent", "params_millions"):
                 continue
-            key = tuple(line[name] for name in ("paper", "where", "model", "zoo_name", "dataset", "training"))
-            paper, *rest = key
-            found = rows.setdefault(key, Printed(PAPERS[paper], *rest, None, {}))
+            paper, where, model, zoo = PAPERS[line["paper"]], line["where"], line["model"], line["zoo_name"]
+            key = (paper, where, model, zoo, line["dataset"], line["training"])
+            found = rows.setdefault(key, Printed(paper, where, model, zoo, line["dataset"], line["training"], None, {}))
             value = float(line["value"])
             if line["metric"] == "params_millions":
                 rows[key] = dataclasses.replace(found, params=1e6 * value)
@@ -83,7 +83,13 @@ def printed_of(verdict: Verdict, judgement: Judgement) -> list[Printed]:
         return []
     trainings = _trainings(verdict.recipe)
     known = [p for p in published() if (p.zoo, p.data) == (verdict.zoo, judgement.data)]
-    return [p for p in known if p.training in trainings and any(value_of(p, f) is not None for f in verdict.figures)]
+    return [p for p in known if p.training in trainings and _tells(p, verdict.figures, bool(verdict.means))]
+
+
+def labels_of(shown: Sequence[Printed]) -> list[str]:
+    """What tables call each of them: paper and table; with the paper's own name where a table has two of them."""
+    sources = [p.source for p in shown]
+    return [f"{p.source}, {p.model}" if sources.count(p.source) > 1 else p.source for p in shown]
 
 
 def others_of(shown: Iterable[Printed], judgement: Judgement) -> list[Printed]:
@@ -93,10 +99,13 @@ def others_of(shown: Iterable[Printed], judgement: Judgement) -> list[Printed]:
     return [
         p
         for p in published()
-        if not p.zoo
-        and (p.paper, p.where, p.data, p.training) in tables
-        and any(value_of(p, figure) is not None for figure in figures)
+        if not p.zoo and (p.paper, p.where, p.data, p.training) in tables and _tells(p, figures, bool(judgement.means))
     ]
+
+
+def _tells(printed: Printed, figures: Sequence[Figure], means: bool) -> bool:
+    """Whether it has a value for one of the figures, or the mean where there are means."""
+    return any(value_of(printed, f) is not None for f in figures) or (means and mean_of(printed) is not None)
 
 
 def value_of(printed: Printed, figure: Figure) -> float | None:

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from evo_robust.files import write_csv, write_text
 from evo_robust.judging.judgement import Figure, Judgement, Verdict
-from evo_robust.judging.published import Printed, mean_of, others_of, printed_of, value_of
+from evo_robust.judging.published import Printed, labels_of, mean_of, others_of, printed_of, value_of
 from evo_robust.progress import table
 
-PER_TABLE = 5
+PER_TABLE = 4
 """Most columns of accuracies in one table of a terminal."""
 
 
@@ -98,7 +98,8 @@ def grid_of(judgement: Judgement, *, others: bool = False) -> Grid:
         rows.append(_row(verdict, heads, means))
         found = printed_of(verdict, judgement)
         shown += found
-        rows += [_printed_row(printed, f"  printed: {printed.source}", heads, by_head, means) for printed in found]
+        for printed, label in zip(found, labels_of(found), strict=True):
+            rows.append(_printed_row(printed, f"  printed: {label}", heads, by_head, means))
     if others:
         for printed in others_of(shown, judgement):
             rows.append(_printed_row(printed, f"{printed.model} (printed: {printed.source})", heads, by_head, means))
@@ -133,7 +134,7 @@ def caption(judgement: Judgement) -> str:
     """What the numbers are, in a sentence or two."""
     return (
         f"Accuracy in percent on {judgement.n:,} test images of {judgement.data}, ± half of its 95 % interval; "
-        "strengths in units of the pixel range 0..1."
+        "pixels are in 0..1."
     )
 
 
@@ -154,14 +155,16 @@ def _of_one(judgement: Judgement, verdict: Verdict) -> Table:
     size = f"{millions(verdict.params)}M parameters, {millions(verdict.flops)}M FLOPs"
     title = f"{verdict.name} ({size}) on {judgement.n:,} test images of {judgement.data}"
     papers = printed_of(verdict, judgement)
-    heads = ("accuracy", "95 % interval", "seconds", *(f"printed: {paper.source}" for paper in papers))
+    heads = ("accuracy", "95 % interval", "seconds", *(f"printed: {label}" for label in labels_of(papers)))
     made = table(title, words=("attack",), numbers=heads)
     for figure in verdict.figures:
         low, high = figure.interval
         seconds = f"{figure.seconds:.1f}" if figure.seconds else ""
         told = [value_of(paper, figure) for paper in papers]
         cells = ["" if value is None else f"{value:.2f} %" for value in told]
-        made.add_row(figure.column, f"{percent(figure.accuracy)} %", f"{percent(low)} – {percent(high)}", seconds, *cells)
+        made.add_row(
+            figure.column, f"{percent(figure.accuracy)} %", f"{percent(low)} – {percent(high)}", seconds, *cells
+        )
     for name, mean in verdict.means.items():
         cells = ["" if (value := mean_of(paper)) is None else f"{value:.2f} %" for paper in papers]
         made.add_row(f"{name} mean", f"{percent(mean)} %", "", "", *cells)

@@ -181,7 +181,9 @@ def helped(*given: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
-@pytest.mark.parametrize("command", [["run", "problem=wsr"], ["plot"], ["export"], ["retrain"], ["judge"], ["analyze"], ["list"]])
+@pytest.mark.parametrize(
+    "command", [["run", "problem=wsr"], ["plot"], ["export"], ["retrain"], ["judge"], ["analyze"], ["list"]]
+)
 def test_help_fits_the_terminal(
     command: list[str], width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
