@@ -298,10 +298,16 @@ def retrained(source: Path, folder: Path, *, weights: bool = True, trust: bool =
         raise UserError(f"{source} holds a reference network, which has no genotype to export")
     genotype = load_genotype(source, trust=trust)
     # versions are those of the retraining, which made the weights, and not those of the search
-    training = {"retrained": result.summary(), "versions": read_settings(source).get("versions", {})}
+    settings = read_settings(source)
+    training = {"retrained": result.summary(), "versions": settings.get("versions", {})}
     genotype = dataclasses.replace(genotype, provenance={**genotype.provenance, **training})
     if not weights:
         return Exported(genotype, folder)
+    if (kind := settings["identity"].get("denoise", "none")) != "none":
+        raise UserError(
+            f"{source} holds a network with denoise={kind}, which model.py cannot build: expected weights=false, for "
+            "its genotype alone"
+        )
     model = genotype.build()
     tensors, _ = read_tensors(source / WEIGHTS_NAME)
     # numbers of another type would be rounded silently

@@ -43,7 +43,10 @@ from evo_robust.training.recipes import Recipe
 
 USAGE = """usage: evo_robust retrain genotype=FILE [recipe=pgd|standard|trades|fast|robnet|racl|wsr|roco|…]
            [data=cifar10] [epochs=120] [decoder=final|search|dense] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
-       evo_robust retrain network=resnet-18 data=cifar10 …    a reference network instead
+       evo_robust retrain network=resnet-18 data=cifar10 …    a reference network instead, with channels=,
+           layers=, stem=cifar|imagenet where it has such a choice
+       evo_robust retrain … denoise=dot-product|gaussian|mean|median [denoise_after=stages|cells|stage-1,…]
+                                                             with blocks that denoise features
        evo_robust retrain [genotype=FILE] --help              every key with its type, default and meaning
 
 FILE is a genotype.json that the command export wrote."""
@@ -106,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     if recipe in PUBLISHED:
         why = "" if "recipe" in rest else f"{options.network} is trained as in its paper, since no recipe= is given: "
         say(why + PUBLISHED[recipe].told(recipe))
-    key = digest(settings.network or settings.architecture, length=6)
+    key = digest(settings.network_text, length=6)
     folder = Path(options.out or f"runs/retrain-{recipe}-{settings.data.name}-{key}")
     command = "python -m evo_robust.retrain " + shlex.join(argv or [])
     result = retrain(

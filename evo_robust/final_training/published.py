@@ -174,7 +174,7 @@ def recipe_of(network: str) -> str | None:
         ('robnet', 'wsr', None)
     """
     family = network.lower().partition("-")[0]
-    return family if family in ("robnet", "racl", "wsr") else None
+    return family if family in ("robnet", "racl", "wsr", "roco") else None
 
 
 def values_of(name: str, data: type[DataSet] | None, network: str | None, given: Mapping[str, str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from evo_robust.attacks.fast import Precision
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data.base import DataSet
 from evo_robust.data.images import Images
-from evo_robust.parts.base import Fraction, Part, UserError, check_shapes, seed_from
+from evo_robust.parts.base import LATER, Fraction, Part, UserError, check_shapes, seed_from
 from evo_robust.parts.strict_json import are_numbers, fault, is_number, is_object, is_text, is_whole, read_json
 from evo_robust.progress import table
 from evo_robust.spaces.base import Architecture, SearchSpace
@@ -40,6 +40,34 @@ class Retraining(Part):
     network: str | None = chz.field(default=None, doc="reference network by name; None for a found one")
     space: SearchSpace | None = chz.field(default=None, doc="space of the found network, from its genotype")
     architecture: str | None = chz.field(default=None, doc="notation of the found network, from its genotype")
+    channels: int | None = chz.field(
+        default=None,
+        metadata=LATER,
+        doc="with network=: channels of its first stage (C of cells, growth of DenseNet); those of its name when not "
+        "given",
+    )
+    layers: int | None = chz.field(
+        default=None,
+        metadata=LATER,
+        doc="with network=: cells, or depth (6n+2 of resnet, 6n+4 of densenet and wrn); as named when not given",
+    )
+    stem: zoo.Stem = chz.field(
+        default="auto",
+        metadata=LATER,
+        doc="with network=: first layers: cifar (stride 1), imagenet (an eighth or quarter of the size), or auto: "
+        "imagenet for images of more than 64 pixels",
+    )
+    denoise: zoo.Denoise = chz.field(
+        default="none",
+        metadata=LATER,
+        doc="filter of the blocks that denoise features (Xie et al. 2019): dot-product, gaussian, mean or median; none "
+        "has no blocks",
+    )
+    denoise_after: tuple[str, ...] = chz.field(
+        default=("stages",),
+        metadata=LATER,
+        doc="where these blocks are: stages, cells, or several such as stage-1,stage-2 or cell-6,cell-13",
+    )
     data: DataSet = chz.field(doc="the images; by name (cifar10) or class; the genotype's when not given")
     recipe: Recipe = chz.field(
         default_factory=PGDTraining,
@@ -77,6 +105,18 @@ class Retraining(Part):
             raise ValueError(f"expected epochs >= 1, got {self.epochs}")
         if self.seed < 0:
             raise ValueError(f"expected seed >= 0, got {self.seed}")
+        self._check_network()
+
+    def _check_network(self) -> None:
+        """Refuse choices that the network does not leave."""
+        if self.network is not None:
+            self.reference()  # refuses them by itself
+            return
+        zoo.check_denoise(self.denoise, self.denoise_after)
+        for key, value in (("channels", self.channels), ("layers", self.layers), ("stem", self.stem)):
+            if value not in (None, "auto"):
+                known = f"space.{key}={value} for a found network" if key != "stem" else "no stem= with a found network"
+                raise ValueError(f"{key}={value} belongs to network=NAME: expected {known}")
 
     def check_shape(self, in_shape: tuple[int, int, int], key: str) -> None:
         """See :meth:`Part.check_shape`: the attack and its balls fit the images."""
@@ -86,9 +126,26 @@ class Retraining(Part):
         """The network with fresh weights that depend on seed and network alone, on the CPU."""
         seed = seed_from(self.seed, self.network or self.architecture)
         with fresh_weights(seed):
+            n_classes, in_shape = self.data.n_classes, self.data.in_shape
             if self.space is None:
-                return zoo.build(str(self.network), self.data.n_classes, self.data.in_shape)
-            return self.space.build(self.parsed(), self.data.n_classes, self.data.in_shape)
+                return self.reference().build(n_classes, in_shape)
+            network = self.space.build(self.parsed(), n_classes, in_shape)
+            return zoo.denoise_found(self.space, network, self.denoise, self.denoise_after, in_shape)
+
+    def reference(self) -> zoo.Network:
+        """The reference network, with what is chosen beside its name."""
+        if self.network is None:
+            raise ValueError("expected a reference network, got a found network")
+        chosen = {name: getattr(self, name) for name in chz.chz_fields(zoo.Network) if hasattr(self, name)}
+        return zoo.Network(name=self.network, **chosen)
+
+    @property
+    def network_text(self) -> str:
+        """Notation of the architecture or name of the reference network, with what is chosen beside it."""
+        if self.network is not None:
+            return self.reference().text
+        after = "" if self.denoise_after == ("stages",) else f" denoise_after={','.join(self.denoise_after)}"
+        return str(self.architecture) + ("" if self.denoise == "none" else f" denoise={self.denoise}{after}")
 
     def parsed(self) -> Architecture:
         """The architecture, read from its notation."""

@@ -158,7 +158,7 @@ def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say:
     attack, precision = settings.attack, settings.precision
     curve = robust_curve(model, test, attack, settings.eps, settings.norm, generator=generator, precision=precision)
     result = Result(
-        network=settings.network or str(settings.architecture),
+        network=settings.network_text,
         data=settings.data.name,
         recipe=type(settings.recipe).__name__,
         epochs=settings.epochs,

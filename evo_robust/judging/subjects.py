@@ -185,7 +185,7 @@ def _retrained(folder: Path, trust: bool) -> Subject:
         n_classes=settings.data.n_classes,
         in_shape=settings.data.in_shape,
         eps=eps,
-        zoo=settings.network,
+        zoo=settings.network_text if settings.network else None,
         searched=_numbers(genotype.objectives) if genotype else {},
         adversarial_set=settings.adversarial_set or (_set_of(genotype) if genotype else None),
     )

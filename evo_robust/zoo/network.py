@@ -7,14 +7,15 @@ import numbers
 from typing import Literal
 
 import chz
+import torch
 from torch import nn
 
 from evo_robust.parts.base import Part, Shape, nearest
 from evo_robust.parts.chz_inside import is_default
-from evo_robust.spaces.base import LARGEST
+from evo_robust.spaces.base import LARGEST, SearchSpace
 from evo_robust.zoo.denoising import EVERY, Filter, put_blocks
 from evo_robust.zoo.plan import SMALL_SIDE, Entry, Plan
-from evo_robust.zoo.published import GENOTYPES, cell_names
+from evo_robust.zoo.published import GENOTYPES, cell_names, stages_of_space
 from evo_robust.zoo.reference import REFERENCES
 
 MIN_SIDE = 8
@@ -23,8 +24,14 @@ MIN_SIDE = 8
 MIN_LARGE_SIDE = 32
 """Smallest image side, in pixels, for the stem for large images: it leaves an eighth of the side or less."""
 
+LARGEST_NETWORK = 1_000_000_000
+"""Largest number of parameters of a network whose size was chosen: thirty times the papers' largest."""
+
 Stem = Literal["auto", "cifar", "imagenet"]
 Denoise = Literal["none"] | Filter
+
+DENOISE_DOC = "filter of the blocks that denoise features: dot-product, gaussian, mean or median; none has no blocks"
+AFTER_DOC = "where they are: stages, cells, or several such as stage-1,stage-2 or cell-6,cell-13"
 
 _ENTRIES: dict[str, Entry] = REFERENCES | GENOTYPES
 
@@ -64,10 +71,8 @@ class Network(Part):
         doc="first layers: cifar (one convolution of stride 1), imagenet (7x7 of stride 2 and a pool, or three "
         "convolutions of stride 2), auto (imagenet above 64 pixels)",
     )
-    denoise: Denoise = chz.field(default="none", doc="filter of the denoising blocks, or none")
-    denoise_after: tuple[str, ...] = chz.field(
-        default=("stages",), doc="places of the blocks: stages, cells, or some such as stage-1,stage-2 or cell-6"
-    )
+    denoise: Denoise = chz.field(default="none", doc=DENOISE_DOC)
+    denoise_after: tuple[str, ...] = chz.field(default=EVERY[:1], doc=AFTER_DOC)
     width: float = chz.field(default=1.0, doc="multiplies the number of channels, > 0")
 
     @chz.validate
@@ -89,10 +94,7 @@ class Network(Part):
                 raise ValueError(f"expected {expected}, got {key}={getattr(self, key)}")
         if self.stem != "auto" and not entry.stems:
             raise ValueError(f"expected no stem= with {self.name}, which begins alike on all images, got {self.stem}")
-        if self.denoise == "none" and self.denoise_after != EVERY[:1]:
-            raise ValueError(f"expected denoise=NAME with denoise_after={','.join(self.denoise_after)}, got none")
-        if not self.denoise_after:
-            raise ValueError("expected denoise_after with at least one place, got none")
+        check_denoise(self.denoise, self.denoise_after)
         if self.width <= 0:
             raise ValueError(f"expected width > 0, got {self.width}")
 
@@ -122,11 +124,45 @@ class Network(Part):
         entry = _ENTRIES[self.name]
         layers = self.layers or (entry.depth.usual if entry.depth else 0)
         plan = Plan(n_classes, in_shape, self.channels or entry.channels or 0, layers, large, self.width)
+        if self.channels or self.layers or self.width > 1:
+            self._refuse_size(entry, plan)
         network = entry.build(plan)
         if self.denoise != "none":
             places = entry.stages(network), cell_names(network)
             put_blocks(network, self.denoise, self.denoise_after, *places, in_shape)
         return network
+
+    def _refuse_size(self, entry: Entry, plan: Plan) -> None:
+        """Refuse a network that is too large for any machine, before it is built."""
+        with torch.device("meta"):  # only shapes, which take no memory
+            n = sum(parameter.numel() for parameter in entry.build(plan).parameters())
+        if n > LARGEST_NETWORK:
+            raise ValueError(
+                f"expected a network of at most {LARGEST_NETWORK:,} parameters, got {self.text} with {n:,}"
+            )
+
+
+def denoise_found(
+    space: SearchSpace, network: nn.Module, kind: Denoise, after: tuple[str, ...], in_shape: Shape
+) -> nn.Module:
+    """The network of a search space, changed in place: with blocks that denoise, as those of the zoo.
+
+    Raises:
+        ValueError: there is no such place.
+    """
+    if kind != "none":
+        names = {id(module): name for name, module in network.named_modules()}
+        cells = [names[id(cell)] for cell in space.cells_of(network)]
+        put_blocks(network, kind, after, stages_of_space(network), cells, in_shape)
+    return network
+
+
+def check_denoise(kind: Denoise, after: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` where places are given without a filter, or a filter without places."""
+    if kind == "none" and after != EVERY[:1]:
+        raise ValueError(f"expected denoise=NAME with denoise_after={','.join(after)}, got none")
+    if not after:
+        raise ValueError("expected denoise_after with at least one place, got none")
 
 
 def _check_images(n_classes: int, in_shape: Shape) -> None:
