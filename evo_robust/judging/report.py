@@ -8,8 +8,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from evo_robust.correlations import signed
 from evo_robust.files import write_csv, write_text
 from evo_robust.judging.judgement import Figure, Judgement, Verdict
+from evo_robust.judging.pictures import Agreement, agreements, draw, hardest
 from evo_robust.judging.published import Printed, labels_of, mean_of, others_of, printed_of, value_of
 from evo_robust.progress import table
 
@@ -63,7 +65,11 @@ def write_report(judgement: Judgement, folder: Path) -> list[Table | Path]:
     write_figures(judgement, files[0])
     write_text(files[1], markdown(grid, judgement))
     write_text(files[2], latex(grid, judgement))
-    return [*tables(judgement), *files]
+    shown: list[Table | Path] = [*tables(judgement), *files]
+    if found := agreements(judgement):
+        write_agreements(found, folder / "searched-judged.csv")
+        shown = [*tables(judgement), _agreement_table(found, judgement), *files, folder / "searched-judged.csv"]
+    return [*shown, *draw(judgement, folder)]
 
 
 def percent(share: float) -> str:
@@ -189,6 +195,24 @@ def write_figures(judgement: Judgement, path: Path) -> None:
         for name, mean in v.means.items()
     ]
     write_csv(path, [*heads, "right", "n", "accuracy", "low", "high", "seconds"], rows)
+
+
+def write_agreements(found: Sequence[Agreement], path: Path) -> None:
+    """Write Kendall's τ of every figure of the search with every column of the judge, with 95 % intervals."""
+    rows = [[a.figure, a.column, a.tau.n, f"{a.tau.tau:.4f}", f"{a.tau.low:.4f}", f"{a.tau.high:.4f}"] for a in found]
+    write_csv(path, ["figure", "judged", "n", "tau", "low", "high"], rows)
+
+
+def _agreement_table(found: Sequence[Agreement], judgement: Judgement) -> Table:
+    """The same for a terminal: a line for each figure of the search."""
+    columns = [column for column in hardest(judgement) if any(a.column == column for a in found)]
+    made = table(
+        "Kendall's τ: does the search's figure order networks as the judge does?", words=("figure",), numbers=columns
+    )
+    for name in dict.fromkeys(a.figure for a in found):
+        taus = [next(a.tau for a in found if (a.figure, a.column) == (name, column)) for column in columns]
+        made.add_row(name, *(signed(tau.tau) for tau in taus))
+    return made
 
 
 def markdown(grid: Grid, judgement: Judgement) -> str:

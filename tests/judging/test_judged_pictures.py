@@ -1,0 +1,72 @@
+"""Pictures of judgements, and how well a search's figures order networks as the judge does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+from scipy.stats import kendalltau
+
+from evo_robust.judging.judgement import Figure, Judgement, Verdict
+from evo_robust.judging.pictures import agreements, draw, hardest, steps_of, strengths_of
+
+
+def network(k: int, **searched: float) -> Verdict:
+    """One of several networks that grow with k, and the more so the more they keep under attack."""
+    figures = [Figure("clean", "clean", "", None, 900 + k, 1000, 0.0)]
+    for steps in (5, 50):
+        for eps in (0.05, 0.1):
+            right = 800 - int(4000 * eps) - steps + 20 * k
+            figures.append(Figure(f"PGD-{steps}", f"PGD-{steps} {eps}", "linf", eps, right, 1000, 1.0))
+    figures += [Figure("worst case", f"worst case {e}", "linf", e, 300 + 20 * k, 1000, 0.0) for e in (0.05, 0.1)]
+    return Verdict(f"net-{k}", "here", "PGDTraining", 0, None, 1000 * 2**k, 1e6 * 2**k, tuple(figures), {}, searched)
+
+
+def judged(n: int, **searched: list[float]) -> Judgement:
+    return Judgement(
+        "digits", 1000, 0, tuple(network(k, **{name: values[k] for name, values in searched.items()}) for k in range(n))
+    )
+
+
+def test_tau_says_whether_the_search_orders_as_the_judge() -> None:
+    errors, flops = [0.5, 0.3, 0.4, 0.2, 0.1], [1.0, 2.0, 3.0, 4.0, 5.0]
+    found = {(a.figure, a.column): a.tau.tau for a in agreements(judged(5, robust_error=errors, flops=flops))}
+    accuracy = [320 + 20 * k for k in range(5)]
+    assert found["robust_error", "worst case 0.1"] == pytest.approx(
+        kendalltau([-e for e in errors], accuracy).statistic
+    )
+    # the largest network is the most robust one here, so few FLOPs order them the other way round
+    assert found["flops", "worst case 0.1"] == pytest.approx(-1)
+    assert found["parameters", "worst case 0.1"] == pytest.approx(1)
+
+
+def test_few_networks_have_no_order_to_compare() -> None:
+    assert agreements(judged(3, robust_error=[0.1, 0.2, 0.3])) == []
+    assert agreements(judged(6)) == []
+
+
+def test_strengths_and_steps_are_found_by_the_names_of_trials() -> None:
+    one = network(0)
+    assert {name: [f.eps for f in found] for name, found in strengths_of(one).items()} == {
+        "PGD-5": [0.05, 0.1],
+        "PGD-50": [0.05, 0.1],
+    }
+    assert {name: [steps for steps, _ in found] for name, found in steps_of(one).items()} == {
+        "PGD at 0.05": [5, 50],
+        "PGD at 0.1": [5, 50],
+    }
+
+
+@pytest.mark.parametrize("n", [1, 5, 12])
+def test_pictures_are_drawn_for_what_there_is(n: int, tmp_path: Path) -> None:
+    searched = {"robust_error": [0.5 - 0.01 * k for k in range(n)]}
+    made = {path.name for path in draw(judged(n, **searched), tmp_path)}
+    expected = {"accuracy-strength.png", "accuracy-steps.png"}
+    assert made == expected | ({"accuracy-size.png", "searched-judged.png"} if n > 1 else set())
+    for name in made:
+        assert matplotlib.image.imread(tmp_path / name).shape[0] > 400
+
+
+def test_the_hardest_columns_fit_a_picture() -> None:
+    assert hardest(judged(2)) == ["clean", "worst case 0.05", "worst case 0.1"]
