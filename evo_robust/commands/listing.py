@@ -8,6 +8,7 @@ from pathlib import Path
 
 import chz
 
+from evo_robust import zoo
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.attacks.base import Attack
 from evo_robust.attacks.level.attack import LevelAttack
@@ -100,6 +101,9 @@ def _parts(width: int) -> Iterator[str]:
     yield "  the papers' recipes (retrain recipe=)"
     for name, found in PUBLISHED.items():
         yield from textwrap.wrap(found.told(name), width, initial_indent=" " * 4, subsequent_indent=" " * 8)
+    yield "  networks (retrain network=), with what can be chosen beside their names"
+    for name in zoo.names():
+        yield from _entry(name, zoo.told(name), width, 4)
 
 
 def _own_parts() -> dict[str, dict[str, tuple[str, Path]]]:

@@ -103,7 +103,7 @@ def _named(text: str, data: DataSet | None, pick: str, device: str, say: Say, tr
         return [of_folder(path, trust=trust)]
     name, at, weights = text.partition("@")
     if not at:
-        if name.lower() in zoo.names():
+        if name.lower().partition(" ")[0] in zoo.names():
             raise UserError(f"networks={text}: expected weights too, such as {text}@FILE.safetensors")
         if ":" in name:
             raise UserError(f"networks={text}: expected weights too, such as {text}@weights.pt")
@@ -115,7 +115,7 @@ def _named(text: str, data: DataSet | None, pick: str, device: str, say: Say, tr
     expect_weights(file)
     if ":" in name:
         return [of_function(name, file)]
-    return [of_zoo(name.lower(), file, data)]
+    return [of_zoo(name, file, data)]
 
 
 def _distinct(found: Sequence[Subject]) -> list[Subject]:
@@ -234,25 +234,38 @@ def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = Fals
     ]
 
 
-def of_zoo(name: str, weights: Path, data: DataSet | None) -> Subject:
+def of_zoo(text: str, weights: Path, data: DataSet | None) -> Subject:
     """A network of ``evo_robust.zoo`` with the weights of a file.
 
+    Args:
+        text: its name, and what was chosen beside it, such as ``wsr-basic channels=74``.
+        weights: the file.
+        data: the data set, which says its classes and images.
+
     Raises:
-        UserError: the zoo has no such network, or the data is not known.
+        UserError: the zoo has no such network, or it cannot work on these images, or the data is not known.
     """
     try:
-        zoo.check_name(name)
+        network = zoo.from_text(text)
     except ValueError as error:
-        raise UserError(f"networks={name}@{weights}: {error}") from None
+        raise UserError(f"networks={text}@{weights}: {error}") from None
     if data is None:
-        raise UserError(f"networks={name}@{weights}: expected data=NAME, which says its classes and images")
+        raise UserError(f"networks={text}@{weights}: expected data=NAME, which says its classes and images")
+
+    def make() -> nn.Module:
+        try:
+            made = network.build(data.n_classes, data.in_shape)
+        except ValueError as error:
+            raise UserError(f"networks={text}@{weights}: {error}") from None
+        return fitted(made, weights, f"{network.text} on {data.name}")
+
     return Subject(
-        name=name,
-        origin=f"{name}@{weights}",
-        make=lambda: fitted(zoo.build(name, data.n_classes, data.in_shape), weights, f"{name} on {data.name}"),
+        name=network.text,
+        origin=f"{network.text}@{weights}",
+        make=make,
         n_classes=data.n_classes,
         in_shape=data.in_shape,
-        zoo=name,
+        zoo=network.text,
     )
 
 

@@ -46,7 +46,18 @@ more; LeNet, small as it is, is never narrowed. :class:`Network` describes what 
 from __future__ import annotations
 
 from evo_robust.zoo.denoising import DenoisingBlock
-from evo_robust.zoo.network import Denoise, Network, Stem, build, check_denoise, check_name, denoise_found, names
+from evo_robust.zoo.network import (
+    Denoise,
+    Network,
+    Stem,
+    build,
+    check_denoise,
+    check_name,
+    denoise_found,
+    from_text,
+    names,
+    told,
+)
 from evo_robust.zoo.plan import SMALL_SIDE
 
 __all__ = [
@@ -59,5 +70,7 @@ __all__ = [
     "check_denoise",
     "check_name",
     "denoise_found",
+    "from_text",
     "names",
+    "told",
 ]

@@ -12,8 +12,9 @@ from torch import nn
 
 from evo_robust.parts.base import Part, Shape, nearest
 from evo_robust.parts.chz_inside import is_default
+from evo_robust.parts.plain import read
 from evo_robust.spaces.base import LARGEST, SearchSpace
-from evo_robust.zoo.denoising import EVERY, Filter, put_blocks
+from evo_robust.zoo.denoising import EVERY, put_blocks
 from evo_robust.zoo.plan import SMALL_SIDE, Entry, Plan
 from evo_robust.zoo.published import GENOTYPES, cell_names, stages_of_space
 from evo_robust.zoo.reference import REFERENCES
@@ -28,7 +29,7 @@ LARGEST_NETWORK = 1_000_000_000
 """Largest number of parameters of a network whose size was chosen: thirty times the papers' largest."""
 
 Stem = Literal["auto", "cifar", "imagenet"]
-Denoise = Literal["none"] | Filter
+Denoise = Literal["none", "dot-product", "gaussian", "mean", "median"]
 
 DENOISE_DOC = "filter of the blocks that denoise features: dot-product, gaussian, mean or median; none has no blocks"
 AFTER_DOC = "where they are: stages, cells, or several such as stage-1,stage-2 or cell-6,cell-13"
@@ -39,6 +40,12 @@ _ENTRIES: dict[str, Entry] = REFERENCES | GENOTYPES
 def names() -> tuple[str, ...]:
     """Names that ``build`` knows, sorted."""
     return tuple(sorted(_ENTRIES))
+
+
+def told(name: str) -> str:
+    """What a network of the zoo is, and what can be chosen beside its name, in one line."""
+    entry = _ENTRIES[name]
+    return f"{entry.words}; {entry.choices()}" if entry.choices() else entry.words
 
 
 def check_name(name: str) -> None:
@@ -140,6 +147,26 @@ class Network(Part):
             raise ValueError(
                 f"expected a network of at most {LARGEST_NETWORK:,} parameters, got {self.text} with {n:,}"
             )
+
+
+def from_text(text: str) -> Network:
+    """The network of a text such as ``wsr-basic channels=74 stem=imagenet``; see :attr:`Network.text`.
+
+    Raises:
+        ValueError: the text cannot be read, or the network leaves no such choice.
+    """
+    name, *words = text.split() or [""]
+    values: dict[str, object] = {}
+    fields = {key: field for key, field in chz.chz_fields(Network).items() if key != "name"}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in fields or not equals or key in values:
+            raise ValueError(f"expected {name} with {', '.join(f'{key}=' for key in fields)}, got {word!r}")
+        try:
+            values[key] = read(value, fields[key].x_type)
+        except ValueError as error:
+            raise ValueError(f"{word}: expected {error}") from None
+    return Network(name=name.lower(), **values)  # type: ignore[arg-type] # each was read for its field
 
 
 def denoise_found(

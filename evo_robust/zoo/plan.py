@@ -69,6 +69,7 @@ class Entry:
     """A network of the zoo.
 
     Attributes:
+        words: what it is, in a few words.
         build: makes it.
         stages: dotted names of the modules with which its stages end.
         channels: the channels that its name means; None where they cannot be chosen.
@@ -76,8 +77,15 @@ class Entry:
         stems: whether it has one stem for small and one for large images.
     """
 
+    words: str
     build: Callable[[Plan], nn.Module]
     stages: Callable[[nn.Module], tuple[str, ...]]
     channels: int | None
     depth: Depth | None = None
     stems: bool = True
+
+    def choices(self) -> str:
+        """What can be chosen beside the name, with the values that it means by itself; empty where nothing can."""
+        found = {"channels": self.channels, "layers": self.depth.usual if self.depth else None}
+        words = [f"{key}={value}" for key, value in found.items() if value is not None]
+        return " ".join([*words, *(["stem=auto"] if self.stems else [])])

@@ -37,7 +37,7 @@ def cell_names(network: nn.Module) -> tuple[str, ...]:
     return ()
 
 
-def _robnet(published: robnet_genotypes.PublishedRobNet) -> Entry:
+def _robnet(published: robnet_genotypes.PublishedRobNet, words: str) -> Entry:
     shared = len(published.alphas) == 1
 
     def build(plan: Plan) -> nn.Module:
@@ -52,7 +52,7 @@ def _robnet(published: robnet_genotypes.PublishedRobNet) -> Entry:
         return RobNetNetwork(**{**arguments, "large_images": plan.large})
 
     # a cell-free network has an α for each of its cells, so no other number of them
-    return Entry(build, stages_of_space, published.channels, Depth(published.layers) if shared else None)
+    return Entry(words, build, stages_of_space, published.channels, Depth(published.layers) if shared else None)
 
 
 def _darts(published: darts_genotypes.PublishedDARTS) -> Entry:
@@ -62,7 +62,7 @@ def _darts(published: darts_genotypes.PublishedDARTS) -> Entry:
         arguments = space.network_arguments(architecture, plan.n_classes, plan.in_shape)
         return DARTSNetwork(**{**arguments, "large_images": plan.large})
 
-    return Entry(build, stages_of_space, published.channels, Depth(darts_genotypes.LAYERS))
+    return Entry(published.source, build, stages_of_space, published.channels, Depth(darts_genotypes.LAYERS))
 
 
 def _phases(text: str) -> Entry:
@@ -70,12 +70,17 @@ def _phases(text: str) -> Entry:
         space = NSGAPhases(channels=plan.scaled(plan.channels))
         return space.build(space.from_text(text), plan.n_classes, plan.in_shape)
 
-    return Entry(build, stages_of_space, FINAL_CHANNELS, stems=False)
+    words = "RoCo-NAS, Table V (Geraeinejad et al. 2021)"
+    return Entry(words, build, stages_of_space, FINAL_CHANNELS, stems=False)
 
+
+_ROBNET = "RobNet (Guo et al., CVPR 2020)"
 
 GENOTYPES: dict[str, Entry] = {
-    **{f"robnet-{name}": _robnet(found) for name, found in robnet_genotypes.PUBLISHED.items()},
-    "robnet-medium": _robnet(robnet_genotypes.MEDIUM),
+    **{f"robnet-{name}": _robnet(found, _ROBNET) for name, found in robnet_genotypes.PUBLISHED.items()},
+    "robnet-medium": _robnet(
+        robnet_genotypes.MEDIUM, f"{_ROBNET}: of the size of its medium network, whose cell was never published"
+    ),
     **{name: _darts(found) for name, found in darts_genotypes.PUBLISHED.items()},
     **{name: _phases(text) for name, text in nsga_genotypes.PUBLISHED.items()},
 }

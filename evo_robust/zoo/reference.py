@@ -71,7 +71,7 @@ def _lenet(plan: Plan) -> nn.Module:
     )
 
 
-def _vgg(layers: Literal["D", "E"]) -> Entry:
+def _vgg(words: str, layers: Literal["D", "E"]) -> Entry:
     """The convolutions of VGG with batch normalisation, and as many poolings as the image has room for."""
 
     def body(plan: Plan) -> nn.Module:
@@ -90,7 +90,7 @@ def _vgg(layers: Literal["D", "E"]) -> Entry:
         _kaiming(features)
         return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(last, plan.n_classes))
 
-    return Entry(_normalised(body), _before_pools, 64, stems=False)
+    return Entry(words, _normalised(body), _before_pools, 64, stems=False)
 
 
 # --- residual networks ------------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ def _after_blocks(network: nn.Module) -> tuple[str, ...]:
     return tuple(f"{BODY}.blocks.{end}" for end in body.ends)
 
 
-def _resnet(block: Literal["BasicBlock", "Bottleneck"], channels: int, blocks: Sequence[int]) -> Entry:
+def _resnet(words: str, block: Literal["BasicBlock", "Bottleneck"], blocks: Sequence[int]) -> Entry:
     """A network of stages, each twice as wide as the one before it."""
 
     def body(plan: Plan) -> nn.Module:
@@ -148,7 +148,7 @@ def _resnet(block: Literal["BasicBlock", "Bottleneck"], channels: int, blocks: S
         stages = [(plan.scaled(plan.channels * 2**i), n) for i, n in enumerate(blocks)]
         return _ResNet(getattr(resnet, block), stages, plan)
 
-    return Entry(_normalised(body), _after_blocks, channels)
+    return Entry(words, _normalised(body), _after_blocks, 64)
 
 
 def _small_resnet(plan: Plan) -> nn.Module:
@@ -212,7 +212,7 @@ class _WideResNet(nn.Module):
 # --- dense networks ---------------------------------------------------------------------------------------------------
 
 
-def _densenet(blocks: tuple[int, ...] | None, growth: int, depth: Depth | None = None) -> Entry:
+def _densenet(words: str, blocks: tuple[int, ...] | None, growth: int, depth: Depth | None = None) -> Entry:
     """DenseNet-BC with these layers in its blocks; without them three blocks of (depth − 4)/6 layers each."""
 
     def body(plan: Plan) -> nn.Module:
@@ -227,7 +227,7 @@ def _densenet(blocks: tuple[int, ...] | None, growth: int, depth: Depth | None =
             del model.features.pool0
         return model
 
-    return Entry(_normalised(body), _after_dense_blocks, growth, depth)
+    return Entry(words, _normalised(body), _after_dense_blocks, growth, depth)
 
 
 def _after_dense_blocks(network: nn.Module) -> tuple[str, ...]:
@@ -235,16 +235,23 @@ def _after_dense_blocks(network: nn.Module) -> tuple[str, ...]:
     return tuple(f"{BODY}.features.{name}" for name, _ in features.named_children() if name.startswith("denseblock"))
 
 
+def _wide(depth: int) -> Entry:
+    words = f"wide ResNet of {depth} layers, ten times as wide (Zagoruyko & Komodakis 2016)"
+    return Entry(words, _normalised(_WideResNet), _after_blocks, 160, Depth(depth, 6, 4))
+
+
 REFERENCES: dict[str, Entry] = {
-    "densenet": _densenet(None, 12, Depth(40, 6, 4)),
-    "densenet-121": _densenet((6, 12, 24, 16), 32),
-    "lenet": Entry(_normalised(_lenet), _before_pools, None, stems=False),
-    "resnet": Entry(_normalised(_small_resnet), _after_blocks, 16, Depth(20, 6, 2)),
-    "resnet-18": _resnet("BasicBlock", 64, (2, 2, 2, 2)),
-    "resnet-50": _resnet("Bottleneck", 64, (3, 4, 6, 3)),
-    "vgg-16": _vgg("D"),
-    "vgg-19": _vgg("E"),
-    "wrn-28-10": Entry(_normalised(_WideResNet), _after_blocks, 160, Depth(28, 6, 4)),
-    "wrn-34-10": Entry(_normalised(_WideResNet), _after_blocks, 160, Depth(34, 6, 4)),
+    "densenet": _densenet("DenseNet-BC of 40 layers, growth 12 (Huang et al. 2017)", None, 12, Depth(40, 6, 4)),
+    "densenet-121": _densenet("DenseNet of 121 layers, growth 32", (6, 12, 24, 16), 32),
+    "lenet": Entry("LeNet-5 (LeCun et al. 1998)", _normalised(_lenet), _before_pools, None, stems=False),
+    "resnet": Entry(
+        "ResNet-20 (He et al. 2016)", _normalised(_small_resnet), _after_blocks, 16, Depth(usual=20, step=6, rest=2)
+    ),
+    "resnet-18": _resnet("ResNet of 18 layers", "BasicBlock", (2, 2, 2, 2)),
+    "resnet-50": _resnet("ResNet of 50 layers", "Bottleneck", (3, 4, 6, 3)),
+    "vgg-16": _vgg("VGG of 13 convolutions with batch normalisation and one linear layer", "D"),
+    "vgg-19": _vgg("VGG of 16 convolutions with batch normalisation and one linear layer", "E"),
+    "wrn-28-10": _wide(28),
+    "wrn-34-10": _wide(34),
 }
 """Entries by name."""

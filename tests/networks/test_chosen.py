@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from evo_robust import export, retrain
+from evo_robust import export, retrain, zoo
+from evo_robust.commands import listing
 from evo_robust.data.sets import Digits
 from evo_robust.final_training.settings import Retraining, load_result
 from evo_robust.inference.predictions import clean_error
-from evo_robust.judging.subjects import of_folder
+from evo_robust.judging.subjects import of_folder, of_zoo
 from evo_robust.networks.genotype import Genotype, save_genotype
-from evo_robust.parts.base import digest
+from evo_robust.parts.base import UserError, digest
 from evo_robust.retrain import RetrainOptions, settings_from
 from evo_robust.spaces import NSGAPhases
 from evo_robust.spaces.robnet.space import RobNet
@@ -153,3 +154,57 @@ def test_retraining_in_python_refuses_the_same() -> None:
     chosen: dict[str, Any] = {"network": "resnet-18", "layers": 3}
     with pytest.raises(ValueError, match="no layers= with resnet-18"):
         Retraining(data=Digits(), **chosen)
+
+
+def test_weights_of_a_chosen_network_are_judged_by_its_text(tmp_path: Path) -> None:
+    text = "resnet channels=4 layers=8 denoise=mean denoise_after=stage-2"
+    network = zoo.from_text(text)
+    weights = tmp_path / "mine.pt"
+    torch.save(network.build(10, (1, 8, 8)).state_dict(), weights)
+    subject = of_zoo(text, weights, Digits())
+    assert subject.name == subject.zoo == text
+    images = Digits(train_limit=64, test_limit=10).load().test.floats()
+    assert subject.make()(images).shape == (10, 10)
+    with pytest.raises(UserError, match="does not fit resnet channels=8 on digits"):
+        of_zoo("resnet channels=8", weights, Digits()).make()
+    with pytest.raises(UserError, match="no channels= with lenet"):
+        of_zoo("lenet channels=8", weights, Digits())
+    with pytest.raises(UserError, match="at least 32 pixels"):
+        of_zoo("resnet stem=imagenet", weights, Digits()).make()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the name of a network in the zoo, got ''"),
+        (
+            "wsr-basic chanels=7",
+            "wsr-basic with channels=, layers=, stem=, denoise=, denoise_after=, width=, got 'chan",
+        ),
+        ("wsr-basic channels=x", "channels=x: expected a whole number"),
+        ("wsr-basic 7", "got '7'"),
+        ("wsr-basic layers=3 layers=4", "got 'layers=4'"),
+        ("wsrbasic", "did you mean 'wsr-basic'"),
+        ("lenet channels=9", "no channels= with lenet"),
+        ("wsr-basic denoise=gaus", "did you mean 'gaussian'"),
+        ("wsr-basic name=lenet", "got 'name=lenet'"),
+    ],
+)
+def test_texts_that_are_no_network(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        zoo.from_text(text)
+
+
+def test_texts_and_networks_are_one() -> None:
+    for text in ("lenet", "wsr-basic channels=74 stem=imagenet", "vgg-19 channels=8 denoise=median width=0.5",
+                 "resnet-18 denoise=gaussian denoise_after=stage-2,stage-4"):  # fmt: skip
+        assert zoo.from_text(text).text == text
+    assert zoo.from_text("LeNet") == zoo.Network(name="lenet")
+
+
+def test_the_list_tells_networks_and_what_they_leave(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listing.main([]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f" {name}: " in said for name in zoo.names())
+    assert "wsr-basic: Wsr-NAS, Basic and Robust (Cheng et al., AAAI 2023); channels=45 layers=20 stem=auto" in said
+    assert "robnet-medium" in said and "never published" in said
