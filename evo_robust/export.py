@@ -22,16 +22,16 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.commands.cli import TRUST, command
 from evo_robust.device import choose_device
 from evo_robust.files import DamagedFile, make_folder, naming, read_tensors, write_tensors
 from evo_robust.final_training.settings import SETTINGS_FILE, load_result, read_settings
 from evo_robust.inference.predictions import clean_error
+from evo_robust.networks.found import genotype_of
 from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype, save_genotype
 from evo_robust.networks.model_card import CARD_NAME, WEIGHTS_NAME, model_card, probe
 from evo_robust.objectives.figures import figures_of
-from evo_robust.parts.base import Part, UserError, dotted, parts_in
+from evo_robust.parts.base import Part, UserError
 from evo_robust.parts.making import parse
 from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.typed import as_typed, line
@@ -220,49 +220,6 @@ def check_target(folder: Path) -> None:
             path.rmdir()
     if foreign:
         raise UserError(f"{folder} holds other files ({', '.join(foreign[:3])}): expected a new or exported folder")
-
-
-def genotype_of(run: Run, row: Mapping[str, Any], spec: str = "", budget: WithinBudget | None = None) -> Genotype:
-    """Genotype of a ledger row, with its figures and origin."""
-    problem = run.problem
-    origin = {
-        "problem": run.info.get("problem"),
-        "scale": run.info.get("scale"),
-        "run": run.folder.resolve().name,
-        "evaluation": row["id"],
-        "pick": spec or None,
-        "budget": budget.text if budget else None,
-        "seed": problem.seed,
-        "adversarial_set": _adversarial_set(run),
-        "fingerprint": row["fingerprint"],
-        "versions": run.info.get("versions", {}),
-    }
-    return Genotype(
-        space=problem.space,
-        architecture=problem.space.from_text(row["architecture"]),
-        data=problem.data.name,
-        n_classes=problem.data.n_classes,
-        in_shape=problem.data.in_shape,
-        objectives=row["objectives"],
-        units={o.name: o.unit for o in problem.objectives if o.unit},
-        figures=_figures(row),
-        provenance={key: value for key, value in origin.items() if value is not None},
-        source=run.info.get("source"),
-    )
-
-
-def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of a ledger row; what was measured beside the objectives stands under ``recorded``."""
-    figures = dict(row.get("figures", {}))
-    # a robust error and its figures by strength have the same name, so they cannot be in one dictionary
-    beside = {kind: dict(row[kind]) for kind in ("recorded", "reported") if row.get(kind)}
-    return figures | beside
-
-
-def _adversarial_set(run: Run) -> dict[str, Any] | None:
-    """Settings of the search's adversarial set, so that a retraining can be evaluated on its test part."""
-    measured = (run.problem.objectives, run.problem.recorded)
-    return next((dotted(part) for part in parts_in(measured) if isinstance(part, AdversarialSet)), None)
 
 
 def _with_weights(run: Run, row: Mapping[str, Any], exported: Exported, device: str, console: Console) -> Exported:

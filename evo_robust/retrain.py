@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 import textwrap
@@ -16,9 +17,11 @@ from evo_robust.commands.cli import TRUST, command
 from evo_robust.commands.helping import NAMES, WIDEST, help_text
 from evo_robust.data.base import DataSet
 from evo_robust.data.sets import DATA_SETS
+from evo_robust.device import choose_workers
 from evo_robust.final_training import published
+from evo_robust.final_training.front import INDEX_FILE, TABLE_FILE, Job, front_table, picked_from, retrain_front
 from evo_robust.final_training.published import PUBLISHED
-from evo_robust.final_training.settings import Retraining
+from evo_robust.final_training.settings import SETTINGS_FILE, Retraining
 from evo_robust.final_training.work import retrain
 from evo_robust.networks.genotype import Genotype, load_genotype
 from evo_robust.parts.base import (
@@ -37,7 +40,9 @@ from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.parts.typed import as_typed, line
 from evo_robust.problem.files import find, load_source
-from evo_robust.progress import output
+from evo_robust.progress import fit, output
+from evo_robust.record.reading import load_run
+from evo_robust.record.view import folder_name
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.training.recipes import Recipe
 
@@ -47,6 +52,8 @@ USAGE = """usage: evo_robust retrain genotype=FILE [recipe=pgd|standard|trades|f
            layers=, stem=cifar|imagenet where it has such a choice
        evo_robust retrain … denoise=dot-product|gaussian|mean|median [denoise_after=stages|cells|stage-1,…]
                                                              with blocks that denoise features
+       evo_robust retrain run=DIR [pick=front|knee|INDEX|best:OBJECTIVE|derived,…] [workers=1] …
+                                                              networks of a search, a folder for each
        evo_robust retrain [genotype=FILE] --help              every key with its type, default and meaning
 
 FILE is a genotype.json that the command export wrote."""
@@ -60,6 +67,16 @@ class RetrainOptions(Part):
         default=None, doc="genotype file, or a folder that holds a genotype.json", metadata=PATH
     )
     network: str | None = chz.field(default=None, doc="name of a reference network instead, such as resnet-18")
+    run: str | None = chz.field(
+        default=None, doc="run folder of a search instead, whose networks pick= names", metadata=PATH
+    )
+    pick: str | None = chz.field(
+        default=None,
+        doc="with run=: front (all of it, when not given), knee, INDEX, best:OBJECTIVE or derived; several with commas",
+    )
+    workers: int | None = chz.field(
+        default=None, doc="with run=: networks trained at a time, each in a process of its own; 1 when not given"
+    )
     decoder: str = chz.field(
         default="final",
         doc="final: the space's networks for training after the search (deeper, wider; RoCo-NAS's have 32 initial "
@@ -67,7 +84,9 @@ class RetrainOptions(Part):
         "space of your own names",
     )
     out: str | None = chz.field(
-        default=None, doc="folder to write; runs/retrain-RECIPE-DATA-KEY when not given", metadata=PATH
+        default=None,
+        doc="folder to write; when not given, runs/retrain-RECIPE-DATA-KEY, or with run= runs/retrain-RECIPE-DATA-RUN",
+        metadata=PATH,
     )
     device: str = chz.field(default="auto", doc="auto (CUDA where there is one), cpu, cuda or cuda:INDEX")
     source: str | None = chz.field(
@@ -80,6 +99,7 @@ class RetrainOptions(Part):
     @chz.validate
     def _sound(self) -> None:
         refuse_odd_path("genotype", self.genotype)
+        refuse_odd_path("run", self.run)
         refuse_odd_path("out", self.out)
         refuse_odd_path("source", self.source)
 
@@ -95,23 +115,23 @@ def main(argv: list[str] | None = None) -> int:
     rest = {k: v for k, v in given.items() if k not in own}
     refuse_nothing(RetrainOptions, own)
     options = make(RetrainOptions, own, {}, "retrain")
+    command = "python -m evo_robust.retrain " + shlex.join(argv or [])
     try:
+        _refuse_mixed(options, rest)
+        if options.run is not None:
+            return _front(options, rest, command)
         settings, genotype = settings_from(options, rest)
     except HelpRequested as asked:
         print(_help(own, asked))
         return 0
     console = output()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False)
-
+    say = functools.partial(console.print, markup=False)
     recipe = rest.get("recipe", _own_recipe(genotype, options.network)).lower()
     if recipe in PUBLISHED:
         why = "" if "recipe" in rest else f"{options.network} is trained as in its paper, since no recipe= is given: "
         say(why + PUBLISHED[recipe].told(recipe))
     key = digest(settings.network_text, length=6)
     folder = Path(options.out or f"runs/retrain-{recipe}-{settings.data.name}-{key}")
-    command = "python -m evo_robust.retrain " + shlex.join(argv or [])
     result = retrain(
         settings, folder, genotype=genotype, device=options.device, command=command, recipe=recipe, say=say
     )
@@ -123,17 +143,70 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Retraining, Genotype | None]:
+def _front(options: RetrainOptions, given: Mapping[str, str], command: str) -> int:
+    """Train networks of a search, and show them as searched and as trained."""
+    folder = Path(str(options.run))
+    if (folder / SETTINGS_FILE).is_file():
+        raise UserError(f"run={folder} holds one retrained network: expected the run folder of a search")
+    workers = choose_workers(1 if options.workers is None else options.workers, options.device)
+    if options.source is not None:
+        load_source({"source": str(find(options.source))}, trust=True)
+    run = load_run(folder, trust=options.trust)
+    if run.missing:
+        raise UserError(run.missing)
+    jobs = []
+    for picked in picked_from(run, options.pick or "front"):
+        jobs.append(Job(picked, settings_from(options, given, picked.genotype, run.problem.data)[0]))
+    console = output()
+    say = functools.partial(console.print, markup=False)
+    recipe = given.get("recipe", _own_recipe(jobs[0].picked.genotype, None)).lower()
+    data = jobs[0].settings.data
+    out = Path(options.out or f"runs/retrain-{recipe}-{data.name}-{folder_name(folder)}")
+    if recipe in PUBLISHED:
+        say(PUBLISHED[recipe].told(recipe))
+    say(f"{len(jobs)} network{'s' * (len(jobs) != 1)} of {folder}, into {out}")
+    for name in ("train_limit", "test_limit"):
+        if (limit := getattr(run.problem.data, name)) is not None and getattr(data, name) is None:
+            say(f"the search had data.{name}={limit}; here all images are used")
+    trained = functools.partial(retrain_front, device=options.device, workers=workers, command=command, recipe=recipe)
+    results = trained(run, jobs, out, say=say)
+    shown = front_table(run, jobs, results)
+    fit(shown, console)
+    console.print(shown)
+    say(f"wrote {out / INDEX_FILE} and {out / TABLE_FILE}")
+    return 0
+
+
+def _refuse_mixed(options: RetrainOptions, given: Mapping[str, str]) -> None:
+    """Refuse anything but one of genotype, network and run, and keys that belong to another of them."""
+    named = [name for name in ("genotype", "network", "run") if getattr(options, name) is not None]
+    if len(named) != 1 and not (not named and "--help" in given):
+        got = f", got {' and '.join(named)}" if named else ""
+        got = ", got both" if named == ["genotype", "network"] else got
+        raise UserError(f"expected genotype=FILE, network=NAME or run=DIR{got}")
+    for name in ("pick", "workers"):
+        if (value := getattr(options, name)) is not None and options.run is None and named:
+            raise UserError(f"{name}={value} belongs to run=DIR: expected no {name}")
+
+
+def settings_from(
+    options: RetrainOptions, given: Mapping[str, str], found: Genotype | None = None, data: DataSet | None = None
+) -> tuple[Retraining, Genotype | None]:
     """Settings of the command line over those of the genotype, and the genotype.
+
+    Args:
+        options: keys of the command itself.
+        given: all other keys.
+        found: the genotype, where it comes from a search; it is read from the file where it does not.
+        data: the search's data set, of which all images are used.
 
     Raises:
         UserError: neither or both of genotype and network, or an unknown key, part or value.
         HelpRequested: ``--help`` was given.
     """
     given, asked_help = dict(given), "--help" in given
-    if (options.genotype is None) == (options.network is None) and not (options.genotype is None and asked_help):
-        raise UserError("expected genotype=FILE or network=NAME" + (", got both" if options.genotype else ""))
-    if options.genotype is None and "data" not in given and not asked_help:
+    _refuse_mixed(options, given)
+    if options.network is not None and "data" not in given and not asked_help:
         raise UserError(f"missing: data=NAME, one of {', '.join(DATA_SETS)}")
     for key in given:
         if key in ("space", "architecture"):
@@ -142,13 +215,17 @@ def settings_from(options: RetrainOptions, given: Mapping[str, str]) -> tuple[Re
             own = key.replace("final_", "")
             raise UserError(f"{key} belongs to a search: expected {own}={given[key]}, the size of this network")
     base: dict[str, Any] = {}
-    genotype = None
-    if options.source is not None:
+    genotype = found
+    if options.source is not None and found is None:
         load_source({"source": str(find(options.source))}, trust=True)  # named by the person at the keyboard
     if options.genotype is not None:
         genotype = load_genotype(options.genotype, trust=options.trust)
+    if genotype is not None:
         base |= {**under("space", _decoded(genotype.space, options.decoder)), "architecture": genotype.text}
-        given.setdefault("data", genotype.data)
+        if data is not None and "data" not in given:
+            base |= under("data", chz.replace(data, train_limit=None, test_limit=None))
+        else:
+            given.setdefault("data", genotype.data)
     else:
         base["network"] = (options.network or "").lower()  # as the zoo writes them
     given.setdefault("recipe", _own_recipe(genotype, options.network))
@@ -218,7 +295,7 @@ def _take_recipe(given: dict[str, str], base: dict[str, Any]) -> None:
         base |= under("recipe", found[0]())
         del given["recipe"]
     elif not found and name.lower() in PUBLISHED:
-        data = classes_called(DataSet, given["data"]) if "data" in given else []
+        data = classes_called(DataSet, given["data"]) if "data" in given else [base["data"]]
         base |= published.values_of(name.lower(), data[0] if len(data) == 1 else None, base.get("network"), given)
         del given["recipe"]
     elif not found:

@@ -113,6 +113,19 @@ def _check_cache(settings: Retraining, data: DataSet) -> None:
         check_cache(cache_folder())
 
 
+def refuse_other(settings: Retraining, folder: Path, device: str) -> None:
+    """Refuse a folder that holds something else than this retraining; a folder that is not there is welcome.
+
+    Raises:
+        UserError: saying what is there, or which settings differ.
+    """
+    if folder.is_dir():
+        identity = identity_of(settings, choose_device(device))
+        if content := settings.data.pinned().digest():
+            identity[IMAGES] = content
+        _check_folder(folder, identity, unused_later(settings))
+
+
 def identity_of(settings: Retraining, device: str) -> dict[str, Any]:
     """The values that decide a retraining's figures, by dotted key; ``device`` is one that ``choose_device`` gave."""
     return {**dotted(settings, identity=True), "device": device.partition(":")[0]}
