@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -160,12 +159,14 @@ def _hint(place: str, places: Mapping[str, str]) -> str:
 def _channels(network: nn.Module, chosen: Mapping[str, str], in_shape: Shape) -> dict[str, int]:
     """Channels that the chosen modules put out, in the order of the network."""
     found: dict[str, int] = {}
-    replica = copy.deepcopy(network).to("meta").eval()  # shapes alone, which take neither time nor memory
-    for name, module in replica.named_modules():
-        if name in chosen:
-            module.register_forward_hook(functools.partial(_note, found, name))
+    parts = [(name, part) for name, part in network.named_modules() if name in chosen]
+    hooks = [part.register_forward_hook(functools.partial(_note, found, name)) for name, part in parts]
+    device, training = next(network.parameters()).device, network.training
     with torch.no_grad():
-        replica(torch.zeros(1, *in_shape, device="meta"))
+        network.eval()(torch.zeros(1, *in_shape, device=device))
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
     for name, place in chosen.items():
         if name not in found:
             raise ValueError(f"expected denoise_after a part that puts something out, got {place}, which is empty")
