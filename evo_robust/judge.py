@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -17,12 +18,13 @@ from evo_robust.commands.cli import TRUST, command
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
 from evo_robust.judging.report import write_report
-from evo_robust.judging.subjects import Subject, subjects_of
+from evo_robust.judging.subjects import Subject, named_apart, subjects_of
+from evo_robust.judging.transfer_report import write_transfers
 from evo_robust.judging.trials import KINDS, SETS, trials
 from evo_robust.judging.work import Judging, judge
 from evo_robust.parts.base import Fraction, Part, UserError, digest
 from evo_robust.parts.making import parse
-from evo_robust.parts.paths import PATH, refuse_odd_path
+from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path
 from evo_robust.parts.typed import as_typed
 from evo_robust.progress import Say, output
 
@@ -32,10 +34,15 @@ USUAL_EPS = Fraction(8 / 255)
 USUAL_L2 = Fraction(0.5)
 """The same in L2."""
 
+TRANSFERRED = "fgsm,pgd-20"
+"""Attacks where sources are given and attacks are not: those that papers make images with."""
+
 USAGE = """usage: evo_robust judge networks=DIR,… [attacks=compact] [eps=8/255,…] [steps=20,…] [images=1000] [out=DIR]
        evo_robust judge run=DIR [pick=front|knee|best:OBJECTIVE] …      networks of a search
        evo_robust judge networks=resnet-18@FILE data=cifar10 …          a network of the zoo with your weights
        evo_robust judge networks=mine.py:make@FILE data=cifar10 …       your own: make() gives a torch module
+       evo_robust judge networks=DIR,… sources=DIR,…|networks …         images made on sources judge networks;
+                                                                        copies=yes: each by its own copy's alone
        evo_robust judge --help                                          every key, every attack
 
 DIR is a folder that retrain, export or run wrote. Nothing is trained. What was judged before is not judged again."""
@@ -55,10 +62,20 @@ class Judge(Part):
     pick: str = chz.field(
         default="front", doc="networks of a search: front (all of it), knee, INDEX or best:OBJECTIVE, with commas"
     )
-    attacks: str = chz.field(
-        default="compact",
+    sources: str | None = chz.field(
+        default=None,
+        doc="networks on which adversarial images are made that judge the others too (black box by transfer), named as "
+        "networks are; networks: all of them against each other",
+        metadata=PATH,
+    )
+    copies: bool = chz.field(
+        default=False, doc="judge each network by the images of its copies alone: sources of the same layers"
+    )
+    attacks: str | None = chz.field(
+        default=None,
         doc=f"attacks and sets, with commas: {', '.join([*SETS, *KINDS])}. A number behind a name is that of its steps "
-        "(pgd-20); settings follow with colons (pgd-20:step=2/255:eps=.03:.1); + joins attacks to one worst case",
+        "(pgd-20); settings follow with colons (pgd-20:step=2/255:eps=.03:.1); + joins attacks to one worst case; "
+        f"compact when not given, and {TRANSFERRED} with sources",
     )
     eps: tuple[Fraction, ...] | None = chz.field(
         default=None,
@@ -92,7 +109,7 @@ class Judge(Part):
 
     @chz.validate
     def _sound(self) -> None:
-        for key in ("networks", "run", "out"):
+        for key in ("networks", "run", "sources", "out"):
             refuse_odd_path(key, getattr(self, key))
         if self.eps is not None:
             check_strengths(self.eps, self.norm)
@@ -118,11 +135,12 @@ def main(argv: list[str] | None = None) -> int:
         console.print(text, markup=False)
 
     subjects = _subjects(options, device, say)
-    judging = judging_of(options, subjects, say)
     folder = Path(options.out) if options.out else _folder(options, subjects)
+    subjects, sources = named_apart(subjects, _sources(options, subjects, device, say))
+    judging = judging_of(options, subjects, say, sources)
     line = "python -m evo_robust.judge " + shlex.join(argv)
     judgement = judge(judging, folder, device=device, command=line, say=say)
-    for made in write_report(judgement, folder):
+    for made in [*write_report(judgement, folder), *write_transfers(judgement, folder)]:
         console.print(made) if not isinstance(made, Path) else say(f"wrote {made}")
     return 0
 
@@ -135,15 +153,34 @@ def _subjects(options: Judge, device: str, say: Say) -> list[Subject]:
     return subjects_of(texts, options.data, options.pick, device, say, trust=options.trust)
 
 
-def judging_of(options: Judge, subjects: Sequence[Subject], say: Say) -> Judging:
+def _sources(options: Judge, subjects: Sequence[Subject], device: str, say: Say) -> list[Subject]:
+    """The networks on which images are made; of those that are judged too, the same objects."""
+    found: dict[str, Subject] = {}
+    for text in folders_of([text.strip() for text in (options.sources or "").split(",") if text.strip()]):
+        if text.lower() in ("networks", "all") and not Path(text).is_dir():
+            more = list(subjects)
+        else:
+            try:
+                more = subjects_of([text], options.data, options.pick, device, say, trust=options.trust)
+            except UserError as error:
+                raise UserError(re.sub(r"^networks=", "sources=", str(error))) from None
+        found |= {source.origin: source for source in more if source.origin not in found}
+    if options.sources is not None and not found:
+        raise UserError(f"sources={options.sources}: expected networks as in networks=, or sources=networks for these")
+    known = {subject.origin: subject for subject in reversed(subjects)}
+    return [known.get(origin, source) for origin, source in found.items()]
+
+
+def judging_of(options: Judge, subjects: Sequence[Subject], say: Say, sources: Sequence[Subject] = ()) -> Judging:
     """What the command asks for, with what the networks themselves say.
 
     Raises:
         UserError: the networks' data is not known or differs, or an attack is unknown.
     """
-    data = options.data or _data(subjects)
+    data = options.data or _data([*subjects, *sources])
     eps = options.eps or _strengths(options, subjects, say)
-    named = trials(options.attacks, eps, options.steps, options.step, options.norm, n_classes=data.n_classes)
+    attacks = options.attacks or (TRANSFERRED if sources else "compact")
+    named = trials(attacks, eps, options.steps, options.step, options.norm, n_classes=data.n_classes)
     own = next((subject.adversarial_set for subject in subjects if subject.adversarial_set is not None), None)
     return Judging(
         subjects=tuple(subjects),
@@ -153,6 +190,8 @@ def judging_of(options: Judge, subjects: Sequence[Subject], say: Say) -> Judging
         seed=options.seed,
         precision=options.precision,
         adversarial_set=options.adversarial_set or own,
+        sources=tuple(sources),
+        copies=options.copies,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -49,6 +49,12 @@ class Figure:
         return wilson(self.right, self.n)
 
 
+def _with_shares(figure: Figure) -> dict[str, Any]:
+    """A figure as JSON values, with its accuracy and interval as shares in [0, 1]."""
+    low, high = figure.interval
+    return {**dataclasses.asdict(figure), "accuracy": figure.accuracy, "low": low, "high": high}
+
+
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """One network's figures.
@@ -85,11 +91,34 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values; accuracies and intervals are shares in [0, 1]."""
-        figures = [
-            {**dataclasses.asdict(f), "accuracy": f.accuracy, "low": f.interval[0], "high": f.interval[1]}
-            for f in self.figures
-        ]
+        figures = [_with_shares(figure) for figure in self.figures]
         return {**dataclasses.asdict(self), "figures": figures, "signs": list(self.signs)}
+
+
+Kinship = Literal["same", "copy", "other"]
+"""What the network that images were made on is to the one that they judge: the same weights, which is white-box; a copy
+(the same layers with other weights); or another network."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer:
+    """Accuracy of one network on adversarial images that were made on a network.
+
+    Attributes:
+        source: name of the network that they were made on.
+        origin: where that one is from.
+        zoo: its name in the zoo; None where it has none.
+        target: name of the network that they judge.
+        kinship: what the source is to the target.
+        figure: share of all test images that the target classifies right.
+    """
+
+    source: str
+    origin: str
+    zoo: str | None
+    target: str
+    kinship: Kinship
+    figure: Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +130,15 @@ class Judgement:
         n: number of test images.
         seed: of all random numbers.
         verdicts: one for each network.
+        transfers: what images that were made on one network do to another, see
+            :func:`evo_robust.judging.transfer.transfers`; empty where no sources were given.
     """
 
     data: str
     n: int
     seed: int
     verdicts: tuple[Verdict, ...]
+    transfers: tuple[Transfer, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -120,7 +152,11 @@ class Judgement:
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        return {"data": self.data, "n": self.n, "seed": self.seed, "networks": [v.to_json() for v in self.verdicts]}
+        found = {"data": self.data, "n": self.n, "seed": self.seed, "networks": [v.to_json() for v in self.verdicts]}
+        if self.transfers:
+            crossed = [{**dataclasses.asdict(t), "figure": _with_shares(t.figure)} for t in self.transfers]
+            return {**found, "transfers": crossed}
+        return found
 
 
 def figures_of_trial(trial: Trial, level: Tensor, seconds: float) -> list[Figure]:

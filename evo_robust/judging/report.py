@@ -63,8 +63,8 @@ def write_report(judgement: Judgement, folder: Path) -> list[Table | Path]:
     grid = grid_of(judgement, others=True)
     files = [folder / f"judgement.{end}" for end in ("csv", "md", "tex")]
     write_figures(judgement, files[0])
-    write_text(files[1], markdown(grid, judgement))
-    write_text(files[2], latex(grid, judgement))
+    write_text(files[1], markdown(grid, caption(judgement)))
+    write_text(files[2], latex(grid, caption(judgement)))
     shown: list[Table | Path] = [*tables(judgement), *files]
     if found := agreements(judgement):
         write_agreements(found, folder / "searched-judged.csv")
@@ -215,11 +215,11 @@ def _agreement_table(found: Sequence[Agreement], judgement: Judgement) -> Table:
     return made
 
 
-def markdown(grid: Grid, judgement: Judgement) -> str:
-    """The table in Markdown."""
+def markdown(grid: Grid, told: str) -> str:
+    """The table in Markdown, below what its numbers are."""
     lines = [_bar(grid.heads), _bar([*("---" for _ in grid.words), *("---:" for _ in grid.numbers)])]
     lines += [_bar([cell.replace("|", "\\|") for cell in row]) for row in grid.rows]
-    return "\n".join([caption(judgement), "", *lines, ""])
+    return "\n".join([told, "", *lines, ""])
 
 
 def _bar(cells: Sequence[str]) -> str:
@@ -231,12 +231,12 @@ _TEX = str.maketrans(
 )
 
 
-def latex(grid: Grid, judgement: Judgement) -> str:
-    """The table in LaTeX, for the package booktabs."""
+def latex(grid: Grid, told: str) -> str:
+    """The table in LaTeX, for the package booktabs; a comment above it says what its numbers are."""
     rows = [" & ".join(cell.translate(_TEX) for cell in row) + r" \\" for row in grid.rows]
     return "\n".join(
         [
-            f"% {caption(judgement)}",
+            f"% {told}",
             rf"\begin{{tabular}}{{{'l' * len(grid.words)}{'r' * len(grid.numbers)}}}",
             r"\toprule",
             " & ".join(head.translate(_TEX) for head in grid.heads) + r" \\",

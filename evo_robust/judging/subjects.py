@@ -118,6 +118,16 @@ def _named(text: str, data: DataSet | None, pick: str, device: str, say: Say, tr
     return [of_zoo(name, file, data)]
 
 
+def named_apart(subjects: Sequence[Subject], sources: Sequence[Subject]) -> tuple[list[Subject], list[Subject]]:
+    """Networks that are judged and networks on which images are made, with names that are distinct among all.
+
+    A source that is the same object as a network stays so.
+    """
+    together = list({id(subject): subject for subject in (*subjects, *sources)}.values())
+    new = dict(zip(map(id, together), _distinct(together), strict=True))
+    return [new[id(subject)] for subject in subjects], [new[id(source)] for source in sources]
+
+
 def _distinct(found: Sequence[Subject]) -> list[Subject]:
     """The same with distinct names: parent folders stand before equal ones, numbers behind what is still equal."""
     by_name: dict[str, int] = {}

@@ -95,6 +95,12 @@ def fitted(network: nn.Module, path: Path, what: str) -> nn.Module:
     return network.eval()
 
 
+def structure(network: nn.Module) -> str:
+    """A digest of a network's layers and of the shapes of its weights, whatever their values."""
+    shapes = [[name, str(tensor.dtype), list(tensor.shape)] for name, tensor in network.state_dict().items()]
+    return digest([str(network), shapes], length=16)
+
+
 def identity(network: nn.Module) -> str:
     """A digest of a network: its layers and its weights, wherever they lie."""
     total = hashlib.sha256(str(network).encode())

@@ -23,6 +23,7 @@ from evo_robust.judging.judgement import Figure, Judgement, Verdict, figures_of_
 from evo_robust.judging.levels import Judged, clean, levels
 from evo_robust.judging.store import Kept, Store
 from evo_robust.judging.subjects import Subject
+from evo_robust.judging.transfer import Ground, check_transferable, pairs_of, transfers, with_lowest
 from evo_robust.judging.trials import SAMPLES, Trial
 from evo_robust.judging.weights import fitted, identity
 from evo_robust.objectives.cost import count_flops, count_params
@@ -47,6 +48,8 @@ class Judging:
         seed: of all random numbers, >= 0.
         precision: in which gradient attacks search; what counts is confirmed in float32.
         adversarial_set: of the trial ``adversarial-set``; None for the class's own settings.
+        sources: networks whose adversarial images judge the others too, see :mod:`evo_robust.judging.transfer`.
+        copies: whether each network is judged by images of its own copies alone: the same layers, other weights.
     """
 
     subjects: tuple[Subject, ...]
@@ -56,6 +59,13 @@ class Judging:
     seed: int = 0
     precision: Precision = "float32"
     adversarial_set: AdversarialSet | None = None
+    sources: tuple[Subject, ...] = ()
+    copies: bool = False
+
+    @property
+    def everybody(self) -> list[Subject]:
+        """All networks that take part, each once."""
+        return list({id(subject): subject for subject in (*self.subjects, *self.sources)}.values())
 
 
 def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str = "", say: Say = silent) -> Judgement:
@@ -77,9 +87,10 @@ def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str 
     splits = judging.data.load()
     test = splits.test if judging.images is None else splits.test.take(slice(judging.images))
     content = test.content()
-    for subject in judging.subjects:
+    for subject in judging.everybody:
         if subject.fresh is None:  # a network that does not fit is told before hours go into the others
             _check_network(subject.make(), subject, test)
+    pairs = pairs_of(judging.sources, judging.subjects, judging.copies)
     make_folder(folder)
     with FolderLock(folder):
         verdicts = []
@@ -87,7 +98,11 @@ def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str 
             say(f"{subject.name}: {number} of {len(judging.subjects)}, from {subject.origin}")
             model = _network(subject, folder, say)
             verdicts.append(_verdict(judging, subject, model, test.to(device), content, folder, device, say))
-        judgement = Judgement(judging.data.name, len(test), judging.seed, tuple(verdicts))
+        store = Store(folder / LEVELS_FOLDER)
+        ground = Ground(test.to(device), content, judging.data.name, judging.seed, judging.precision, store)
+        crossed = transfers(pairs, judging.trials, ground, lambda subject: _network(subject, folder, say), say)
+        verdicts = with_lowest(verdicts, crossed)
+        judgement = Judgement(judging.data.name, len(test), judging.seed, tuple(verdicts), tuple(crossed))
         write_json(folder / RESULT_FILE, {"schema": SCHEMA, "command": command, **judgement.to_json()})
     return judgement
 
@@ -99,7 +114,11 @@ def _check(judging: Judging) -> None:
         raise UserError(f"expected images >= 1, got {judging.images}")
     if judging.seed < 0:
         raise UserError(f"expected seed >= 0, got {judging.seed}")
-    for subject in judging.subjects:
+    if judging.sources:
+        check_transferable(judging.trials)
+    elif judging.copies:
+        raise UserError("expected sources= with copies=yes: on which networks are images to be made?")
+    for subject in judging.everybody:
         for what, own, theirs in (
             ("images of shape", subject.in_shape, data.in_shape),
             ("number of classes", subject.n_classes, data.n_classes),
