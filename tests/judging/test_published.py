@@ -7,7 +7,7 @@ import pytest
 from evo_robust import zoo
 from evo_robust.judging.judgement import Figure, Judgement, Verdict
 from evo_robust.judging.published import labels_of, mean_of, others_of, printed_of, published, value_of
-from evo_robust.judging.report import grid_of, latex, markdown, tables
+from evo_robust.judging.report import caption, grid_of, latex, markdown, tables
 from evo_robust.progress import output
 
 EIGHT = 8 / 255
@@ -74,10 +74,10 @@ def test_networks_that_only_papers_have_are_marked() -> None:
     whole = judgement(told)
     shown = printed_of(told, whole)
     assert {p.model for p in others_of(shown, whole)} >= {"AmoebaNet", "NasNet"}
-    text = markdown(grid_of(whole, others=True), whole)
+    text = markdown(grid_of(whole, others=True), caption(whole))
     assert "AmoebaNet (printed: RACL, Table 1)" in text
     assert "57.44" in text
-    assert r"printed: RACL" in latex(grid_of(whole), whole)
+    assert r"printed: RACL" in latex(grid_of(whole), caption(whole))
 
 
 def test_every_name_of_the_zoo_in_the_file_is_in_the_zoo() -> None:
