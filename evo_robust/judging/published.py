@@ -9,13 +9,17 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from evo_robust.judging.judgement import Figure, Judgement, Verdict
+from evo_robust.judging.judgement import Figure, Judgement, Transfer, Verdict
 from evo_robust.parts.base import Fraction
 
 FILE = Path(__file__).with_name("published.csv")
+
+TRANSFER = "transfer"
+"""How the file's names of attacks begin where the images were made on another network."""
 
 PAPERS = {"robnet": "RobNet", "wsr": "Wsr-NAS", "racl": "RACL", "roco": "RoCo-NAS"}
 """Papers by the name that the file has for them."""
@@ -110,11 +114,32 @@ def _tells(printed: Printed, figures: Sequence[Figure], means: bool) -> bool:
 
 def value_of(printed: Printed, figure: Figure) -> float | None:
     """The printed accuracy in percent that belongs to a figure; None where there is none."""
-    for name in _attack_names(figure.trial):
-        for (attack, eps), value in printed.accuracy.items():
-            # a table may leave the strength untold
-            if attack == name and (eps is None or (figure.eps is not None and abs(eps - figure.eps) < 1e-6)):
-                return value
+    values = (_at(printed, name, figure.eps) for name in _attack_names(figure.trial))
+    return next((value for value in values if value is not None), None)
+
+
+def _at(printed: Printed, name: str, strength: float | None) -> float | None:
+    """The printed accuracy in percent under the attack that the file calls so; None where there is none."""
+    for (attack, eps), value in printed.accuracy.items():
+        # a table may leave the strength untold
+        if attack == name and (eps is None or (strength is not None and abs(eps - strength) < 1e-6)):
+            return value
+    return None
+
+
+def printed_transfer(transfer: Transfer, judgement: Judgement) -> tuple[str, float] | None:
+    """Paper and table, and accuracy in percent, where one prints this transfer after such a training; else None."""
+    verdict = next(verdict for verdict in judgement.verdicts if verdict.name == transfer.target)
+    sources = [transfer.zoo] if transfer.kinship == "other" else ["same-architecture-copy", transfer.zoo]
+    if verdict.zoo is None or transfer.kinship == "same":
+        return None
+    names = itertools.product(sources, _attack_names(transfer.figure.trial))
+    attacks, trainings = [f"{TRANSFER}:{source}:{attack}" for source, attack in names], _trainings(verdict.recipe)
+    for printed in published():
+        if (printed.zoo, printed.data) == (verdict.zoo, judgement.data) and printed.training in trainings:
+            values = [_at(printed, attack, transfer.figure.eps) for attack in attacks]
+            if (value := next((v for v in values if v is not None), None)) is not None:
+                return printed.source, value
     return None
 
 

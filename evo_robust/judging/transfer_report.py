@@ -9,6 +9,7 @@ from rich.table import Table
 
 from evo_robust.files import write_csv, write_text
 from evo_robust.judging.judgement import Judgement, Transfer
+from evo_robust.judging.published import printed_transfer
 from evo_robust.judging.report import PER_TABLE, Grid, latex, markdown, with_interval
 from evo_robust.judging.transfer import CLEAN, as_matrices, by_column
 from evo_robust.progress import table
@@ -20,7 +21,7 @@ def write_transfers(judgement: Judgement, folder: Path) -> list[Table | Path]:
         return []
     made = grids(judgement)
     files = [folder / f"transfer.{end}" for end in ("csv", "md", "tex", "png")]
-    write_cells(judgement.transfers, files[0])
+    write_cells(judgement, files[0])
     told = caption(judgement)
     write_text(files[1], "\n".join(markdown(grid, f"{title}. {told}") for title, grid in made))
     write_text(files[2], "\n".join(latex(grid, f"{title}. {told}") for title, grid in made))
@@ -44,14 +45,18 @@ def grids(judgement: Judgement) -> list[tuple[str, Grid]]:
 def caption(judgement: Judgement) -> str:
     """What the numbers of all tables are, in a few sentences."""
     white = " * white-box: both are one network." if any(t.kinship == "same" for t in judgement.transfers) else ""
+    tables = dict.fromkeys(found[0] for t in judgement.transfers if (found := printed_transfer(t, judgement)))
+    printed = f" In brackets: as printed ({'; '.join(tables)})." if tables else ""
     return (
         f"Accuracy in percent on all {judgement.n:,} test images of {judgement.data}, ± half of its 95 % "
-        f"interval.{white}"
+        f"interval.{white}{printed}"
     )
 
 
-def _cell(transfer: Transfer) -> str:
-    return ("* " if transfer.kinship == "same" else "") + with_interval(transfer.figure)
+def _cell(transfer: Transfer, judgement: Judgement) -> str:
+    printed = printed_transfer(transfer, judgement)
+    white = "* " if transfer.kinship == "same" else ""
+    return f"{white}{with_interval(transfer.figure)}{f' ({printed[1]:.2f})' if printed else ''}"
 
 
 def _matrix(judgement: Judgement, cells: Sequence[Transfer]) -> Grid:
@@ -60,7 +65,7 @@ def _matrix(judgement: Judgement, cells: Sequence[Transfer]) -> Grid:
     clean = {verdict.name: with_interval(verdict.figure("clean")) for verdict in judgement.verdicts}
     rows = [(CLEAN, *(clean[target] for target in targets))]
     for source in dict.fromkeys(transfer.source for transfer in cells):
-        own = {transfer.target: _cell(transfer) for transfer in cells if transfer.source == source}
+        own = {transfer.target: _cell(transfer, judgement) for transfer in cells if transfer.source == source}
         rows.append((source, *(own[target] for target in targets)))
     return Grid(("images made on",), targets, tuple(rows), fixed=0)
 
@@ -69,7 +74,7 @@ def _pairs(judgement: Judgement) -> Grid:
     """A row for each network and source, a column for each attack and strength."""
     clean = {verdict.name: with_interval(verdict.figure("clean")) for verdict in judgement.verdicts}
     columns = by_column(judgement.transfers)
-    cells = {(t.target, t.source, column): _cell(t) for column, found in columns.items() for t in found}
+    cells = {(t.target, t.source, column): _cell(t, judgement) for column, found in columns.items() for t in found}
     pairs = dict.fromkeys((t.target, t.source) for t in judgement.transfers)
     order = [verdict.name for verdict in judgement.verdicts]
     rows = [
@@ -92,18 +97,20 @@ def _tables(made: Sequence[tuple[str, Grid]], told: str) -> list[Table]:
     return found
 
 
-def write_cells(found: Sequence[Transfer], path: Path) -> None:
+def write_cells(judgement: Judgement, path: Path) -> None:
     """Write a line for each source, target, attack and strength as CSV; accuracies are shares in [0, 1].
 
     ``kinship`` is what the source is to the target: ``same`` (white-box), ``copy`` (same layers) or ``other``.
+    ``printed`` is what a paper prints, as a share too.
     """
+    found = judgement.transfers
     heads = ("source", "source_origin", "target", "kinship", "trial", "norm", "eps")
-    rows = [
-        [
-            *(t.source, t.origin, t.target, t.kinship, f.trial, f.norm, f.eps, f.right, f.n),
-            *(f"{share:.6f}" for share in (f.accuracy, *f.interval)),
-            round(f.seconds, 2),
-        ]
-        for t, f in zip(found, (transfer.figure for transfer in found), strict=True)
-    ]
-    write_csv(path, [*heads, "right", "n", "accuracy", "low", "high", "seconds"], rows)
+    rows = []
+    for transfer in found:
+        figure, printed = transfer.figure, printed_transfer(transfer, judgement)
+        shares = [f"{share:.6f}" for share in (figure.accuracy, *figure.interval)]
+        whence = (transfer.source, transfer.origin, transfer.target, transfer.kinship)
+        what = (figure.trial, figure.norm, figure.eps, figure.right, figure.n)
+        told = ("", "") if printed is None else (f"{printed[1] / 100:.4f}", printed[0])
+        rows.append([*whence, *what, *shares, round(figure.seconds, 2), *told])
+    write_csv(path, [*heads, "right", "n", "accuracy", "low", "high", "seconds", "printed", "printed_in"], rows)

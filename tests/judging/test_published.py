@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from evo_robust import zoo
-from evo_robust.judging.judgement import Figure, Judgement, Verdict
-from evo_robust.judging.published import labels_of, mean_of, others_of, printed_of, published, value_of
+from evo_robust.judging.judgement import Figure, Judgement, Kinship, Transfer, Verdict
+from evo_robust.judging.published import (
+    labels_of,
+    mean_of,
+    others_of,
+    printed_of,
+    printed_transfer,
+    published,
+    value_of,
+)
 from evo_robust.judging.report import caption, grid_of, latex, markdown, tables
+from evo_robust.judging.transfer_report import caption as told_of_transfers
+from evo_robust.judging.transfer_report import grids
 from evo_robust.progress import output
 
 EIGHT = 8 / 255
@@ -94,3 +106,32 @@ def test_tables_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     for shown in tables(judgement(told[0])):
         output().print(shown)
     assert "45.60 %" in capsys.readouterr().out
+
+
+def crossed(source: str, target: str, kinship: Kinship, trial: str, eps: float) -> Transfer:
+    figure = Figure(trial, f"{trial} 8/255", "linf", eps, 60, 100, 1.0)
+    return Transfer(source, source, source, target, kinship, figure)
+
+
+@pytest.mark.parametrize(
+    ("transfer", "expected"),
+    [
+        (crossed("darts", "pc-darts", "other", "PGD-10", 8 / 255), ("RACL, Table 3", 64.65)),
+        (crossed("vgg-19", "racl", "other", "MIM-20", 8 / 255), ("RACL, Table 2", 82.5)),
+        (crossed("resnet-50", "resnet-50", "copy", "PGD-100", 8 / 255), ("RobNet, Table 2", 55.89)),
+        (crossed("resnet-50", "resnet-50", "same", "PGD-100", 8 / 255), None),
+        (crossed("resnet-50", "resnet-50", "copy", "PGD-100", 4 / 255), None),
+        (crossed("resnet-18", "resnet-50", "other", "PGD-100", 8 / 255), None),
+    ],
+)
+def test_transfers_stand_beside_the_printed_ones(transfer: Transfer, expected: tuple[str, float] | None) -> None:
+    whole = dataclasses.replace(judgement(verdict(transfer.target, CLEAN)), transfers=(transfer,))
+    assert printed_transfer(transfer, whole) == expected
+    ((_, grid),) = grids(whole)
+    cell, below = grid.rows[0][-1], told_of_transfers(whole)
+    if expected:
+        assert cell == f"60.00 ±9.43 ({expected[1]:.2f})"
+        assert below.endswith(f"In brackets: as printed ({expected[0]}).")
+    else:
+        assert cell.removeprefix("* ") == "60.00 ±9.43"
+        assert "printed" not in below
