@@ -71,6 +71,7 @@ class Verdict:
         means: mean accuracy over strengths, by trial, where the trial asks for it.
         searched: what a search measured of it, by name.
         signs: sentences on signs that its gradients mislead attacks.
+        group: the search that it is from, where several networks are from one.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Verdict:
     means: dict[str, float]
     searched: dict[str, float]
     signs: tuple[str, ...] = ()
+    group: str | None = None
 
     def figure(self, column: str) -> Figure:
         """The figure of a column."""

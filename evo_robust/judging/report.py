@@ -13,6 +13,8 @@ from evo_robust.files import write_csv, write_text
 from evo_robust.judging.judgement import Figure, Judgement, Verdict
 from evo_robust.judging.pictures import Agreement, agreements, draw, hardest
 from evo_robust.judging.published import Printed, labels_of, mean_of, others_of, printed_of, value_of
+from evo_robust.judging.tops import Top, pairs, tops
+from evo_robust.judging.trials import SAMPLES
 from evo_robust.progress import table
 
 PER_TABLE = 4
@@ -65,11 +67,19 @@ def write_report(judgement: Judgement, folder: Path) -> list[Table | Path]:
     write_figures(judgement, files[0])
     write_text(files[1], markdown(grid, caption(judgement)))
     write_text(files[2], latex(grid, caption(judgement)))
-    shown: list[Table | Path] = [*tables(judgement), *files]
+    shown = tables(judgement)
     if found := agreements(judgement):
-        write_agreements(found, folder / "searched-judged.csv")
-        shown = [*tables(judgement), _agreement_table(found, judgement), *files, folder / "searched-judged.csv"]
-    return [*shown, *draw(judgement, folder)]
+        files.append(folder / "searched-judged.csv")
+        write_agreements(found, files[-1])
+        shown.append(_agreement_table(found, judgement))
+    if best := tops(judgement):
+        files.append(folder / "tops.csv")
+        write_tops(best, files[-1])
+        shown.append(_tops_table(best, judgement))
+    if close := pairs(judgement):
+        files.append(folder / "pairs.csv")
+        write_pairs(close, judgement, files[-1])
+    return [*shown, *files, *draw(judgement, folder)]
 
 
 def percent(share: float) -> str:
@@ -213,6 +223,42 @@ def _agreement_table(found: Sequence[Agreement], judgement: Judgement) -> Table:
         taus = [next(a.tau for a in found if (a.figure, a.column) == (name, column)) for column in columns]
         made.add_row(name, *(signed(tau.tau) for tau in taus))
     return made
+
+
+def write_tops(found: Sequence[Top], path: Path) -> None:
+    """Write the means over the lightest networks of each search as CSV; accuracies are shares in [0, 1]."""
+    columns = list(found[0].accuracy)
+    rows = [
+        [t.n, t.group, t.networks, "judge", f"{t.params:.0f}", f"{t.flops:.0f}"]
+        + [f"{t.accuracy[column]:.6f}" if column in t.accuracy else "" for column in columns]
+        for t in found
+    ]
+    write_csv(path, ["top", "search", "networks", "measured", "params", "flops", *columns], rows)
+
+
+def _tops_table(found: Sequence[Top], judgement: Judgement) -> Table:
+    """The same for a terminal, with the columns that pictures show."""
+    columns = [column for column in [*hardest(judgement), SAMPLES] if column in found[0].accuracy]
+    title = "Mean of the networks with the fewest FLOPs (%), as RoCo-NAS's Tables III and IV have it"
+    made = table(title, words=("search",), numbers=("top", "networks", "FLOPs (M)", *columns))
+    for top in found:
+        shares = [percent(top.accuracy[column]) for column in columns]
+        made.add_row(top.group, str(top.n), str(top.networks), millions(top.flops), *shares)
+    return made
+
+
+def write_pairs(found: Sequence[tuple[Verdict, Verdict]], judgement: Judgement, path: Path) -> None:
+    """Write pairs of equal FLOPs from two searches (RoCo-NAS, Table V) as CSV, two lines each."""
+    columns = judgement.columns
+    rows = []
+    for number, pair in enumerate(found, 1):
+        for verdict in pair:
+            shares = {figure.column: f"{figure.accuracy:.6f}" for figure in verdict.figures}
+            rows.append(
+                [number, verdict.group, verdict.name, "judge", verdict.params, verdict.flops]
+                + [shares.get(column, "") for column in columns]
+            )
+    write_csv(path, ["pair", "search", "network", "measured", "params", "flops", *columns], rows)
 
 
 def markdown(grid: Grid, told: str) -> str:

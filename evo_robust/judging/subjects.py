@@ -54,6 +54,7 @@ class Subject:
         adversarial_set: settings of its search's adversarial set; None where there was none.
         fresh: the network with fresh weights, where ``make`` trains it again, so that its weights are worth keeping.
         key: name under which they are kept.
+        group: the search that it is from, where several networks are from one.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Subject:
     adversarial_set: AdversarialSet | None = None
     fresh: Callable[[], nn.Module] | None = None
     key: str = ""
+    group: str | None = None
 
 
 def subjects_of(
@@ -238,6 +240,7 @@ def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = Fals
             searched=_numbers(row["objectives"]),
             adversarial_set=sets[0] if sets else None,
             fresh=fresh(row),
+            group=folder.resolve().name,
             key=digest([row["fingerprint"], row["architecture"], row["id"]]),
         )
         for spec, row in zip(specs, rows, strict=True)

@@ -213,6 +213,7 @@ def _verdict(
             means,
         ),
         searched=dict(subject.searched),
+        group=subject.group,
     )
 
 
