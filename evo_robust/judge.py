@@ -21,7 +21,7 @@ from evo_robust.judging.report import write_report
 from evo_robust.judging.subjects import Subject, named_apart, subjects_of
 from evo_robust.judging.transfer_report import write_transfers
 from evo_robust.judging.trials import KINDS, SETS, trials
-from evo_robust.judging.work import Judging, judge
+from evo_robust.judging.work import JUDGE_FOLDER, Judging, judge
 from evo_robust.parts.base import Fraction, Part, UserError, digest
 from evo_robust.parts.making import parse
 from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path
@@ -224,7 +224,7 @@ def _strengths(options: Judge, subjects: Sequence[Subject], say: Say) -> tuple[F
 def _folder(options: Judge, subjects: Sequence[Subject]) -> Path:
     """Where everything is kept, so that the same networks come back to the same folder."""
     if options.run and not options.networks and "," not in options.run:
-        return Path(options.run) / "judge"
+        return Path(options.run) / JUDGE_FOLDER
     if len(subjects) == 1:
         return Path("runs") / f"judge-{subjects[0].name.replace('/', '-')}"
     return Path("runs") / f"judge-{digest([subject.origin for subject in subjects], length=6)}"

@@ -12,6 +12,9 @@ from rich.console import Console
 
 from evo_robust.commands import cli
 from evo_robust.files import make_folder
+from evo_robust.judging.pictures import draw as draw_judgement
+from evo_robust.judging.report import tables as tables_of
+from evo_robust.judging.work import JUDGE_FOLDER, RESULT_FILE, read_judgement
 from evo_robust.parts.base import Part, changed, dotted
 from evo_robust.parts.making import parse
 from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path, refuse_odd_paths
@@ -31,7 +34,7 @@ USAGE = """usage: evo_robust plot run=DIR [out=DIR]                   all pictur
        evo_robust plot run=DIR,DIR,… [tolerance=0.02] …    several runs over each other, by search figures
        evo_robust plot --help                              every key with its type, default and meaning
 
-DIR is the run folder of a search."""
+DIR is the run folder of a search, or a folder of the command judge."""
 
 
 @chz.chz
@@ -213,6 +216,25 @@ def _how_measured(view: View, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _show_run(console: Console, command: PlotCommand) -> list[Path]:
+    folder = Path(command.folders[0])
+    if (folder / RESULT_FILE).is_file():
+        return _show_judgement(console, folder, Path(command.out or folder))
+    files = _show_search(console, command)
+    if (folder / JUDGE_FOLDER / RESULT_FILE).is_file():
+        files += _show_judgement(console, folder / JUDGE_FOLDER, Path(command.out or folder / JUDGE_FOLDER))
+    return files
+
+
+def _show_judgement(console: Console, folder: Path, out: Path) -> list[Path]:
+    """Tables and pictures of what a judge found, the front as searched beside as judged among them."""
+    make_folder(out)
+    judgement = read_judgement(folder)
+    for shown in tables_of(judgement):
+        console.print(shown)
+    return draw_judgement(judgement, out)
+
+
+def _show_search(console: Console, command: PlotCommand) -> list[Path]:
     view = view_of(load_run(command.folders[0], trust=command.trust))
     if view.run.missing:
         console.print(f"note: {view.run.missing}", markup=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -152,6 +152,22 @@ class Judgement:
         """Trials that have a mean over strengths."""
         return list(dict.fromkeys(name for verdict in self.verdicts for name in verdict.means))
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Judgement:
+        """The judgement that :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: something is missing or of another kind.
+        """
+        try:
+            verdicts = tuple(_verdict(entry) for entry in content["networks"])
+            crossed = tuple(
+                Transfer(**{**entry, "figure": _figure(entry["figure"])}) for entry in content.get("transfers", ())
+            )
+            return cls(str(content["data"]), int(content["n"]), int(content["seed"]), verdicts, crossed)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"it lacks {error}") from None
+
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
         found = {"data": self.data, "n": self.n, "seed": self.seed, "networks": [v.to_json() for v in self.verdicts]}
@@ -159,6 +175,18 @@ class Judgement:
             crossed = [{**dataclasses.asdict(t), "figure": _with_shares(t.figure)} for t in self.transfers]
             return {**found, "transfers": crossed}
         return found
+
+
+def _figure(entry: Mapping[str, Any]) -> Figure:
+    """A figure from the values that ``to_json`` wrote, without what follows from them."""
+    return Figure(**{field.name: entry[field.name] for field in dataclasses.fields(Figure)})
+
+
+def _verdict(entry: Mapping[str, Any]) -> Verdict:
+    """A verdict from the values that :meth:`Verdict.to_json` wrote."""
+    known = {field.name: entry[field.name] for field in dataclasses.fields(Verdict) if field.name in entry}
+    figures = tuple(map(_figure, entry["figures"]))
+    return Verdict(**{**known, "figures": figures, "signs": tuple(entry["signs"])})
 
 
 def figures_of_trial(trial: Trial, level: Tensor, seconds: float) -> list[Figure]:

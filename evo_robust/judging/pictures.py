@@ -34,6 +34,7 @@ def draw(judgement: Judgement, folder: Path) -> list[Path]:
     if any(len(steps_of(verdict)) for verdict in judgement.verdicts):
         found.append(_steps(judgement, folder / "accuracy-steps.png"))
     if agreements(judgement):
+        found.append(_both_fronts(judgement, folder / "front-judged.png"))
         found.append(_searched(judgement, folder / "searched-judged.png"))
     return found
 
@@ -258,9 +259,7 @@ def agreements(judgement: Judgement) -> list[Agreement]:
 
 def _searched(judgement: Judgement, path: Path) -> Path:
     """The networks as searched (across) and as judged (up), a panel for each figure of the search."""
-    attacked = [column for column in hardest(judgement) if column != "clean"]
-    # where all networks fall, or none, there is no order to compare with
-    column = max(attacked or ["clean"], key=lambda name: np.nanstd(_accuracies(judgement, name)))
+    column = _telling(judgement)
     found = [a for a in agreements(judgement) if a.column == column]
     rows, columns = grid(len(found))
     with picture(path, max(8.0, 3.9 * columns), 3.3 * rows + 1.0) as figure:
@@ -282,6 +281,52 @@ def _searched(judgement: Judgement, path: Path) -> Path:
         )
         note(figure, f"{_of(judgement)} τ: Kendall's, with 95 % interval; 1 is the judge's order, 0 is chance.")
     return path
+
+
+def _both_fronts(judgement: Judgement, path: Path) -> Path:
+    """The networks as searched and as judged, side by side over their FLOPs; numbers tell which is which."""
+    column, figure_name = _telling(judgement), _robust_figure(judgement)
+    flops = np.array([np.nan if v.flops is None else v.flops for v in judgement.verdicts])
+    sizes = flops if np.isfinite(flops).all() else np.array([float(v.params) for v in judgement.verdicts])
+    searched = np.array([verdict.searched[figure_name] for verdict in judgement.verdicts])
+    judged = 100 - _accuracies(judgement, column)
+    tau = next(a.tau for a in agreements(judgement) if (a.figure, a.column) == (figure_name, column))
+    panels = (
+        ("As searched", searched, figure_name.replace("_", " "), RUNS[0]),
+        ("As judged", judged, f"error under {column} (%)", RUNS[5]),
+    )
+    with picture(path, 9.0, 4.8) as figure:
+        for k, (title, values, words, colour) in enumerate(panels):
+            axes = figure.add_subplot(1, 2, k + 1)
+            order = np.lexsort((values, sizes))
+            # what no other network beats in both: the front of this panel alone
+            best = [i for n, i in enumerate(order) if values[i] < min([np.inf, *values[order[:n]]])]
+            axes.plot(sizes[best], values[best], "-", color=colour, lw=1.2, alpha=0.6)
+            axes.plot(sizes, values, "o", color=colour, ms=13, mew=0, alpha=0.9)
+            for number, (x, y) in enumerate(zip(sizes, values, strict=True)):
+                axes.annotate(str(number), (x, y), ha="center", va="center", color="white", fontsize=8)
+            _size_axis(axes)
+            axes.set_xlabel("FLOPs" if sizes is flops else "parameters")
+            axes.set_ylabel(words)
+            axes.set_title(title)
+            axes.margins(0.08)
+        answer = f"Kendall's τ of the two orders: {signed(tau.tau)} ({signed(tau.low)} to {signed(tau.high)})"
+        heading(figure, "Does the front hold when its networks are attacked?", answer)
+        note(figure, f"{_of(judgement)} Lower is better. A line joins networks that no other one beats in both.")
+    return path
+
+
+def _telling(judgement: Judgement) -> str:
+    """The attacked column in which networks differ most: where all fall, or none, there is nothing to see."""
+    attacked = [column for column in hardest(judgement) if column != "clean"]
+    return max(attacked or ["clean"], key=lambda name: np.nanstd(_accuracies(judgement, name)))
+
+
+def _robust_figure(judgement: Judgement) -> str:
+    """The search's figure that speaks of attacks: an error or loss that is not the clean one, else the first."""
+    names = list(dict.fromkeys(a.figure for a in agreements(judgement) if a.figure != "parameters"))
+    spoken = [n for n in names if ("error" in n or "loss" in n) and "clean" not in n]
+    return (spoken or names)[0]
 
 
 def _named(column: str) -> str:

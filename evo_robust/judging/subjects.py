@@ -21,6 +21,7 @@ from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.attacks.base import Threat
 from evo_robust.data.base import DataSet
 from evo_robust.data.sets import DATA_SETS
+from evo_robust.final_training.front import INDEX_FILE, read_front
 from evo_robust.final_training.settings import SETTINGS_FILE, Retraining, load_result, read_settings
 from evo_robust.judging.weights import expect_weights, fitted
 from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype
@@ -102,6 +103,8 @@ def _named(text: str, data: DataSet | None, pick: str, device: str, say: Say, tr
     if path.is_dir():
         if (path / PROBLEM_FILE).is_file():
             return of_run(path, pick, device, say, trust=trust)
+        if (path / INDEX_FILE).is_file():
+            return of_front(path, pick, trust=trust)
         return [of_folder(path, trust=trust)]
     name, at, weights = text.partition("@")
     if not at:
@@ -174,9 +177,36 @@ def of_folder(folder: Path, *, trust: bool = False) -> Subject:
         data=_data_of(genotype),
         n_classes=genotype.n_classes,
         in_shape=genotype.in_shape,
-        searched=_numbers(genotype.objectives),
+        searched=_measured(genotype.objectives, genotype.figures),
         adversarial_set=_set_of(genotype),
     )
+
+
+def of_front(folder: Path, pick: str, *, trust: bool = False) -> list[Subject]:
+    """Networks of a front that ``retrain run=DIR pick=front`` trained; ``front`` picks all that are finished.
+
+    Raises:
+        UserError: a network is not there or not finished, or is damaged.
+    """
+    content = read_front(folder)
+    entries = {entry["folder"]: entry for entry in content["networks"]}
+    if pick != "front":
+        wanted = [f"front-{text.strip()}" if text.strip().isdecimal() else text.strip() for text in pick.split(",")]
+        if absent := [name for name in wanted if name not in entries]:
+            raise UserError(
+                f"{folder} has no network {absent[0]}: expected pick=front, or INDEX of {', '.join(entries)}"
+            )
+        entries = {name: entries[name] for name in wanted}
+    name = folder.resolve().name
+    return [
+        dataclasses.replace(
+            of_folder(folder / part, trust=trust),
+            name=f"{name} {part.replace('-', ' ')}",
+            searched=_measured(entry["objectives"], entry.get("figures", {})),
+            group=name,
+        )
+        for part, entry in entries.items()
+    ]
 
 
 def _retrained(folder: Path, trust: bool) -> Subject:
@@ -198,7 +228,7 @@ def _retrained(folder: Path, trust: bool) -> Subject:
         in_shape=settings.data.in_shape,
         eps=eps,
         zoo=settings.network_text if settings.network else None,
-        searched=_numbers(genotype.objectives) if genotype else {},
+        searched=_measured(genotype.objectives, genotype.figures) if genotype else {},
         adversarial_set=settings.adversarial_set or (_set_of(genotype) if genotype else None),
     )
 
@@ -237,7 +267,7 @@ def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = Fals
             n_classes=problem.data.n_classes,
             in_shape=problem.data.in_shape,
             eps=_strength_of(problem.evaluator),
-            searched=_numbers(row["objectives"]),
+            searched=_measured(row["objectives"], row),
             adversarial_set=sets[0] if sets else None,
             fresh=fresh(row),
             group=folder.resolve().name,
@@ -367,5 +397,8 @@ def _set_of(genotype: Genotype) -> AdversarialSet | None:
         return None
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+def _measured(objectives: Mapping[str, Any], beside: Any) -> dict[str, float]:
+    """What a search measured of a network: its objectives, and what it recorded or reported beside them."""
+    more = [beside.get(kind) for kind in ("recorded", "reported")] if isinstance(beside, Mapping) else []
+    found = {name: value for kind in more if isinstance(kind, Mapping) for name, value in kind.items()} | {**objectives}
+    return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}

@@ -28,9 +28,13 @@ from evo_robust.judging.trials import SAMPLES, Trial
 from evo_robust.judging.weights import fitted, identity
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts.base import Fraction, UserError
+from evo_robust.parts.strict_json import read_json
 from evo_robust.progress import Say, duration, silent
 
 RESULT_FILE = "judgement.json"
+JUDGE_FOLDER = "judge"
+"""Where the judgement of a search lies in its folder."""
+
 SCHEMA = 1
 LEVELS_FOLDER = "levels"
 WEIGHTS_FOLDER = "weights"
@@ -105,6 +109,22 @@ def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str 
         judgement = Judgement(judging.data.name, len(test), judging.seed, tuple(verdicts), tuple(crossed))
         write_json(folder / RESULT_FILE, {"schema": SCHEMA, "command": command, **judgement.to_json()})
     return judgement
+
+
+def read_judgement(folder: Path) -> Judgement:
+    """The judgement that was last made in a folder.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    path = folder / RESULT_FILE
+    content = read_json(path, f"a judgement of schema {SCHEMA}")
+    if content.get("schema") != SCHEMA:
+        raise UserError(f"{path}: expected a judgement of schema {SCHEMA}, got {content.get('schema')!r}")
+    try:
+        return Judgement.from_json(content)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def _check(judging: Judging) -> None:

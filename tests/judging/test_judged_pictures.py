@@ -63,7 +63,7 @@ def test_pictures_are_drawn_for_what_there_is(n: int, tmp_path: Path) -> None:
     searched = {"robust_error": [0.5 - 0.01 * k for k in range(n)]}
     made = {path.name for path in draw(judged(n, **searched), tmp_path)}
     expected = {"accuracy-strength.png", "accuracy-steps.png"}
-    assert made == expected | ({"accuracy-size.png", "searched-judged.png"} if n > 1 else set())
+    assert made == expected | ({"accuracy-size.png", "searched-judged.png", "front-judged.png"} if n > 1 else set())
     for name in made:
         assert matplotlib.image.imread(tmp_path / name).shape[0] > 400
 
