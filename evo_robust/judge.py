@@ -94,6 +94,9 @@ class Judge(Part):
         blueprint_unspecified=AdversarialSet,
         doc="settings of the adversarial set that the attack adversarial-set names; the search's when not given",
     )
+    signs: bool = chz.field(
+        default=True, doc="look for signs of masked gradients on the first 200 images, beside the figures"
+    )
     seed: int = chz.field(default=0, doc="seed of random starts; >= 0")
     precision: Precision = chz.field(
         default="float32",
@@ -141,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     line = "python -m evo_robust.judge " + shlex.join(argv)
     judgement = judge(judging, folder, device=device, command=line, say=say)
     for made in [*write_report(judgement, folder), *write_transfers(judgement, folder)]:
-        console.print(made) if not isinstance(made, Path) else say(f"wrote {made}")
+        console.print(made, markup=False) if not isinstance(made, Path) else say(f"wrote {made}")
     return 0
 
 
@@ -192,6 +195,7 @@ def judging_of(options: Judge, subjects: Sequence[Subject], say: Say, sources: S
         adversarial_set=options.adversarial_set or own,
         sources=tuple(sources),
         copies=options.copies,
+        signs=options.signs,
     )
 
 

@@ -70,8 +70,9 @@ class Verdict:
         figures: accuracies; the clean one first.
         means: mean accuracy over strengths, by trial, where the trial asks for it.
         searched: what a search measured of it, by name.
-        signs: sentences on signs that its gradients mislead attacks.
         group: the search that it is from, where several networks are from one.
+        signs: sentences on signs that its gradients mislead attacks; None where nobody looked.
+        without: columns of attacks that cannot be made on it, since it has no gradient.
     """
 
     name: str
@@ -84,8 +85,9 @@ class Verdict:
     figures: tuple[Figure, ...]
     means: dict[str, float]
     searched: dict[str, float]
-    signs: tuple[str, ...] = ()
+    signs: tuple[str, ...] | None = None
     group: str | None = None
+    without: tuple[str, ...] = ()
 
     def figure(self, column: str) -> Figure:
         """The figure of a column."""
@@ -94,7 +96,7 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values; accuracies and intervals are shares in [0, 1]."""
         figures = [_with_shares(figure) for figure in self.figures]
-        return {**dataclasses.asdict(self), "figures": figures, "signs": list(self.signs)}
+        return {**dataclasses.asdict(self), "figures": figures}
 
 
 Kinship = Literal["same", "copy", "other"]
@@ -145,7 +147,8 @@ class Judgement:
     @property
     def columns(self) -> list[str]:
         """Columns of all figures, in order."""
-        return list(dict.fromkeys(figure.column for verdict in self.verdicts for figure in verdict.figures))
+        found = [column for v in self.verdicts for column in (*(figure.column for figure in v.figures), *v.without)]
+        return list(dict.fromkeys(found))
 
     @property
     def means(self) -> list[str]:

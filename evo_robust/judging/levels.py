@@ -17,7 +17,8 @@ from evo_robust.attacks.fast import Precision
 from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.attacks.level.attack import LevelAttack
 from evo_robust.data.images import Images
-from evo_robust.inference.predictions import correct_mask
+from evo_robust.inference.checks import slope
+from evo_robust.inference.predictions import correct_mask, eval_mode, undisturbed
 from evo_robust.judging.store import Kept, Store
 from evo_robust.judging.trials import Trial
 from evo_robust.parts.base import digest, dotted, seed_from
@@ -75,6 +76,30 @@ def clean(judged: Judged) -> Kept:
 
 
 _NOTHING = Trial("clean", (), "linf", ())
+
+
+def needs_gradient(attack: Attack | LevelAttack) -> bool:
+    """Whether an attack can do nothing with a network that has no gradient."""
+    return not isinstance(attack, LevelAttack) and attack.access == "white-box"
+
+
+def has_gradient(model: nn.Module, images: Images) -> bool:
+    """Whether a gradient flows from a network's logits back to its images, be it zero."""
+    with eval_mode(model), undisturbed(model), torch.enable_grad():
+        x = images.floats(slice(2)).requires_grad_()
+        total = model(x).sum()
+        try:
+            slope(total, x)
+        except (ValueError, RuntimeError):  # cut off; or an operation inside that has no derivative
+            return False
+    return True
+
+
+def possible(trial: Trial, *, gradient: bool) -> Trial:
+    """The trial with those of its attacks that can be made on a network with or without a gradient; maybe none."""
+    if gradient:
+        return trial
+    return dataclasses.replace(trial, attacks=tuple(a for a in trial.attacks if not needs_gradient(a)))
 
 
 def levels(judged: Judged, trial: Trial, progress: Callable[[int, Kept], None]) -> Kept:

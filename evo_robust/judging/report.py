@@ -60,14 +60,14 @@ class Grid:
         return found
 
 
-def write_report(judgement: Judgement, folder: Path) -> list[Table | Path]:
+def write_report(judgement: Judgement, folder: Path) -> list[Table | Path | str]:
     """Write every form of the table into a folder; returns what a terminal shows, in order."""
     grid = grid_of(judgement, others=True)
     files = [folder / f"judgement.{end}" for end in ("csv", "md", "tex")]
     write_figures(judgement, files[0])
-    write_text(files[1], markdown(grid, caption(judgement)))
+    write_text(files[1], "\n\n".join([markdown(grid, caption(judgement)).rstrip(), *signs(judgement)]) + "\n")
     write_text(files[2], latex(grid, caption(judgement)))
-    shown = tables(judgement)
+    shown: list[Table | str] = [*tables(judgement), *signs(judgement)]
     if found := agreements(judgement):
         files.append(folder / "searched-judged.csv")
         write_agreements(found, files[-1])
@@ -80,6 +80,17 @@ def write_report(judgement: Judgement, folder: Path) -> list[Table | Path]:
         files.append(folder / "pairs.csv")
         write_pairs(close, judgement, files[-1])
     return [*shown, *files, *draw(judgement, folder)]
+
+
+def signs(judgement: Judgement) -> list[str]:
+    """Signs of masked gradients, a paragraph for each network that was looked at."""
+    found = []
+    for verdict in judgement.verdicts:
+        if verdict.signs:
+            found.append(" ".join([f"{verdict.name} shows signs of masked gradients.", *verdict.signs]))
+        elif verdict.signs is not None:
+            found.append(f"{verdict.name} shows no sign of masked gradients.")
+    return found
 
 
 def percent(share: float) -> str:
@@ -126,7 +137,7 @@ def _printed_row(
     printed: Printed, name: str, heads: Sequence[str], by_head: Mapping[str, Figure], means: Sequence[str]
 ) -> tuple[str, ...]:
     """The line of what a paper prints."""
-    values = [value_of(printed, by_head[head]) for head in heads]
+    values = [value_of(printed, by_head[head]) if head in by_head else None for head in heads]
     average = mean_of(printed)
     return (
         *(name, printed.training or "not told", millions(printed.params), "–"),
@@ -184,6 +195,8 @@ def _of_one(judgement: Judgement, verdict: Verdict) -> Table:
     for name, mean in verdict.means.items():
         cells = ["" if (value := mean_of(paper)) is None else f"{value:.2f} %" for paper in papers]
         made.add_row(f"{name} mean", f"{percent(mean)} %", "", "", *cells)
+    for column in verdict.without:
+        made.add_row(column, "–", "", "", *("" for _ in papers))
     return made
 
 

@@ -55,5 +55,19 @@ class Store:
         info = {**about, "seconds": round(kept.seconds, 3)}
         write_tensors(self._path(key), {"level": kept.level.to(torch.int16)}, info)
 
+    def masks(self, key: str) -> dict[str, Tensor] | None:
+        """What is known of each image, bool ``(m,)`` by name, as :meth:`put_masks` kept it; None where no file is.
+
+        Raises:
+            DamagedFile: the file is not what was written.
+        """
+        path = self._path(key)
+        return {name: mask.bool() for name, mask in read_tensors(path)[0].items()} if path.is_file() else None
+
+    def put_masks(self, key: str, masks: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+        """Keep what is known of each image, bool ``(m,)`` by name."""
+        make_folder(self.folder)
+        write_tensors(self._path(key), {name: mask.to(torch.uint8).cpu() for name, mask in masks.items()}, about)
+
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.safetensors"

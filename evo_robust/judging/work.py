@@ -20,7 +20,8 @@ from evo_robust.device import choose_device
 from evo_robust.files import FolderLock, cache_folder, make_folder, write_json, write_tensors
 from evo_robust.inference.predictions import correct_mask, eval_mode
 from evo_robust.judging.judgement import Figure, Judgement, Verdict, figures_of_trial, worst_cases
-from evo_robust.judging.levels import Judged, clean, levels
+from evo_robust.judging.levels import Judged, clean, has_gradient, levels, possible
+from evo_robust.judging.signs import signs_of, with_transferred
 from evo_robust.judging.store import Kept, Store
 from evo_robust.judging.subjects import Subject
 from evo_robust.judging.transfer import Ground, check_transferable, pairs_of, transfers, with_lowest
@@ -54,6 +55,7 @@ class Judging:
         adversarial_set: of the trial ``adversarial-set``; None for the class's own settings.
         sources: networks whose adversarial images judge the others too, see :mod:`evo_robust.judging.transfer`.
         copies: whether each network is judged by images of its own copies alone: the same layers, other weights.
+        signs: whether to look for signs of masked gradients, see :func:`evo_robust.judging.signs.signs_of`.
     """
 
     subjects: tuple[Subject, ...]
@@ -65,6 +67,7 @@ class Judging:
     adversarial_set: AdversarialSet | None = None
     sources: tuple[Subject, ...] = ()
     copies: bool = False
+    signs: bool = True
 
     @property
     def everybody(self) -> list[Subject]:
@@ -106,6 +109,7 @@ def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str 
         ground = Ground(test.to(device), content, judging.data.name, judging.seed, judging.precision, store)
         crossed = transfers(pairs, judging.trials, ground, lambda subject: _network(subject, folder, say), say)
         verdicts = with_lowest(verdicts, crossed)
+        verdicts = [with_transferred(verdict) if judging.signs else verdict for verdict in verdicts]
         judgement = Judgement(judging.data.name, len(test), judging.seed, tuple(verdicts), tuple(crossed))
         write_json(folder / RESULT_FILE, {"schema": SCHEMA, "command": command, **judgement.to_json()})
     return judgement
@@ -207,9 +211,16 @@ def _verdict(
     figures = [Figure("clean", "clean", "", None, right, n, known.seconds)]
     say(f"  clean: {100 * right / n:.2f} % of {n:,} test images")
     means, found = {}, []
+    gradient = has_gradient(model, test)
+    without: list[str] = []
     for trial in judging.trials:
         if trial.samples:
             figures.append(_on_samples(judging, model, device, say))
+            continue
+        trial = possible(trial, gradient=gradient)
+        if not trial.attacks:
+            without += map(trial.column, trial.eps)
+            say(f"  {trial.name}: cannot be made, since the network has no gradient")
             continue
         kept = levels(judged, trial, _Progress(trial, n, say))
         mine = figures_of_trial(trial, kept.level, kept.seconds)
@@ -234,6 +245,8 @@ def _verdict(
         ),
         searched=dict(subject.searched),
         group=subject.group,
+        signs=signs_of(judged, found, gradient=gradient, say=say) if judging.signs else None,
+        without=tuple(without),
     )
 
 
