@@ -52,8 +52,8 @@ class Probes:
         masks: what else is true of each image, bool ``(m,)`` by name: ``random``: two passes give different logits;
             ``moved``: two passes give different classes; ``constant``: tiny changes of pixels leave all logits as they
             are. With a gradient also ``zero``: that of the cross-entropy is zero everywhere; ``flat``: it still is
-            with small logits in float64; ``odd``: it is not finite; ``risen``: the loss at the ball's border is
-            higher than at a quarter of it.
+            with small logits; ``deep``: it still is in float64; ``odd``: it is not finite; ``risen``: PGD's loss in
+            the ball is higher than in one of a quarter of its radius.
         several: whether the network gives the images more than one class.
         found: levels of short attacks.
         unbounded: levels of gradient attacks that may reach every image of the pixel range; None without gradient.
@@ -143,14 +143,15 @@ def _outputs(model: nn.Module, images: Images, generator: torch.Generator) -> di
 def _gradients(model: nn.Module, images: Images) -> dict[str, Tensor]:
     """Where the gradient of the cross-entropy is zero or not finite, and where it is zero with small logits too."""
     wide = _in_float64(model, images)
-    found: dict[str, list[Tensor]] = {"zero": [], "flat": [], "odd": []}
+    found: dict[str, list[Tensor]] = {"zero": [], "flat": [], "deep": [], "odd": []}
     for part in torch.arange(len(images), device=images.y.device).split(_PART):
         x, y = images.floats(part), images.y[part]
         gradient = _gradient(model, x, y, small=False)
         found["zero"].append((gradient == 0).flatten(1).all(1))
         found["odd"].append(~gradient.isfinite().flatten(1).all(1))
+        found["flat"].append((_gradient(model, x, y, small=True) == 0).flatten(1).all(1))
         still = _gradient(wide or model, x.double() if wide else x, y, small=True)
-        found["flat"].append((still == 0).flatten(1).all(1))
+        found["deep"].append((still == 0).flatten(1).all(1))
     return {name: torch.cat(masks) for name, masks in found.items()}
 
 

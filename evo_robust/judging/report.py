@@ -83,11 +83,11 @@ def write_report(judgement: Judgement, folder: Path) -> list[Table | Path | str]
 
 
 def signs(judgement: Judgement) -> list[str]:
-    """Signs of masked gradients, a paragraph for each network that was looked at."""
+    """Signs of masked gradients, as lines, of each network that was looked at."""
     found = []
     for verdict in judgement.verdicts:
         if verdict.signs:
-            found.append(" ".join([f"{verdict.name} shows signs of masked gradients.", *verdict.signs]))
+            found += [f"{verdict.name} shows signs of masked gradients:", *(f"- {sign}" for sign in verdict.signs)]
         elif verdict.signs is not None:
             found.append(f"{verdict.name} shows no sign of masked gradients.")
     return found

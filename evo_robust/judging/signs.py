@@ -50,8 +50,6 @@ def signs_of(judged: Judged, found: Found, *, gradient: bool, say: Say = silent)
     signs = tuple(sentences(seen, found, gradient=gradient))
     took = duration(time.monotonic() - began)
     say(f"  signs of masked gradients on {len(seen.right)} images: {len(signs) or 'none'} ({took})")
-    for sign in signs:
-        say(f"    {sign}")
     return signs
 
 
@@ -106,16 +104,23 @@ def _random(seen: Probes) -> Iterator[str]:
 
 
 def _flat(seen: Probes, right: int) -> Iterator[str]:
-    zero, flat, odd = (int((seen.masks[name] & seen.right).sum()) for name in ("zero", "flat", "odd"))
+    zero, flat, deep, odd = (int((seen.masks[name] & seen.right).sum()) for name in ("zero", "flat", "deep", "odd"))
     if _many(zero, right):
-        saturated = flat <= zero // 2
-        why = (
-            f"With smaller logits it is zero at {flat}: the logits are so large that the loss saturates. Attack it "
-            "with losses that the size of logits does not change (apgd-dlr, apgd-t), or with square"
-            if saturated
-            else f"With smaller logits and in float64 it still is at {flat}: a step, a rounding or a sharp softmax "
-            "inside the network is flat. Attack it with square or level attacks"
-        )
+        if flat <= zero // 2:
+            why = (
+                f"With smaller logits it is zero at {flat}: the logits are so large that the loss saturates. Attack it "
+                "with losses that the size of logits does not change (apgd-dlr, apgd-t), or with square"
+            )
+        elif deep <= zero // 2:
+            why = (
+                f"In float64 it is zero at {deep}: something inside the network, such as a sharp softmax, leaves less "
+                "of it than float32 can hold. Judge the network without that part, or by square or level attacks"
+            )
+        else:
+            why = (
+                f"In float64 and with smaller logits it still is at {deep}: a step, a rounding or a sharp softmax "
+                "inside the network is flat. Attack it with square or level attacks"
+            )
         yield (
             f"The gradient of the cross-entropy is exactly zero at {_share(zero, right)} that are classified "
             f"correctly, so that gradient attacks stand still there. {why}."
@@ -183,8 +188,8 @@ def _black_box(found: Found) -> Iterator[str]:
                     (
                         only - others,
                         f"Without any gradient, {trial.name} breaks {_share(only, n)} at {_named(ball)} that these "
-                        f"leave ({names}), and leaves {others} that they break: the gradients mislead. Trust no figure of a "
-                        "gradient attack; run square or level attacks for longer.",
+                        f"leave ({names}), and leaves {others} that they break: the gradients mislead. Trust no "
+                        "figure of a gradient attack; run square or level attacks for longer.",
                     )
                 )
     yield from _first(best)
