@@ -21,9 +21,10 @@ from evo_robust.attacks.square import Square
 from evo_robust.data.base import Splits
 from evo_robust.data.sets import Digits
 from evo_robust.judging import probes
+from evo_robust.judging.judgement import Figure, Verdict
 from evo_robust.judging.levels import Judged, has_gradient, levels, possible
 from evo_robust.judging.probes import Ball, Probes
-from evo_robust.judging.signs import sentences, signs_of
+from evo_robust.judging.signs import sentences, signs_of, with_transferred
 from evo_robust.judging.store import Store
 from evo_robust.judging.trials import Trial, trials
 from evo_robust.judging.weights import identity
@@ -245,6 +246,20 @@ def test_one_odd_image_is_no_sign() -> None:
     for name in ("zero", "odd", "constant", "random"):
         assert list(sentences(seen(**{name: few}), (), gradient=True)) == []
         assert len(list(sentences(seen(**{name: many}), (), gradient=True))) == 1
+
+
+def test_images_of_another_network_are_compared_too() -> None:
+    def verdict(own: int, transferred: int) -> Verdict:
+        figures = [
+            Figure(f"{kind}PGD-10", f"{kind}PGD-10 0.1", "linf", EPS, right, 500, 0.0)
+            for kind, right in (("", own), ("transfer ", transferred))
+        ]
+        return Verdict("net", "here", "", None, None, 1, None, tuple(figures), {}, {}, signs=())
+
+    (sign,) = with_transferred(verdict(400, 300)).signs or ()
+    assert sign.startswith("Images made on another network (PGD-10 0.1) leave 60.0 % right")
+    assert with_transferred(verdict(400, 390)).signs == ()
+    assert with_transferred(verdict(100, 400)).signs == ()
 
 
 class Cut(nn.Module):
