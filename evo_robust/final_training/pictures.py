@@ -65,6 +65,10 @@ def draw_training(path: Path, result: Result, logs: Sequence[EpochLog]) -> None:
         right.plot(
             epochs, accuracy, color=FRONT, lw=2, marker="o" if len(logs) < 20 else None, ms=4, label=_what(result)
         )
+        judged = [100 * (1 - log.validation_error) for log in logs if log.validation_error is not None]
+        if judged:
+            attacked = "" if result.recipe == "Standard" else ", attacked"
+            right.plot(epochs, judged, color=KNEE, lw=2, label=f"validation images{attacked}")
         test = 100 * (1 - result.clean_error)
         right.axhline(test, color=INK, ls="--", lw=1.2, label=f"test images in the end, not attacked: {test:.1f} %")
         right.set_ylabel("accuracy (%)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -20,11 +21,12 @@ from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.fast import Precision
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data.base import DataSet
-from evo_robust.data.images import Images
-from evo_robust.parts.base import LATER, Fraction, Part, UserError, check_shapes, seed_from
+from evo_robust.data.images import Images, stratified_order
+from evo_robust.parts.base import LATER, Fraction, Part, UserError, check_shapes, refuse_unless, seed_from
 from evo_robust.parts.strict_json import are_numbers, fault, is_number, is_object, is_text, is_whole, read_json
 from evo_robust.progress import table
 from evo_robust.spaces.base import Architecture, SearchSpace
+from evo_robust.training.choice import Keep
 from evo_robust.training.recipes import PGDTraining, Recipe
 from evo_robust.training.weights import fresh_weights
 
@@ -80,6 +82,22 @@ class Retraining(Part):
         default="all",
         doc="all: training and validation images, since nothing is chosen any more; train: only training images",
     )
+    validation: float = chz.field(
+        default=0.0,
+        doc="training images held out to choose by, never test images: a share below 1, or a number of images; 0: none",
+        metadata=LATER,
+    )
+    keep: Keep = chz.field(
+        default="last",
+        doc="weights to end with: of the last epoch; or best: of the epoch with the smallest validation error, which "
+        "is that under PGD-10 in the recipe's balls, or of unattacked images where the recipe has no attack",
+        metadata=LATER,
+    )
+    patience: int | None = chz.field(
+        default=None,
+        doc="stop after this many epochs without a smaller validation error, >= 1; None: make all epochs",
+        metadata=LATER,
+    )
     attack: Attack = chz.field(default_factory=PGD, blueprint_unspecified=PGD, doc="attack of the robustness curve")
     eps: tuple[Fraction, ...] = chz.field(
         default=(Fraction(0.03), Fraction(8 / 255), Fraction(0.10), Fraction(0.17), Fraction(0.25)),
@@ -105,7 +123,22 @@ class Retraining(Part):
             raise ValueError(f"expected epochs >= 1, got {self.epochs}")
         if self.seed < 0:
             raise ValueError(f"expected seed >= 0, got {self.seed}")
+        self._check_choice()
         self._check_network()
+
+    def _check_choice(self) -> None:
+        """Refuse a validation split of part of an image, and a choice without a split."""
+        refuse_unless(
+            self,
+            (
+                "validation",
+                0 <= self.validation < 1 or (self.validation >= 1 and float(self.validation).is_integer()),
+                "a share in [0,1) or a whole number of images",
+            ),
+            ("patience", self.patience is None or self.patience >= 1, ">= 1, or None"),
+            ("keep", self.keep == "last" or self.validation > 0, "last without validation="),
+            ("patience", self.patience is None or self.validation > 0, "None without validation="),
+        )
 
     def _check_network(self) -> None:
         """Refuse choices that the network does not leave."""
@@ -153,14 +186,35 @@ class Retraining(Part):
             raise ValueError("expected a found network, got a reference network")
         return self.space.from_text(self.architecture)
 
-    def images(self, device: str) -> tuple[Images, Images]:
-        """Training and test images on a device."""
+    def held_out(self) -> int:
+        """Number of training images that are held out for validation.
+
+        Raises:
+            UserError: too few images would be left to train on.
+        """
         splits = self.data.load()
-        chosen = splits.train
+        n = len(splits.train) + (len(splits.val) if self.train_on == "all" else 0)
+        size = int(self.validation) if self.validation >= 1 else math.ceil(round(self.validation * n, 6))
+        if size and n - size < 2:
+            raise UserError(f"validation={self.validation:g} leaves {max(0, n - size)} of {n} images to train on")
+        return size
+
+    def images(self, device: str) -> tuple[Images, Images | None, Images]:
+        """Training, validation and test images on a device; no validation images where nothing is chosen by them.
+
+        Raises:
+            UserError: too few images would be left to train on.
+        """
+        splits, size = self.data.load(), self.held_out()
+        chosen, held_out = splits.train, None
         if self.train_on == "all":
             x, y = (torch.cat(pair) for pair in ((chosen.x, splits.val.x), (chosen.y, splits.val.y)))
             chosen = Images(x, y)
-        return chosen.to(device), splits.test.to(device)
+        if size:
+            # the same images for every network and seed
+            order = torch.from_numpy(stratified_order(chosen.y.numpy(), seed_from(self.data.split_seed, "validation")))
+            held_out, chosen = chosen.take(order[:size]).to(device), chosen.take(order[size:])
+        return chosen.to(device), held_out, splits.test.to(device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +225,7 @@ class Result:
         network: notation of the architecture, or name of the reference network.
         data: name of the data set.
         recipe: class name of the training recipe.
-        epochs: passes over the training images.
+        epochs: passes over the training images, fewer than asked for where the training stopped early.
         n_train: number of training images.
         n_test: number of test images.
         n_classes: number of classes.
@@ -184,6 +238,7 @@ class Result:
         error: fraction misclassified at each strength.
         adversarial: error and number of images of the adversarial set's test part; None where there is no such set.
         seconds: time of training (of the last process) and attack.
+        kept_epoch: epoch whose weights were chosen by a validation split; None where those of the last one were kept.
     """
 
     network: str
@@ -202,6 +257,7 @@ class Result:
     error: tuple[float, ...]
     adversarial: dict[str, float] | None
     seconds: dict[str, float]
+    kept_epoch: int | None = None
 
     def points(self) -> list[tuple[float, float]]:
         """Pairs of strength and error, the clean images first."""
@@ -209,7 +265,8 @@ class Result:
 
     def how(self) -> str:
         """The training in a few words."""
-        return f"{self.recipe}, {self.epochs} epochs on {self.n_train:,} images of {self.data}"
+        kept = "" if self.kept_epoch is None else f" (weights of epoch {self.kept_epoch}, chosen by validation)"
+        return f"{self.recipe}, {self.epochs} epochs{kept} on {self.n_train:,} images of {self.data}"
 
     def table(self) -> Table:
         """Table of the accuracy at every strength."""
@@ -270,6 +327,7 @@ def load_result(folder: Path) -> Result:
     if not (folder / RESULT_FILE).is_file():
         raise UserError(f"the training in {folder} is not finished; the command that began it resumes it")
     content = _read(folder / RESULT_FILE, _RESULT)
+    content = {"kept_epoch": None, **content}  # earlier versions chose nothing
     values = {field.name: content[field.name] for field in dataclasses.fields(Result)}
     values["eps"], values["error"] = tuple(values["eps"]), tuple(values["error"])
     if len(values["eps"]) != len(values["error"]):
@@ -295,6 +353,7 @@ _RESULT = {
         "null or {'error': …, 'n': …}",
     ),
     "seconds": (are_numbers, "finite numbers by name"),
+    "kept_epoch": (lambda v: v is None or is_whole(v, 1), "null or the number of an epoch"),
 }
 
 
@@ -302,6 +361,6 @@ def _read(path: Path, expected: Mapping[str, tuple[Any, str]]) -> dict[str, Any]
     """The JSON object of a retraining's file."""
     content = read_json(path, f"a retraining of schema {SCHEMA}")
     schema = {"schema": (lambda schema: schema == SCHEMA, f"a retraining of schema {SCHEMA}")}
-    if wrong := fault(content, {**schema, **expected}, {"versions": {}}):
+    if wrong := fault(content, {**schema, **expected}, {"versions": {}, "kept_epoch": None}):
         raise UserError(f"{path} is damaged: {wrong}")
     return content

@@ -44,6 +44,7 @@ from evo_robust.parts.plain import first_of
 from evo_robust.progress import Say, duration, silent
 from evo_robust.record.reading import IMAGES
 from evo_robust.record.writing import library_versions
+from evo_robust.training.choice import ByValidation
 from evo_robust.training.epochs import EpochLog
 from evo_robust.training.loop import TrainingDiverged, train
 
@@ -76,6 +77,7 @@ def retrain(
     """
     device = choose_device(device)
     data = settings.data.pinned()  # report missing data and impossible networks before a folder is made
+    settings.held_out()
     try:
         model = settings.build()
     except ValueError as error:
@@ -158,12 +160,13 @@ def _final(settings: Retraining, genotype: Genotype) -> Genotype:
 
 def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say: Say) -> Result:
     """Train, evaluate and write everything."""
-    images, test = settings.images(device)
+    images, held_out, test = settings.images(device)
+    choice = _choice(settings, held_out)
     params, flops = count_params(model), count_flops(model, settings.data.in_shape, "thop")
     say(f"training {params:,} parameters on {len(images):,} images of {settings.data.name} into {folder}")
     model = model.to(device)
     began = time.monotonic()
-    logs = _trained(settings, model, images, folder, say)
+    logs = _trained(settings, model, images, choice, folder, say)
     trained = time.monotonic() - began
     write_tensors(folder / WEIGHTS_NAME, model.state_dict())
     say(f"attacking {len(test):,} test images at {len(settings.eps)} strengths")
@@ -174,7 +177,7 @@ def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say:
         network=settings.network_text,
         data=settings.data.name,
         recipe=type(settings.recipe).__name__,
-        epochs=settings.epochs,
+        epochs=len(logs),
         n_train=len(images),
         n_test=curve.n,
         n_classes=settings.data.n_classes,
@@ -187,6 +190,7 @@ def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say:
         error=curve.error,
         adversarial=_on_adversarial_set(settings, model, device, say),
         seconds={"training": round(trained, 2), "attack": round(curve.seconds, 2)},
+        kept_epoch=choice.kept_epoch if choice is not None and settings.keep == "best" else None,
     )
     _write(result, logs, folder)
     return result
@@ -200,23 +204,33 @@ def _on_adversarial_set(settings: Retraining, model: nn.Module, device: str, say
     return {"error": clean_error(model, made.judge.to(device)), "n": len(made.judge)}
 
 
-def _trained(settings: Retraining, model: nn.Module, images: Images, folder: Path, say: Say) -> list[EpochLog]:
+def _choice(settings: Retraining, held_out: Images | None) -> ByValidation | None:
+    """What looks at the validation images after each epoch; None where there are none."""
+    if held_out is None:
+        return None
+    return ByValidation(held_out, settings.recipe, settings.keep, settings.patience, settings.seed)
+
+
+def _trained(
+    settings: Retraining, model: nn.Module, images: Images, choice: ByValidation | None, folder: Path, say: Say
+) -> list[EpochLog]:
     began, fresh = time.monotonic(), 0
 
     def on_epoch(log: EpochLog) -> None:
         nonlocal fresh
         fresh += 1
         left = (time.monotonic() - began) / fresh * (settings.epochs - log.epoch)
+        seen = "" if log.validation_error is None else f"  validation error {100 * log.validation_error:.1f} %"
         say(
             f"epoch {log.epoch:>3}/{settings.epochs}  loss {log.loss:.4f}  training error {100 * log.train_error:.1f} %"
-            f"  left {duration(left)}"
+            f"{seen}  left {duration(left)}"
         )
 
     checkpoint = folder / CHECKPOINT_FILE
     if checkpoint.exists():
         say(f"going on from {checkpoint}")
     try:
-        return train(
+        logs = train(
             model,
             images,
             settings.recipe.for_data(settings.data),
@@ -224,14 +238,22 @@ def _trained(settings: Retraining, model: nn.Module, images: Images, folder: Pat
             seed=seed_from(settings.seed, settings.network or settings.architecture),
             checkpoint=checkpoint,
             on_epoch=on_epoch,
+            choice=choice,
         )
     except TrainingDiverged as error:
         raise UserError(str(error)) from None
+    if choice is not None:
+        early = f"stopped after epoch {len(logs)}; " if len(logs) < settings.epochs else ""
+        best = f"smallest validation error, {100 * min(choice.errors):.1f} %, after epoch {choice.best_epoch}"
+        say(f"{early}{best}; weights of epoch {choice.kept_epoch} kept")
+    return logs
 
 
 def _write(result: Result, logs: list[EpochLog], folder: Path) -> None:
     """Write tables and pictures, then the result, which marks the training as finished."""
     names = [field.name for field in dataclasses.fields(EpochLog)]
+    if all(log.validation_error is None for log in logs):
+        names.remove("validation_error")
     write_csv(folder / "training.csv", names, [[getattr(log, name) for name in names] for log in logs])
     rows = [[f"{eps:.6g}", f"{error:.6g}", f"{1 - error:.6g}"] for eps, error in result.points()]
     write_csv(folder / "curve.csv", ["eps", "error", "accuracy"], rows)
