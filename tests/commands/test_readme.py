@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from places import ROOT
 
 import evo_robust
@@ -64,6 +65,7 @@ _WSR = _DARTS | {"objectives.0.attack.steps": "1", "objectives.0.limit": "20", "
 _GATE = {"constraints.0.sample": "2", "constraints.0.of.limit": "50", "constraints.0.of.attack.steps": "1"}
 _MINE = _ROCO | {"evaluator.recipe": "FastTraining", "algorithm.n_gen": "1"}
 _RETRAIN = {"epochs": "1", "eps": "0.1", "data.train_limit": "200", "device": "cpu"}
+_JUDGE = {"images": "40", "attacks": "pgd-1", "device": "cpu"}
 
 # problems of docs/extending.md
 OWN = ("widths", "noisy", "corners", "smooth", "stripes", "half", "doubt", "sms")
@@ -98,6 +100,10 @@ SMALL: dict[str, dict[str, str]] = {
     **{f"run problem={name}": _ROCO | {"algorithm.pop_size": "3"} for name in OWN},
     "export run=runs/robnet-demo budget=small": {"onnx": "false", "budget": "medium"},
     "export": {"onnx": "false"},
+    "judge run=runs/roco-demo pick=front": _JUDGE,
+    "judge networks=runs/knee,runs/knee-pgd": _JUDGE,
+    "judge networks=runs/roco-trained": _JUDGE,
+    "judge": _JUDGE | {"data": "digits"},
     "plot": {},
     "analyze": {},
 }
@@ -144,7 +150,9 @@ def fences(text: str) -> Iterator[tuple[int, str, list[str]]]:
     assert language is None, f"{text}: a fenced block has no end"
 
 
-INLINE = re.compile(r"`((?:\$ )?(?:python -m evo_robust|evo_robust (?:run|plot|export|retrain|analyze|list) )[^`]*)`")
+INLINE = re.compile(
+    r"`((?:\$ )?(?:python -m evo_robust|evo_robust (?:run|plot|export|retrain|judge|analyze|list) )[^`]*)`"
+)
 
 
 def steps(text: str) -> list[Step]:
@@ -244,8 +252,12 @@ def taken(step: Step, out: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all texts are followed in: what one searched, the next one finds."""
-    return tmp_path_factory.mktemp("workplace")
+    """A folder that all texts are followed in: what one searched, the next one finds; with a network of the user's."""
+    folder = tmp_path_factory.mktemp("workplace")
+    torch.save(zoo.build("resnet-18", 10, (1, 8, 8)).state_dict(), folder / "weights.pt")
+    own = "from evo_robust import zoo\n\n\ndef make():\n    return zoo.build('resnet-18', 10, (1, 8, 8))\n"
+    (folder / "mine.py").write_text(own, encoding="utf-8")
+    return folder
 
 
 @pytest.mark.parametrize("text", TEXTS)
