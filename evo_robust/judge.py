@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -167,11 +168,16 @@ def _sources(options: Judge, subjects: Sequence[Subject], device: str, say: Say)
                 more = subjects_of([text], options.data, options.pick, device, say, trust=options.trust)
             except UserError as error:
                 raise UserError(re.sub(r"^networks=", "sources=", str(error))) from None
-        found |= {source.origin: source for source in more if source.origin not in found}
+        found |= {_place(source): source for source in more if _place(source) not in found}
     if options.sources is not None and not found:
         raise UserError(f"sources={options.sources}: expected networks as in networks=, or sources=networks for these")
-    known = {subject.origin: subject for subject in reversed(subjects)}
-    return [known.get(origin, source) for origin, source in found.items()]
+    known = {_place(subject): subject for subject in reversed(subjects)}
+    return [known.get(place, source) for place, source in found.items()]
+
+
+def _place(subject: Subject) -> str:
+    """Where a network is from, alike however its folder is written."""
+    return os.path.realpath(subject.origin) if os.path.isdir(subject.origin) else subject.origin
 
 
 def judging_of(options: Judge, subjects: Sequence[Subject], say: Say, sources: Sequence[Subject] = ()) -> Judging:

@@ -23,7 +23,7 @@ _MAP = LinearSegmentedColormap.from_list("harm", [KNEE, "#fdf1e7"])
 _GAP = 0.18
 """Space between the cells without attack and the others, in cells."""
 
-_UPRIGHT = 12
+_UPRIGHT = 14
 """Most letters of a name that stands straight below its cells."""
 
 _LONGEST = 24
@@ -160,7 +160,8 @@ def _draw(axes: Axes, panel: _Panel, shades: Normalize, matrix: bool) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    """A long name without its middle: names that retrain chooses differ at their end."""
+    return name if len(name) <= _LONGEST else f"{name[:9]}…{name[10 - _LONGEST :]}"
 
 
 def _answer(judgement: Judgement, matrices: bool) -> str:

@@ -19,7 +19,7 @@ from evo_robust.attacks.base import Threat
 from evo_robust.attacks.gradient import BIM
 from evo_robust.data.sets import Digits
 from evo_robust.inference.predictions import classes
-from evo_robust.judging import transfer
+from evo_robust.judging import transfer, transfer_picture
 from evo_robust.judging.judgement import Judgement
 from evo_robust.judging.subjects import Subject
 from evo_robust.judging.trials import trials
@@ -266,3 +266,22 @@ def test_a_source_without_gradients_or_for_other_images_is_refused(tmp_path: Pat
     large = Subject("large", "large", lambda: Linear(1), in_shape=(3, 32, 32))
     with pytest.raises(UserError, match=r"large does not fit data=digits: .*\(3, 32, 32\)"):
         crossed(tmp_path, [target], [large], "fgsm")
+
+
+def test_long_names_stay_apart_in_the_picture() -> None:
+    names = [f"retrain-PGDTraining-cifar10-{key}" for key in ("77aa11", "ee12aa")]
+    short = [transfer_picture._short(name) for name in names]
+    assert len(set(short)) == 2
+    assert {len(name) for name in short} == {transfer_picture._LONGEST}
+    assert transfer_picture._short("racl") == "racl"
+
+
+def test_a_folder_is_one_network_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net").mkdir()
+    Path("link").symlink_to("net")
+    known = [subject("net", Linear(1))]
+    others = {text: [subject(text, Linear(1))] for text in ("./net", str(tmp_path / "net"), "link")}
+    monkeypatch.setattr(door, "subjects_of", lambda texts, *rest, **more: others[texts[0]])
+    options = door.Judge(networks="net", sources=",".join([*others, "networks"]))
+    assert door._sources(options, known, "cpu", print) == known
