@@ -15,6 +15,7 @@ from evo_robust.attacks.level.attack import CMAES, DE, LevelAttack
 from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
 from evo_robust.attacks.minimum.deepfool import DeepFool
 from evo_robust.attacks.minimum.fmn import FMN
+from evo_robust.attacks.official import LEAST_CLASSES, AutoAttack
 from evo_robust.attacks.square import Square
 from evo_robust.parts.base import Fraction, UserError, nearest
 from evo_robust.parts.making import make
@@ -72,6 +73,7 @@ class _Kind:
         steps: name of the field that a number behind the name sets; None where there is none.
         usual: values of its fields, where they are not the class's own.
         norm: the only norm that it knows; None for linf and l2.
+        classes: least number of classes that it needs.
     """
 
     cls: type[Attack] | type[LevelAttack]
@@ -79,6 +81,7 @@ class _Kind:
     steps: str | None = "steps"
     usual: Mapping[str, object] = dataclasses.field(default_factory=dict)
     norm: TrialNorm | None = None
+    classes: int = 2
 
 
 KINDS: dict[str, _Kind] = {
@@ -94,6 +97,7 @@ KINDS: dict[str, _Kind] = {
     "apgd-dlr": _Kind(APGD, "Auto-PGD on the ratio of logits", usual={"loss": "dlr"}),
     "apgd-t": _Kind(APGD, "Auto-PGD, aimed at nine classes", usual={"loss": "targeted-dlr", "restarts": 9}),
     "apgd-pm": _Kind(APGD, "Auto-PGD on the margin of probabilities", usual={"loss": "probability-margin"}),
+    "autoattack": _Kind(AutoAttack, "the official AutoAttack (extra judge)", None, classes=LEAST_CLASSES),
     "square": _Kind(Square, "random squares; black-box", "queries", norm="linf"),
     "level-l0": _Kind(CMAES, "CMA-ES on pixels; black-box", "max_iter", {"norm": "l0"}, "l0"),
     "level-linf": _Kind(CMAES, "CMA-ES on grey steps; black-box", "max_iter", {"norm": "linf"}, "linf"),
@@ -206,7 +210,7 @@ def _read(text: str) -> tuple[str, int | None, Given]:
     if kind not in KINDS:
         raise UserError(f"attacks={text}: unknown attack {kind!r}: {nearest(kind, [*KINDS, *SETS, SAMPLES])}")
     if number is not None and KINDS[kind].steps is None:
-        raise UserError(f"attacks={text}: expected {kind} without a number, since it makes one step")
+        raise UserError(f"attacks={text}: expected {kind} without a number, since its steps are fixed")
     given: Given = {}
     for part in rest:
         key, equals, value = part.partition("=")
@@ -222,6 +226,8 @@ def _read(text: str) -> tuple[str, int | None, Given]:
 def _attack(kind: str, number: int | None, given: Given, step: str | None, n_classes: int) -> Attack | LevelAttack:
     """The attack of a kind with these settings."""
     known = KINDS[kind]
+    if n_classes < known.classes:
+        raise UserError(f"attacks={kind}: expected {known.classes} classes or more, got {n_classes}; try compact")
     base = dict(known.usual)
     if n_classes < {"dlr": 3, "targeted-dlr": 4}.get(str(base.get("loss")), 0):
         base["loss"] = "margin"  # the ratio needs a third logit, or a fourth
