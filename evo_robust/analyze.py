@@ -14,6 +14,7 @@ import chz
 from rich.console import Console
 
 from evo_robust.analysis.finetuning import Change, finetuning_changes, write_changes
+from evo_robust.analysis.places import curves_of, write_curves
 from evo_robust.analysis.ranking import Ranking, ranking, write_ranking, write_scores
 from evo_robust.analysis.relations import (
     Relation,
@@ -32,6 +33,7 @@ from evo_robust.parts.making import parse
 from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path, refuse_odd_paths
 from evo_robust.parts.typed import as_typed
 from evo_robust.plotting.study.panel import networks
+from evo_robust.plotting.study.places import draw_places
 from evo_robust.plotting.study.ranking import draw_ranking, draw_scores
 from evo_robust.plotting.study.relations import draw_convolutions, draw_density, draw_finetuning, draw_fsp
 from evo_robust.plotting.study.separation import draw_separation
@@ -226,6 +228,13 @@ def _convolutions(work: _Work, study: Study) -> None:
     work.add("convolutions.csv", lambda path: write_relations(found, path))
 
 
+def _places(work: _Work, study: Study) -> None:
+    found = curves_of(study)
+    words = study.robust_words
+    work.add("convolution_places.png", lambda path: draw_places(found, words, path, caution=study.caution))
+    work.add("convolution_places.csv", lambda path: write_curves(found, path))
+
+
 def _fsp(work: _Work, study: Study) -> None:
     found = fsp_relations(study)
     work.relations += found
@@ -248,6 +257,7 @@ _PARTS: dict[str, Callable[[_Work, Study], None]] = {
     "separation": _separation,
     "density": _density,
     "convolutions": _convolutions,
+    "convolution_places": _places,
     "fsp": _fsp,
 }
 

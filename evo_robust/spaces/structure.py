@@ -61,6 +61,11 @@ class Structure:
         return sum(o.convolution for o in self.operations) / self.cells
 
     @property
+    def direct_convolutions(self) -> float:
+        """Number of convolutions per cell that lie on direct edges, the mean where cells differ."""
+        return sum(o.convolution and o.direct for o in self.operations) / self.cells
+
+    @property
     def direct_share(self) -> float:
         """Share of the convolutions that lie on direct edges; NaN without convolutions."""
         convolutions = [o for o in self.operations if o.convolution]

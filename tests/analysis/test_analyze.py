@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from evo_robust import analyze
 from evo_robust.algorithms.evolution import NSGA2
 from evo_robust.algorithms.random import RandomSearch
 from evo_robust.analysis.finetuning import finetuning_changes
+from evo_robust.analysis.places import curves_of
 from evo_robust.analysis.ranking import ranking
 from evo_robust.analysis.relations import density_relations, fsp_relations, relate
 from evo_robust.analysis.separation import features, separation
@@ -38,6 +40,7 @@ from evo_robust.parts.base import UserError, seed_from
 from evo_robust.parts.facts import FINETUNING, Fact
 from evo_robust.plotting.study import relations as pictures
 from evo_robust.plotting.study.panel import scatter
+from evo_robust.plotting.study.places import where_it_helps
 from evo_robust.problem.value import Problem
 from evo_robust.record.reading import load_run
 from evo_robust.record.view import view_of
@@ -319,6 +322,43 @@ def test_convolutions_by_budget(drawn: tuple[analyze.Analysis, Path], shared: Pa
     assert (rows[3]["pearson"] == "") == (int(rows[3]["n"]) < 3)
 
 
+def test_curves_tell_what_either_kind_of_edge_brings(shared: Path) -> None:
+    """A direct convolution is planted to bring 5 points, one on a skip edge 2."""
+    one = study(shared)
+    structures = one.known_structures()
+    direct = np.array([s.direct_convolutions for s in structures])
+    skip = np.array([s.convolutions for s in structures]) - direct
+    rng = np.random.default_rng(3)
+    errors = 0.7 - 0.05 * direct - 0.02 * skip + 0.01 * rng.normal(size=len(direct))
+    planted = dataclasses.replace(one, columns={**one.columns, "robust": errors})
+    found = curves_of(planted)
+    assert [c.where for c in found] == ["all edges", "direct edges", "skip edges"]
+    for curve, truth in zip(found[1:], (0.05, 0.02), strict=True):
+        assert abs(curve.slope - truth) <= curve.slope_half < 0.01
+    # against the statistics of another hand
+    line = stats.linregress(direct + skip, 1 - errors)
+    assert found[0].slope == pytest.approx(line.slope)
+    assert found[0].slope_half == pytest.approx(stats.t.ppf(0.975, len(direct) - 2) * line.stderr)
+    for curve, counts in zip(found, (direct + skip, direct, skip), strict=True):
+        assert curve.networks.sum() == 80
+        chosen = [(1 - errors)[counts == number] for number in curve.numbers]
+        assert curve.means == pytest.approx([c.mean() for c in chosen])
+        assert np.isnan(curve.half).tolist() == [len(c) == 1 for c in chosen]
+    assert f"on direct edges +{100 * found[1].slope:.2f} ± " in where_it_helps(found)
+
+
+def test_curves_without_spread_tell_no_slope(shared: Path) -> None:
+    one = study(shared)
+    assert one.structures is not None
+    few = dataclasses.replace(
+        one,
+        texts=one.texts[:2],
+        structures=one.structures[:2],
+        columns={name: values[:2] for name, values in one.columns.items()},
+    )
+    assert "cannot be told" in where_it_helps(curves_of(few))
+
+
 @pytest.mark.parametrize(("name", "scale"), [("convolutions per cell", "linear"), ("fsp_distance", "log")])
 def test_counts_are_shown_on_a_straight_axis(name: str, scale: str) -> None:
     axes = matplotlib.figure.Figure().add_subplot()
@@ -415,7 +455,8 @@ def test_finetuning(drawn: tuple[analyze.Analysis, Path]) -> None:
 
 def test_every_picture_has_its_table(drawn: tuple[analyze.Analysis, Path]) -> None:
     found, out = drawn
-    names = ("finetuning", "separation", "density", "convolutions", "fsp", "ranking", "ranking_scores")
+    study_names = ("finetuning", "separation", "density", "convolutions", "convolution_places", "fsp")
+    names = (*study_names, "ranking", "ranking_scores")
     assert {f.name for f in found.files} >= {f"{n}.{s}" for n in names for s in ("png", "csv")}
     assert not found.left_out and {p.name for p in out.iterdir()} == {f.name for f in found.files}
     for path in found.files:
