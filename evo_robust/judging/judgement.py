@@ -73,6 +73,8 @@ class Verdict:
         group: the search that it is from, where several networks are from one.
         signs: sentences on signs that its gradients mislead attacks; None where nobody looked.
         without: columns of attacks that cannot be made on it, since it has no gradient.
+        search_hours: hours that its search took on its device; None where that is not known.
+        searched_on: that device; empty where it is not known.
     """
 
     name: str
@@ -88,6 +90,8 @@ class Verdict:
     signs: tuple[str, ...] | None = None
     group: str | None = None
     without: tuple[str, ...] = ()
+    search_hours: float | None = None
+    searched_on: str = ""
 
     def figure(self, column: str) -> Figure:
         """The figure of a column."""
@@ -189,7 +193,9 @@ def _verdict(entry: Mapping[str, Any]) -> Verdict:
     """A verdict from the values that :meth:`Verdict.to_json` wrote."""
     known = {field.name: entry[field.name] for field in dataclasses.fields(Verdict) if field.name in entry}
     figures = tuple(map(_figure, entry["figures"]))
-    return Verdict(**{**known, "figures": figures, "signs": tuple(entry["signs"])})
+    signs, without = entry.get("signs"), tuple(entry.get("without", ()))
+    more = {"figures": figures, "signs": None if signs is None else tuple(signs), "without": without}
+    return Verdict(**{**known, **more})
 
 
 def figures_of_trial(trial: Trial, level: Tensor, seconds: float) -> list[Figure]:

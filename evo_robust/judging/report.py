@@ -117,44 +117,53 @@ def grid_of(judgement: Judgement, *, others: bool = False) -> Grid:
         others: whether networks that only papers have stand there too.
     """
     heads, means = judgement.columns, judgement.means
-    numbers = ("params (M)", "FLOPs (M)", *heads, *(f"{name} mean" for name in means))
+    costs = any(verdict.search_hours is not None for verdict in judgement.verdicts)
+    sizes = ("params (M)", "FLOPs (M)", *(["search (h)"] if costs else []))
+    numbers = (*sizes, *heads, *(f"{name} mean" for name in means))
     rows: list[tuple[str, ...]] = []
     shown: list[Printed] = []
     by_head = {figure.column: figure for verdict in judgement.verdicts for figure in verdict.figures}
     for verdict in judgement.verdicts:
-        rows.append(_row(verdict, heads, means))
+        rows.append(_row(verdict, heads, means, costs))
         found = printed_of(verdict, judgement)
         shown += found
         for printed, label in zip(found, labels_of(found), strict=True):
-            rows.append(_printed_row(printed, f"  printed: {label}", heads, by_head, means))
+            rows.append(_printed_row(printed, f"  printed: {label}", heads, by_head, means, costs))
     if others:
         for printed in others_of(shown, judgement):
-            rows.append(_printed_row(printed, f"{printed.model} (printed: {printed.source})", heads, by_head, means))
-    return Grid(("network", "training"), numbers, tuple(rows), fixed=2)
+            name = f"{printed.model} (printed: {printed.source})"
+            rows.append(_printed_row(printed, name, heads, by_head, means, costs))
+    return Grid(("network", "training"), numbers, tuple(rows), fixed=len(sizes))
 
 
 def _printed_row(
-    printed: Printed, name: str, heads: Sequence[str], by_head: Mapping[str, Figure], means: Sequence[str]
+    printed: Printed, name: str, heads: Sequence[str], by_head: Mapping[str, Figure], means: Sequence[str], costs: bool
 ) -> tuple[str, ...]:
     """The line of what a paper prints."""
     values = [value_of(printed, by_head[head]) if head in by_head else None for head in heads]
     average = mean_of(printed)
     return (
-        *(name, printed.training or "not told", millions(printed.params), "–"),
+        *(name, printed.training or "not told", millions(printed.params), "–", *(["–"] if costs else [])),
         *("–" if value is None else f"{value:.2f}" for value in values),
         *("–" if average is None else f"{average:.2f}" for _ in means),
     )
 
 
-def _row(verdict: Verdict, heads: Sequence[str], means: Sequence[str]) -> tuple[str, ...]:
+def _row(verdict: Verdict, heads: Sequence[str], means: Sequence[str], costs: bool) -> tuple[str, ...]:
     seed = "" if verdict.seed is None else f", seed {verdict.seed}"
     found = {figure.column: with_interval(figure) for figure in verdict.figures}
     averages = [percent(verdict.means[name]) if name in verdict.means else "–" for name in means]
     return (
         *(verdict.name, f"{verdict.recipe or 'not known'}{seed}", millions(verdict.params), millions(verdict.flops)),
+        *([_hours(verdict)] if costs else []),
         *(found.get(head, "–") for head in heads),
         *averages,
     )
+
+
+def _hours(verdict: Verdict) -> str:
+    """What the search cost, such as ``0.05 (cpu)``."""
+    return "–" if verdict.search_hours is None else f"{verdict.search_hours:.2g} ({verdict.searched_on or 'not known'})"
 
 
 def caption(judgement: Judgement) -> str:

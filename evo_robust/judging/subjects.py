@@ -32,6 +32,7 @@ from evo_robust.parts.resolve import from_dotted
 from evo_robust.progress import Say
 from evo_robust.record.reading import PROBLEM_FILE, load_run
 from evo_robust.record.rebuild import rebuild
+from evo_robust.record.run import PROGRESS_FILE, past_seconds
 
 Shape = tuple[int, int, int]
 
@@ -56,6 +57,8 @@ class Subject:
         fresh: the network with fresh weights, where ``make`` trains it again, so that its weights are worth keeping.
         key: name under which they are kept.
         group: the search that it is from, where several networks are from one.
+        search_hours: hours that this search took on its device; None where that is not known.
+        searched_on: that device; empty where it is not known.
     """
 
     name: str
@@ -73,6 +76,8 @@ class Subject:
     fresh: Callable[[], nn.Module] | None = None
     key: str = ""
     group: str | None = None
+    search_hours: float | None = None
+    searched_on: str = ""
 
 
 def subjects_of(
@@ -271,10 +276,18 @@ def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = Fals
             adversarial_set=sets[0] if sets else None,
             fresh=fresh(row),
             group=folder.resolve().name,
+            search_hours=_hours(folder),
+            searched_on=str(run.info.get("device") or ""),
             key=digest([row["fingerprint"], row["architecture"], row["id"]]),
         )
         for spec, row in zip(specs, rows, strict=True)
     ]
+
+
+def _hours(folder: Path) -> float | None:
+    """Hours that a search took, over all processes that worked on it, by its progress table."""
+    seconds = past_seconds(folder / PROGRESS_FILE)
+    return max(seconds.values()) / 3600 if seconds else None
 
 
 def of_zoo(text: str, weights: Path, data: DataSet | None) -> Subject:

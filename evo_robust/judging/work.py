@@ -245,6 +245,8 @@ def _verdict(
         ),
         searched=dict(subject.searched),
         group=subject.group,
+        search_hours=subject.search_hours,
+        searched_on=subject.searched_on,
         signs=signs_of(judged, found, gradient=gradient, say=say) if judging.signs else None,
         without=tuple(without),
     )

@@ -33,6 +33,9 @@ def test_weights_are_made_again_once(
     first = read_judgement(run / "judge")
     assert [v.searched["clean_error"] for v in first.verdicts] == [r["objectives"]["clean_error"] for r in front]
 
+    assert first.verdicts[0].searched_on == load_run(run).info["device"]
+    assert "search (h)" in (run / "judge" / "judgement.md").read_text()
+
     def refused(*_: object) -> None:
         raise AssertionError("weights were kept")
 
