@@ -25,6 +25,7 @@ if not _runs_no_command():  # its version and its errors need not wait for torch
     from evo_robust.attacks.base import Attack, Threat
     from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD
     from evo_robust.attacks.level.attack import CMAES, DE
+    from evo_robust.attacks.level.sigma_zero import SigmaZero
     from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
     from evo_robust.attacks.minimum.deepfool import DeepFool
     from evo_robust.attacks.minimum.fmn import FMN
@@ -152,6 +153,7 @@ __all__ = [
     "SVHN",
     "SearchLoss",
     "SearchSpace",
+    "SigmaZero",
     "Square",
     "Stage",
     "Standard",

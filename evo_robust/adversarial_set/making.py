@@ -23,7 +23,8 @@ from torch import nn
 
 from evo_robust import zoo
 from evo_robust.adversarial_set.samples import AdversarialImages, Row, Samples
-from evo_robust.attacks.level.attack import CMAES, LevelAttack, LevelNorm
+from evo_robust.attacks.level.attack import CMAES
+from evo_robust.attacks.level.base import LevelAttack, LevelNorm
 from evo_robust.data.base import DataSet
 from evo_robust.data.images import Images
 from evo_robust.device import fixed_threads
@@ -84,6 +85,10 @@ class AdversarialSet(Part):
     @chz.validate
     def _sensible_levels(self) -> None:
         _check_unique("norms", self.norms)
+        unknown = [norm for norm in self.norms if norm not in self.optimiser.norms()]
+        if unknown:
+            known, who = ", ".join(self.optimiser.norms()), type(self.optimiser).__name__
+            raise ValueError(f"expected norms that {who} knows ({known}), got {', '.join(unknown)}: give norms={known}")
         for norm in self.norms:
             levels = self.levels(norm)
             _check_unique(f"{norm}_levels", levels)

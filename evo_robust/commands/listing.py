@@ -11,7 +11,7 @@ import chz
 from evo_robust import zoo
 from evo_robust.algorithms.base import Algorithm
 from evo_robust.attacks.base import Attack
-from evo_robust.attacks.level.attack import LevelAttack
+from evo_robust.attacks.level.base import LevelAttack
 from evo_robust.commands.cli import command
 from evo_robust.commands.helping import WIDEST, first_line, plain_words
 from evo_robust.commands.run_folders import FolderStanding, run_folders, standing_of

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import chz
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from evo_robust.attacks.base import Attack, Norm
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.fast import Precision
 from evo_robust.attacks.gradient import GradientAttack
-from evo_robust.attacks.level.attack import LevelAttack
+from evo_robust.attacks.level.base import LevelAttack
 from evo_robust.data.images import Images
 from evo_robust.inference.checks import slope
 from evo_robust.inference.predictions import correct_mask, eval_mode, undisturbed
@@ -167,12 +166,5 @@ def _at_levels(
     model: nn.Module, attack: LevelAttack, trial: Trial, images: Images, before: Tensor, generator: torch.Generator
 ) -> Tensor:
     """The same for an attack at levels of pixels or grey steps, smallest first, on survivors only."""
-    level = before.clone()
-    for k, strength in enumerate(trial.eps):
-        left = (level > k).nonzero().squeeze(1)
-        if len(left) == 0:
-            break
-        at = chz.replace(attack, level=int(strength))
-        found = at.perturb_levels(model, images.floats(left), images.y[left], generator)
-        level[left[found.success]] = k
-    return level
+    levels = [int(strength) for strength in trial.eps]
+    return attack.ladder(model, images.floats(), images.y, levels, generator, known=before).reached

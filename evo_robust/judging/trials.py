@@ -11,7 +11,9 @@ from evo_robust.attacks.auto import APGD
 from evo_robust.attacks.base import Attack, Norm
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.gradient import BIM, FGSM, MIFGSM, PGD, IterativeAttack
-from evo_robust.attacks.level.attack import CMAES, DE, LevelAttack
+from evo_robust.attacks.level.attack import CMAES, DE
+from evo_robust.attacks.level.base import LevelAttack
+from evo_robust.attacks.level.sigma_zero import SigmaZero
 from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
 from evo_robust.attacks.minimum.deepfool import DeepFool
 from evo_robust.attacks.minimum.fmn import FMN
@@ -103,6 +105,7 @@ KINDS: dict[str, _Kind] = {
     "level-linf": _Kind(CMAES, "CMA-ES on grey steps; black-box", "max_iter", {"norm": "linf"}, "linf"),
     "de-l0": _Kind(DE, "differential evolution on pixels; black-box", "max_iter", {"norm": "l0"}, "l0"),
     "de-linf": _Kind(DE, "differential evolution on grey steps; black-box", "max_iter", {"norm": "linf"}, "linf"),
+    "sigma-zero": _Kind(SigmaZero, "few pixels by gradients", usual={"norm": "l0"}, norm="l0"),
 }
 """Attacks by the names that ``attacks=`` takes."""
 

@@ -13,7 +13,7 @@ from torch import nn
 from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.attacks.base import Norm, Threat, check_eps
 from evo_robust.attacks.fast import Precision
-from evo_robust.attacks.level.attack import LevelAttack
+from evo_robust.attacks.level.base import LevelAttack
 from evo_robust.data.base import DataSet
 from evo_robust.data.images import Images
 from evo_robust.device import choose_device

@@ -10,7 +10,8 @@ from pymoo.core.problem import Problem
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from evo_robust.attacks.level.attack import CMAES, DE, LevelAttack, LevelResult
+from evo_robust.attacks.level.attack import CMAES, DE, QueryAttack
+from evo_robust.attacks.level.base import LevelResult
 from evo_robust.attacks.level.encoding import Boxes, Pixels, Tone, Values, reflect_
 from evo_robust.attacks.level.network import HalvingMaxPool, for_queries
 from evo_robust.attacks.level.optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES
@@ -72,7 +73,7 @@ def pixels_of(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=NAMES)
 def test_stays_within_the_level_and_succeeds(
-    attack: LevelAttack, victim: nn.Module, images: tuple[Tensor, Tensor]
+    attack: QueryAttack, victim: nn.Module, images: tuple[Tensor, Tensor]
 ) -> None:
     x, y = images
     with torch.no_grad():
@@ -103,7 +104,7 @@ def same(a: LevelResult, b: LevelResult) -> bool:
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=NAMES)
 def test_results_depend_on_the_generator_and_not_on_neighbours(
-    attack: LevelAttack, victim: nn.Module, images: tuple[Tensor, Tensor]
+    attack: QueryAttack, victim: nn.Module, images: tuple[Tensor, Tensor]
 ) -> None:
     x, y = images
     whole = attack.perturb_levels(victim, x, y, seeded())
@@ -177,7 +178,7 @@ class Threshold(nn.Module):
 
 @pytest.mark.parametrize("attack", [CMAES(norm="linf", level=1), DE(norm="linf", level=1, max_iter=20)])
 @pytest.mark.parametrize("direction", [1.0, -1.0])
-def test_both_signs_are_reachable_at_level_one(attack: LevelAttack, direction: float) -> None:
+def test_both_signs_are_reachable_at_level_one(attack: QueryAttack, direction: float) -> None:
     # a mean that moves by .4 of a grey step needs hundreds of single steps in the right direction
     x = torch.full((2, 1, 8, 8), 100 / 255)
     result = attack.perturb_levels(Threshold(100 + 0.4 * direction, direction), x, torch.zeros(2).long(), seeded())
@@ -202,7 +203,7 @@ class Spot(nn.Module):
 
 @pytest.mark.parametrize("attack", [CMAES(max_iter=200), DE(max_iter=20)])
 @pytest.mark.parametrize("corner", [(0, 0), (0, 31), (31, 0), (31, 31), (14, 3)])
-def test_every_pixel_and_colour_is_reachable(attack: LevelAttack, corner: tuple[int, int]) -> None:
+def test_every_pixel_and_colour_is_reachable(attack: QueryAttack, corner: tuple[int, int]) -> None:
     # CMA-ES may settle too early: of five courses at least one gets there
     result = attack.perturb_levels(Spot(*corner, 2.0), torch.zeros(5, 3, 32, 32), torch.zeros(5).long(), seeded())
     assert result.success.any()

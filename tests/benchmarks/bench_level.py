@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from evo_robust import zoo
-from evo_robust.attacks.level.attack import CMAES, DE, LevelAttack
+from evo_robust.attacks.level.attack import CMAES, DE, QueryAttack
 from evo_robust.data.images import Images
 from evo_robust.data.sets import CIFAR10
 from evo_robust.files import cache_folder
@@ -49,7 +49,7 @@ class Case:
     ``toolbox_pop_size`` is what its rule gives: 4 + ⌊3 ln d⌋, and max(1, ⌊400/d⌋) · d for DE.
     """
 
-    attack: LevelAttack
+    attack: QueryAttack
     toolbox_pop_size: int
     images: int
     seeds: int

@@ -28,7 +28,7 @@ def test_every_name_is_an_attack() -> None:
     for name in KINDS:
         (trial,) = named(name)
         assert len(trial.attacks) == 1
-        assert trial.eps == ((1.0, 3.0, 5.0, 10.0) if "level" in name or "de-" in name else (EIGHT,))
+        assert trial.eps == ((1.0, 3.0, 5.0, 10.0) if trial.levels else (EIGHT,))
 
 
 def test_settings_follow_a_name() -> None:

@@ -9,46 +9,24 @@ count as successes. The best image found is classified once more by itself, in f
 from __future__ import annotations
 
 import abc
-import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import chz
 import torch
 from torch import Tensor, nn
 
-from evo_robust.attacks.base import check_norm
 from evo_robust.attacks.calls import checked
+from evo_robust.attacks.level.base import MARGIN, LevelAttack, LevelResult, check_pixels, to_pixels
 from evo_robust.attacks.level.encoding import Boxes, Encoding, Pixels, Tone, Values
 from evo_robust.attacks.level.network import for_queries
 from evo_robust.attacks.level.optimizers import BatchCMAES, BatchDE, BatchOptimizer, BatchSepCMAES
 from evo_robust.inference.predictions import classes, eval_mode
-from evo_robust.parts.base import Part
-
-LevelNorm = Literal["l0", "linf"]
-
-MARGIN = 1e-4
-"""Least margin in logits of a wrong class; with a smaller one, another batch size or processor may round otherwise."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LevelResult:
-    """The result of a level attack.
-
-    Attributes:
-        x_adv: images ``(n, c, h, w)``, multiples of 1/255 in [0,1], within the level; unchanged without success.
-        success: bool ``(n,)``; False for images that were misclassified before the attack.
-        queries: number of candidates that the network classified, int64 ``(n,)``; 0 for images that were not attacked.
-    """
-
-    x_adv: Tensor
-    success: Tensor
-    queries: Tensor
 
 
 @chz.chz
-class LevelAttack(Part, abc.ABC):
+class QueryAttack(LevelAttack, abc.ABC):
     """A black-box attack that minimises the true class's probability within a level.
 
     Many images are attacked together and share forward passes. An image leaves as soon as a candidate is misclassified,
@@ -56,17 +34,12 @@ class LevelAttack(Part, abc.ABC):
     nor on ``batch_size`` (except for rounding in the network).
     """
 
-    norm: LevelNorm = chz.field(default="l0", doc="l0: `level` pixels may change; linf: all values by ± `level` of 255")
-    level: int = chz.field(default=1, doc="number of pixels (l0) or of grey steps (linf), ≥ 1")
     max_iter: int = chz.field(default=100, doc="largest number of generations per image, ≥ 1 (Kotyan & Vargas: 100)")
     pop_size: int | None = chz.field(default=None, doc="candidates per generation and image; see the optimiser")
     batch_size: int | None = chz.field(default=None, doc="candidates per forward pass; chosen by memory when not given")
 
     @chz.validate
     def _sensible(self) -> None:
-        check_norm(self.norm, get_args(LevelNorm))
-        if self.level < 1 or (self.norm == "linf" and self.level > 255):
-            raise ValueError(f"expected level >= 1 (and <= 255 for linf), got {self.level}")
         if self.max_iter < 1:
             raise ValueError(f"expected max_iter >= 1, got {self.max_iter}")
         if self.pop_size is not None and self.pop_size < self._least_pop_size:
@@ -95,18 +68,10 @@ class LevelAttack(Part, abc.ABC):
         """The optimiser for images with these bounds."""
 
     def perturb_levels(self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> LevelResult:
-        """Attack images ``(n, c, h, w)`` in [0,1], multiples of 1/255, with true classes ``y`` int64 ``(n,)``.
-
-        It always draws one seed per image from ``generator``. The model's mode, running statistics and gradients do not
-        change.
-
-        Raises:
-            ValueError: images are not multiples of 1/255 in [0,1], shapes differ, labels or network are wrong, or the
-                images have fewer pixels than the level.
-        """
+        """See :meth:`LevelAttack.perturb_levels`; it always draws one seed per image from ``generator``."""
         with checked(model, x, y, generator=generator) as (x, y):
             encoding = self._encoding(x)
-            pixels = _to_pixels(x)
+            pixels = to_pixels(x)
             drawn = torch.randint(2**62, (len(x),), generator=generator, device=generator.device)
             run = _Run(self, encoding, model, pixels, y, drawn.tolist())
             if len(x):
@@ -121,13 +86,12 @@ class LevelAttack(Part, abc.ABC):
         channels, rows, columns = x.shape[1:]
         if self.norm == "linf":
             return Values(self.level, (channels, rows, columns))
-        if self.level > rows * columns:
-            raise ValueError(f"expected level <= {rows * columns} pixels of the image, got {self.level}")
+        check_pixels(self.level, x)
         return Pixels(self.level, (channels, rows, columns), raster=self._raster)
 
 
 @chz.chz
-class CMAES(LevelAttack):
+class CMAES(QueryAttack):
     """CMA-ES: full covariance for pixels, diagonal for L∞ (3,072 variables on CIFAR-10).
 
     The default population is 4 + ⌊3 ln d⌋ for d variables, as in Hansen's tutorial and Kotyan & Vargas. Their pixels
@@ -174,7 +138,7 @@ class CMAES(LevelAttack):
 
 
 @chz.chz
-class DE(LevelAttack):
+class DE(QueryAttack):
     """Differential evolution best1bin, F dithered in (.5, 1), CR 1; 400 members by default.
 
     The attack on an image ends without success once all members lie within one grey step or pixel. With one pixel that
@@ -198,7 +162,7 @@ class _Run:
     """One attack on a set of images: those that wait, those under attack, and the results."""
 
     def __init__(
-        self, attack: LevelAttack, encoding: Encoding, model: nn.Module, pixels: Tensor, y: Tensor, seeds: list[int]
+        self, attack: QueryAttack, encoding: Encoding, model: nn.Module, pixels: Tensor, y: Tensor, seeds: list[int]
     ) -> None:
         self.attack, self.encoding, self.model = attack, encoding, model
         self.pixels, self.y, self.seeds = pixels, y, seeds
@@ -288,15 +252,6 @@ class _Run:
         """Logits of images in equal forward passes of at most ``batch_size``."""
         passes = -(-len(candidates) // self.batch_size)
         return torch.cat([model(part).float() for part in candidates.chunk(passes)])
-
-
-def _to_pixels(x: Tensor) -> Tensor:
-    """Images in [0,1] as uint8."""
-    scaled = x.detach() * 255
-    pixels = scaled.round()
-    if not bool(((scaled - pixels).abs() < 1e-2).all() & (pixels >= 0).all() & (pixels <= 255).all()):
-        raise ValueError("expected images in [0,1] that are multiples of 1/255, got other values")
-    return pixels.to(torch.uint8)
 
 
 def _batch_size(pixels: Tensor) -> int:
