@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,15 +17,16 @@ from evo_robust.attacks.base import Norm
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.fast import Precision
 from evo_robust.commands.cli import TRUST, command
+from evo_robust.commands.helping import help_text
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
 from evo_robust.judging.report import write_report
 from evo_robust.judging.subjects import Subject, named_apart, subjects_of
 from evo_robust.judging.transfer_report import write_transfers
-from evo_robust.judging.trials import KINDS, SETS, trials
+from evo_robust.judging.trials import KINDS, SAMPLES, SETS, trials
 from evo_robust.judging.work import JUDGE_FOLDER, Judging, judge
 from evo_robust.parts.base import Fraction, Part, UserError, digest
-from evo_robust.parts.making import parse
+from evo_robust.parts.making import HelpRequested, parse
 from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path
 from evo_robust.parts.typed import as_typed
 from evo_robust.progress import Say, output
@@ -131,7 +133,11 @@ def main(argv: list[str] | None = None) -> int:
     if not argv:
         print(as_typed(USAGE))
         return 0
-    options = parse(Judge, argv, "judge")
+    try:
+        options = parse(Judge, argv, "judge")
+    except HelpRequested as asked:
+        print("\n\n".join([as_typed(USAGE), help_text(asked), attacks_told()]))
+        return 0
     device = choose_device(options.device)
     console = output()
 
@@ -147,6 +153,20 @@ def main(argv: list[str] | None = None) -> int:
     for made in [*write_report(judgement, folder), *write_transfers(judgement, folder)]:
         console.print(made, markup=False) if not isinstance(made, Path) else say(f"wrote {made}")
     return 0
+
+
+def attacks_told() -> str:
+    """Every attack and set that ``attacks=`` takes, with what it is."""
+    wide = max(map(len, [*KINDS, *SETS, SAMPLES])) + 2
+    lines = ["attacks by name", *(f"  {name:<{wide}}{kind.doc}" for name, kind in KINDS.items())]
+    lines.append(f"  {SAMPLES:<{wide}}images of an adversarial set, made of test images")
+    lines += ["", "sets of attacks"]
+    for name, text in SETS.items():
+        told = f"{name:<{wide}}{text.replace(',', ', ')}"
+        lines += textwrap.wrap(
+            told, 78, initial_indent="  ", subsequent_indent=" " * (wide + 2), break_on_hyphens=False
+        )
+    return "\n".join(lines)
 
 
 def _subjects(options: Judge, device: str, say: Say) -> list[Subject]:

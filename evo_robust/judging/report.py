@@ -84,13 +84,14 @@ def write_report(judgement: Judgement, folder: Path) -> list[Table | Path | str]
 
 def signs(judgement: Judgement) -> list[str]:
     """Signs of masked gradients, as lines, of each network that was looked at."""
-    found = []
+    found: list[str] = []
     for verdict in judgement.verdicts:
         if verdict.signs:
             found += [f"{verdict.name} shows signs of masked gradients:", *(f"- {sign}" for sign in verdict.signs)]
-        elif verdict.signs is not None:
-            found.append(f"{verdict.name} shows no sign of masked gradients.")
-    return found
+    sound = [verdict.name for verdict in judgement.verdicts if verdict.signs == ()]
+    if len(sound) == len(judgement.verdicts) > 1:
+        return [f"None of the {len(sound)} networks shows a sign of masked gradients."]
+    return found + ([f"No sign of masked gradients: {', '.join(sound)}."] if sound else [])
 
 
 def percent(share: float) -> str:

@@ -21,7 +21,7 @@ from evo_robust.inference.predictions import clean_error
 from evo_robust.judging import levels
 from evo_robust.judging.judgement import worst_cases
 from evo_robust.judging.store import Store
-from evo_robust.judging.trials import Trial
+from evo_robust.judging.trials import KINDS, SETS, Trial
 from evo_robust.judging.weights import fitted, identity
 
 EPS = "eps=.05,.1"
@@ -229,3 +229,10 @@ def test_other_weights_are_another_network(retrained: Path, tmp_path: Path) -> N
         next(other.parameters()).view(-1)[0] += 1e-3
     assert identity(one) != identity(other)
     assert len(Store(tmp_path).get("nothing").level) == 0
+
+
+def test_help_names_every_attack_and_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert door.main(["--help"]) == 0
+    told = capsys.readouterr().out.partition("attacks by name")[2]
+    assert all(f"\n  {name} " in told for name in [*KINDS, *SETS])
+    assert "fgsm:eps=8/255, pgd-20:step=2/255:eps=8/255" in " ".join(told.split())
