@@ -78,7 +78,7 @@ def probe(judged: Judged, ball: Ball, *, gradient: bool) -> Probes:
     images = judged.images.take(slice(SAMPLE))
     sample = dataclasses.replace(judged, images=images, content=images.content())
     right = clean(sample).level == 0
-    masks = _masks(sample, ball, gradient)
+    masks = _masks(sample, ball, right, gradient)
     found = []
     for trial in _attacks(ball, images, gradient):
         level = levels(sample, trial, lambda done, kept: None).level
@@ -102,8 +102,8 @@ def _attacks(ball: Ball, images: Images, gradient: bool) -> list[Trial]:
     return [*found, Trial("unbounded", (PGD(steps=20), PGD(steps=20, loss="margin")), ball.norm, (far,))]
 
 
-def _masks(judged: Judged, ball: Ball, gradient: bool) -> dict[str, Tensor]:
-    """The masks of :class:`Probes`, and ``several`` among them."""
+def _masks(judged: Judged, ball: Ball, right: Tensor, gradient: bool) -> dict[str, Tensor]:
+    """The masks of :class:`Probes`, and ``several`` among them; gradients are taken where the network is ``right``."""
     key = digest(["probe", judged.network, judged.content, judged.seed, ball.norm, ball.eps], length=20)
     kept = judged.store.masks(key)
     if kept is not None:
@@ -111,9 +111,11 @@ def _masks(judged: Judged, ball: Ball, gradient: bool) -> dict[str, Tensor]:
     generator = torch.Generator(judged.images.x.device).manual_seed(seed_from(judged.seed, ["probe"]))
     with eval_mode(judged.model), undisturbed(judged.model):
         masks = _outputs(judged.model, judged.images, generator)
-        if gradient:
-            masks |= _gradients(judged.model, judged.images)
-            masks["risen"] = _risen(judged.model, judged.images, ball, generator)
+        chosen = right.nonzero().squeeze(1).to(judged.images.y.device)
+        if gradient and len(chosen):
+            images = judged.images.take(chosen)
+            seen = _gradients(judged.model, images) | {"risen": _risen(judged.model, images, ball, generator)}
+            masks |= {name: _spread(mask, chosen, len(right)) for name, mask in seen.items()}
     judged.store.put_masks(key, masks, {**judged.told, "probe": list(masks), "images": len(judged.images)})
     return {name: mask.cpu() for name, mask in masks.items()}
 
@@ -122,8 +124,8 @@ def _masks(judged: Judged, ball: Ball, gradient: bool) -> dict[str, Tensor]:
 def _outputs(model: nn.Module, images: Images, generator: torch.Generator) -> dict[str, Tensor]:
     """What two passes, and one over images that are changed by next to nothing, say of the outputs."""
     once, again, near = [], [], []
-    for part in torch.arange(len(images), device=images.y.device).split(_PART):
-        x = images.floats(part)
+    for part in _parts(images):
+        x = part.floats()
         once.append(model(x).float())
         again.append(model(x).float())
         # towards grey, so that no pixel is held at the end of its range
@@ -140,22 +142,31 @@ def _outputs(model: nn.Module, images: Images, generator: torch.Generator) -> di
     }
 
 
+def _spread(mask: Tensor, chosen: Tensor, n: int) -> Tensor:
+    """A mask of the chosen images as one of all n images, False elsewhere."""
+    return torch.zeros(n, dtype=torch.bool, device=mask.device).index_put_((chosen,), mask)
+
+
 def _gradients(model: nn.Module, images: Images) -> dict[str, Tensor]:
-    """Where the gradient of the cross-entropy is zero or not finite, and where it is zero with small logits too."""
-    wide = _in_float64(model, images)
-    found: dict[str, list[Tensor]] = {"zero": [], "flat": [], "deep": [], "odd": []}
-    for part in torch.arange(len(images), device=images.y.device).split(_PART):
-        x, y = images.floats(part), images.y[part]
-        gradient = _gradient(model, x, y, small=False)
-        found["zero"].append((gradient == 0).flatten(1).all(1))
-        found["odd"].append(~gradient.isfinite().flatten(1).all(1))
-        found["flat"].append((_gradient(model, x, y, small=True) == 0).flatten(1).all(1))
-        still = _gradient(wide or model, x.double() if wide else x, y, small=True)
-        found["deep"].append((still == 0).flatten(1).all(1))
-    return {name: torch.cat(masks) for name, masks in found.items()}
+    """Where the gradient of the cross-entropy is zero or not finite; and where it is zero, what else was tried."""
+    gradients = torch.cat([_gradient(model, part.floats(), part.y) for part in _parts(images)]).flatten(1)
+    zero = (gradients == 0).all(1)
+    found = {"zero": zero, "odd": ~gradients.isfinite().all(1), "flat": zero.clone(), "deep": zero.clone()}
+    if zero.any():
+        stuck = images.take(zero)
+        wide = _in_float64(model, images)
+        flat = [_gradient(model, part.floats(), part.y, small=True) for part in _parts(stuck)]
+        deep = [_gradient(wide, part.floats().double(), part.y, small=True) for part in _parts(stuck)] if wide else flat
+        for name, still in (("flat", flat), ("deep", deep)):
+            found[name][zero] = (torch.cat(still) == 0).flatten(1).all(1)
+    return found
 
 
-def _gradient(model: nn.Module, x: Tensor, y: Tensor, *, small: bool) -> Tensor:
+def _parts(images: Images) -> list[Images]:
+    return [images.take(slice(begin, begin + _PART)) for begin in range(0, len(images), _PART)]
+
+
+def _gradient(model: nn.Module, x: Tensor, y: Tensor, *, small: bool = False) -> Tensor:
     """The cross-entropy's gradient at images; ``small`` divides the logits of each image by the largest of them."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -182,7 +193,7 @@ def _risen(model: nn.Module, images: Images, ball: Ball, generator: torch.Genera
     The loss is the logarithm of how likely all wrong classes are over the true one. It rises with the cross-entropy,
     but does not saturate.
     """
-    strengths = (ball.eps / 4, ball.eps / 2, ball.eps)
+    strengths = (ball.eps / 4, ball.eps)
     curve = robust_curve(
         *(model, images, PGD(steps=5), strengths, ball.norm), generator=generator, keep_going=True, keep_images=True
     )
