@@ -285,3 +285,19 @@ def test_a_folder_is_one_network_however_it_is_written(tmp_path: Path, monkeypat
     monkeypatch.setattr(door, "subjects_of", lambda texts, *rest, **more: others[texts[0]])
     options = door.Judge(networks="net", sources=",".join([*others, "networks"]))
     assert door._sources(options, known, "cpu", print) == known
+
+
+def test_weights_of_a_search_are_made_once_for_all(tmp_path: Path) -> None:
+    made = []
+
+    def again() -> nn.Module:
+        made.append(1)
+        return Linear(1).eval()
+
+    searched = Subject("searched", "run, pick=0", again, in_shape=(1, 8, 8), fresh=lambda: Linear(9), key="key")
+    found = crossed(tmp_path, [searched, subject("b", Linear(2))], [searched, subject("c", Linear(3))], "fgsm")
+    assert len(made) == 1
+    assert found.transfers[0].kinship == "same"
+    pairs = transfer.pairs_of([searched, subject("c", Linear(3))], [searched], copies=True)
+    assert [(source.name, [t.name for t in targets]) for source, targets in pairs] == [("c", ["searched"])]
+    assert len(made) == 1, "layers are compared without training"
