@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
 import sys
 import textwrap
@@ -17,7 +18,7 @@ from evo_robust.commands.cli import TRUST, command
 from evo_robust.commands.helping import NAMES, WIDEST, help_text
 from evo_robust.data.base import DataSet
 from evo_robust.data.sets import DATA_SETS
-from evo_robust.device import choose_workers
+from evo_robust.device import choose_device, choose_workers
 from evo_robust.final_training import published
 from evo_robust.final_training.front import INDEX_FILE, TABLE_FILE, Job, front_table, picked_from, retrain_front
 from evo_robust.final_training.published import PUBLISHED
@@ -40,11 +41,12 @@ from evo_robust.parts.paths import PATH, refuse_odd_path
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.parts.typed import as_typed, line
 from evo_robust.problem.files import find, load_source
-from evo_robust.progress import fit, output
+from evo_robust.progress import fit, output, silent
 from evo_robust.record.reading import load_run
 from evo_robust.record.view import folder_name
 from evo_robust.spaces.base import SearchSpace
 from evo_robust.training.recipes import Recipe
+from evo_robust.training.together import joined, started_together
 
 USAGE = """usage: evo_robust retrain genotype=FILE [recipe=pgd|standard|trades|fast|robnet|racl|wsr|roco|…]
            [data=cifar10] [epochs=120] [decoder=final|search|dense] [out=DIR] [device=auto|cpu|cuda] [key.path=value …]
@@ -127,14 +129,17 @@ def main(argv: list[str] | None = None) -> int:
     console = output()
     say = functools.partial(console.print, markup=False)
     recipe = rest.get("recipe", _own_recipe(genotype, options.network)).lower()
-    if recipe in PUBLISHED:
+    if recipe in PUBLISHED and os.environ.get("RANK", "0") == "0":
         why = "" if "recipe" in rest else f"{options.network} is trained as in its paper, since no recipe= is given: "
         say(why + PUBLISHED[recipe].told(recipe))
     key = digest(settings.network_text, length=6)
     folder = Path(options.out or f"runs/retrain-{recipe}-{settings.data.name}-{key}")
-    result = retrain(
-        settings, folder, genotype=genotype, device=options.device, command=command, recipe=recipe, say=say
-    )
+    with joined(choose_device(options.device)) as group:
+        trained = functools.partial(retrain, settings, folder, genotype=genotype, device=options.device)
+        first = group is None or group.rank == 0
+        result = trained(command=command, recipe=recipe, say=say if first else silent, group=group)
+    if not first:
+        return 0
     console.print(result.table())
     for path in sorted(folder.glob("*.png")):
         say(f"wrote {path}")
@@ -148,6 +153,8 @@ def _front(options: RetrainOptions, given: Mapping[str, str], command: str) -> i
     folder = Path(str(options.run))
     if (folder / SETTINGS_FILE).is_file():
         raise UserError(f"run={folder} holds one retrained network: expected the run folder of a search")
+    if started_together():
+        raise UserError("run=DIR trains networks side by side: expected workers=N, got torchrun")
     workers = choose_workers(1 if options.workers is None else options.workers, options.device)
     if options.source is not None:
         load_source({"source": str(find(options.source))}, trust=True)

@@ -47,6 +47,7 @@ from evo_robust.record.writing import library_versions
 from evo_robust.training.choice import ByValidation
 from evo_robust.training.epochs import EpochLog
 from evo_robust.training.loop import TrainingDiverged, train
+from evo_robust.training.together import Group, own_device
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -60,6 +61,7 @@ def retrain(
     command: str = "",
     recipe: str = "",
     say: Say = silent,
+    group: Group | None = None,
 ) -> Result:
     """Train a network and evaluate it, in a folder; an interrupted training resumes where it stopped.
 
@@ -71,18 +73,20 @@ def retrain(
         command: the command line, for the record.
         recipe: the name of the recipe as it was given, for the record.
         say: called with each line of progress text.
+        group: the processes that train together. Only the first one says anything and writes; the others wait for its
+            result.
 
     Raises:
         UserError: device, data or folder cannot be used, or a checkpoint is damaged.
     """
-    device = choose_device(device)
+    device = choose_device(device) if group is None else own_device(choose_device(device))
     data = settings.data.pinned()  # report missing data and impossible networks before a folder is made
     settings.held_out()
     try:
         model = settings.build()
     except ValueError as error:
         raise UserError(str(error)) from None
-    identity = identity_of(settings, device)
+    identity = identity_of(settings, device) | ({} if group is None else {"processes": group.size})
     if data.digest():
         identity[IMAGES] = data.digest()
     _check_cache(settings, data)
@@ -93,6 +97,8 @@ def retrain(
     settings = chz.replace(settings, data=data)
     for remark in remarks(data, data.load()):
         say(remark)
+    if group is not None and group.rank > 0:
+        return _follow(settings, model, folder, device, group)
     with FolderLock(folder):
         if (folder / RESULT_FILE).exists():
             say(f"{folder} is finished already")
@@ -101,7 +107,9 @@ def retrain(
         write_json(folder / SETTINGS_FILE, {**entry, "command": command, "versions": library_versions()})
         if genotype is not None:
             save_genotype(_final(settings, genotype), folder / FILE_NAME)
-        result = _run(settings, model, folder, device, say)
+        result = _run(settings, model, folder, device, say, group)
+        if group is not None:
+            group.wait()  # the others read the result
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
         return result
 
@@ -158,7 +166,18 @@ def _final(settings: Retraining, genotype: Genotype) -> Genotype:
     return dataclasses.replace(genotype, space=space, data=data.name, n_classes=data.n_classes, in_shape=data.in_shape)
 
 
-def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say: Say) -> Result:
+def _follow(settings: Retraining, model: nn.Module, folder: Path, device: str, group: Group) -> Result:
+    """The part of another process than the first one: it trains, and reads the result."""
+    if not (folder / RESULT_FILE).exists():
+        images, held_out, _ = settings.images(device)
+        _trained(settings, model.to(device), images, _choice(settings, held_out), folder, silent, group)
+        group.wait()
+    return load_result(folder)
+
+
+def _run(
+    settings: Retraining, model: nn.Module, folder: Path, device: str, say: Say, group: Group | None = None
+) -> Result:
     """Train, evaluate and write everything."""
     images, held_out, test = settings.images(device)
     choice = _choice(settings, held_out)
@@ -166,7 +185,7 @@ def _run(settings: Retraining, model: nn.Module, folder: Path, device: str, say:
     say(f"training {params:,} parameters on {len(images):,} images of {settings.data.name} into {folder}")
     model = model.to(device)
     began = time.monotonic()
-    logs = _trained(settings, model, images, choice, folder, say)
+    logs = _trained(settings, model, images, choice, folder, say, group)
     trained = time.monotonic() - began
     write_tensors(folder / WEIGHTS_NAME, model.state_dict())
     say(f"attacking {len(test):,} test images at {len(settings.eps)} strengths")
@@ -212,7 +231,13 @@ def _choice(settings: Retraining, held_out: Images | None) -> ByValidation | Non
 
 
 def _trained(
-    settings: Retraining, model: nn.Module, images: Images, choice: ByValidation | None, folder: Path, say: Say
+    settings: Retraining,
+    model: nn.Module,
+    images: Images,
+    choice: ByValidation | None,
+    folder: Path,
+    say: Say,
+    group: Group | None = None,
 ) -> list[EpochLog]:
     began, fresh = time.monotonic(), 0
 
@@ -239,6 +264,7 @@ def _trained(
             checkpoint=checkpoint,
             on_epoch=on_epoch,
             choice=choice,
+            group=group,
         )
     except TrainingDiverged as error:
         raise UserError(str(error)) from None

@@ -23,6 +23,7 @@ from evo_robust.training.average import WeightAverage
 from evo_robust.training.beside import Choice, Companion
 from evo_robust.training.epochs import EpochLog, expect, logs_of
 from evo_robust.training.recipes import Recipe
+from evo_robust.training.together import Group
 
 Paths = Callable[[int], Iterator[Sequence[Architecture]]]
 """Gives, for an epoch counted from 0, the architectures of each step in turn; endless."""
@@ -54,6 +55,7 @@ def train(
     until: int | None = None,
     companion: Companion | None = None,
     choice: Choice | None = None,
+    group: Group | None = None,
 ) -> list[EpochLog]:
     """Train ``model`` in place and leave it in eval mode.
 
@@ -80,6 +82,8 @@ def train(
             it is saved in the checkpoint too.
         choice: looks at the network after each epoch, may end the training early, and may choose the weights of an
             earlier epoch. It is saved in the checkpoint too.
+        group: the processes that train this network together, each with the same arguments. A last batch with fewer
+            than two images for each of them is left out. The first one writes the checkpoint. Not with ``paths``.
 
     Returns:
         The figures of all epochs so far, including those before an interruption.
@@ -99,7 +103,7 @@ def train(
         >>> [log.epoch for log in logs]
         [1, 2]
     """
-    device = _check_arguments(model, images, recipe, epochs, seed, paths)
+    device = _check_arguments(model, images, recipe, epochs, seed, paths, group)
     if until is not None and (checkpoint is None or choice is not None):
         wrong = "until without one" if checkpoint is None else "until with a choice of weights"
         raise ValueError(f"expected a checkpoint where training stops early, got {wrong}")
@@ -110,9 +114,10 @@ def train(
         reproducible(device, seed_from(seed, "layers")),
     ):
         model.to(memory_format=torch.channels_last)
-        run = _Run(model, images, recipe, seed, paths, choice)
+        run = _Run(model, images, recipe, seed, paths, choice, group)
         shapes = [(k, list(v.shape)) for k, v in model.state_dict().items()]
         identity = digest(recipe, epochs, seed, len(images), shapes, *([] if choice is None else [choice.identity]))
+        identity = identity if group is None else digest(identity, "processes", group.size)
         if checkpoint is not None and checkpoint.exists():
             run.restore(checkpoint, identity, companion)
             if len(run.logs) > epochs:
@@ -126,7 +131,7 @@ def train(
                 if choice is not None and choice.ended:
                     break
                 log = run.epoch(epoch, recipe.lr_at(epoch, epochs), deadline)
-                if checkpoint is not None:
+                if checkpoint is not None and (group is None or group.rank == 0):
                     run.save(checkpoint, identity, companion)
                 if on_epoch is not None:
                     on_epoch(log)
@@ -137,7 +142,13 @@ def train(
 
 
 def _check_arguments(
-    model: nn.Module, images: Images, recipe: Recipe, epochs: int, seed: int, paths: Paths | None
+    model: nn.Module,
+    images: Images,
+    recipe: Recipe,
+    epochs: int,
+    seed: int,
+    paths: Paths | None,
+    group: Group | None,
 ) -> torch.device:
     """Refuse arguments that cannot be trained with; returns the model's device."""
     if not isinstance(recipe, Recipe):
@@ -150,6 +161,8 @@ def _check_arguments(
         raise ValueError(f"expected at least 2 images and epochs >= 0, got {len(images)} and {epochs}")
     if paths is not None and not isinstance(model, Supernet):
         raise ValueError(f"expected a supernet where paths are given, got {type(model).__name__}")
+    if paths is not None and group is not None:
+        raise ValueError("expected one process for a supernet, got a group of several")
     if paths is not None and recipe.ema is not None:
         raise ValueError(f"expected no average of a supernet's weights, got ema={recipe.ema}")
     return device
@@ -186,6 +199,7 @@ class _Run:
         seed: int,
         paths: Paths | None,
         choice: Choice | None = None,
+        group: Group | None = None,
     ) -> None:
         self.model = model
         self.images = images
@@ -198,6 +212,9 @@ class _Run:
         self.logs: list[EpochLog] = []
         self.paths = paths
         self.choice = choice
+        self.group = group
+        self.seed = seed
+        self.own = self.generator  # for attacks; of several processes each has one of its own
         self.average: WeightAverage | None = None
         self._content: str | None = None
         if paths is not None and recipe.momentum > 0:
@@ -212,9 +229,11 @@ class _Run:
             group["lr"] = lr
         totals = torch.zeros(2, device=self.device)  # loss and errors, summed on the device: no waiting per step
         seen = steps = 0
+        self._own_randomness(number)
+        fewest = 2 if self.group is None else 2 * self.group.size
         paths = None if self.paths is None else self.paths(number)
         for x, y in batches(self.images, self.recipe.batch_size, self.generator, self.recipe.augment):
-            if len(y) < 2:
+            if len(y) < fewest:
                 continue
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeLimit(f"time limit reached in epoch {number + 1} of training")
@@ -226,9 +245,17 @@ class _Run:
         sound = torch.stack([parameter.detach().isfinite().all() for parameter in self.parameters]).all()
         _check(totals.where(sound, torch.nan), number)
         loss, error = (totals / seen).tolist()
+        if self.group is not None:
+            self.group.average_statistics(self.model)
         judged = self._judged(number + 1)
         self.logs.append(EpochLog(number + 1, loss, error, lr, round(time.monotonic() - started, 3), judged))
         return self.logs[-1]
+
+    def _own_randomness(self, number: int) -> None:
+        """Of several processes, give this one its own random numbers for attacks and dropout in an epoch."""
+        if self.group is not None:
+            self.own = torch.Generator(self.device).manual_seed(self.group.seed(self.seed, number, "attack"))
+            torch.manual_seed(self.group.seed(self.seed, number, "layers"))
 
     def begin_average(self) -> None:
         """Begin the average of the weights with the present ones, where the recipe wants one."""
@@ -253,18 +280,26 @@ class _Run:
         """One step of SGD; gives loss and errors, float32 ``(2,)``: summed over the batch, averaged over the paths."""
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(2, device=self.device)
+        whole = len(y)
+        if self.group is not None:
+            x, y = self.group.share(x, y)
         for path in paths:
             if isinstance(self.model, Supernet) and path is not None:
                 self.model.choose(path)
             # the images come from bytes, so the recipe and its attack need not check them in every step
             with known_good(x, y), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                loss, logits = _checked_loss(self.recipe, self.recipe.loss(self.model, x, y, self.generator), len(y))
+                loss, logits = _checked_loss(self.recipe, self.recipe.loss(self.model, x, y, self.own), len(y))
             if not self.model.training:
                 raise ValueError(
                     f"{type(self.recipe).__name__}.loss left the network in eval mode: expected train mode"
                 )
+            if len(y) < whole:  # this process's part of the mean over the whole batch
+                loss = loss * (len(y) / whole)
             (loss / len(paths)).backward()
-            total += torch.stack((loss.detach() * len(y), (logits.argmax(1) != y).sum()))
+            total += torch.stack((loss.detach() * whole, (logits.argmax(1) != y).sum()))
+        if self.group is not None:
+            self.group.sum_gradients(self.parameters)
+            self.group.sum(total)
         if self.recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimizer.step()
