@@ -79,7 +79,7 @@ _NOTHING = Trial("clean", (), "linf", ())
 
 def needs_gradient(attack: Attack | LevelAttack) -> bool:
     """Whether an attack can do nothing with a network that has no gradient."""
-    return not isinstance(attack, LevelAttack) and attack.access == "white-box"
+    return attack.access == "white-box"
 
 
 def has_gradient(model: nn.Module, images: Images) -> bool:

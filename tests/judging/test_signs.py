@@ -241,6 +241,16 @@ def test_an_attack_that_cannot_cross_the_ball_says_nothing() -> None:
     assert list(sentences(seen(), found, gradient=True)) == []
 
 
+def test_which_attacks_need_a_gradient() -> None:
+    asked = trials(
+        "fgsm,compact,deepfool,fmn,cw-l2,autoattack,square,level-l0,de-linf,sigma-zero", (EPS,), (), None, "linf"
+    )
+    without = [trial.name for trial in asked if possible(trial, gradient=False).attacks]
+    assert without == ["Square-5000", "CMAES L0", "DE L∞"]
+    (mixed,) = trials("pgd+square-9", (EPS,), (), None, "linf")
+    assert possible(mixed, gradient=False).attacks == (Square(queries=9),)
+
+
 def test_one_odd_image_is_no_sign() -> None:
     few, many = torch.arange(100) < 2, torch.arange(100) < 9
     for name in ("zero", "odd", "constant", "random"):
