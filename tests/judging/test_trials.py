@@ -77,8 +77,8 @@ def test_sets_are_those_of_the_papers() -> None:
 
 
 def test_no_attack_aims_at_more_classes_than_there_are() -> None:
-    assert named("compact", n_classes=5)[0].attacks[1] == APGD(loss="targeted-dlr", restarts=4)
-    assert named("compact", n_classes=2)[0].attacks[1] == APGD(loss="margin", restarts=1)
+    assert named("compact", n_classes=5)[0].attacks[1] == APGD(steps=50, loss="targeted-dlr", restarts=4)
+    assert named("compact", n_classes=2)[0].attacks[1] == APGD(steps=50, loss="margin", restarts=1)
 
 
 def test_strengths_are_shown_as_people_write_them() -> None:
