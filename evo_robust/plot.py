@@ -27,6 +27,7 @@ from evo_robust.progress import output
 from evo_robust.record.ending import unfinished
 from evo_robust.record.quantity import Quantity, words
 from evo_robust.record.reading import IMAGES, load_run
+from evo_robust.record.spent import spent
 from evo_robust.record.view import COSTS, View, names_of, view_of
 
 USAGE = """usage: evo_robust plot run=DIR [out=DIR]                   all pictures of a run
@@ -241,6 +242,7 @@ def _show_search(console: Console, command: PlotCommand) -> list[Path]:
     files = _draw_view(view, Path(command.out or command.folders[0]))
     console.print(terminal.front_table(view))
     console.print(view.attacked(), markup=False, soft_wrap=True)
+    console.print(spent(view.run).words, markup=False, soft_wrap=True)
     if note := unfinished(view.run):
         console.print(f"note: {note}", markup=False)
     if found := size.correlations(view):
