@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import sys
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from evo_robust.attacks.base import Norm
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.fast import Precision
 from evo_robust.commands.cli import TRUST, command
-from evo_robust.commands.helping import help_text
+from evo_robust.commands.helping import help_text, wrapped
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
 from evo_robust.judging.report import write_report
@@ -162,10 +161,7 @@ def attacks_told() -> str:
     lines.append(f"  {SAMPLES:<{wide}}images of an adversarial set, made of test images")
     lines += ["", "sets of attacks"]
     for name, text in SETS.items():
-        told = f"{name:<{wide}}{text.replace(',', ', ')}"
-        lines += textwrap.wrap(
-            told, 78, initial_indent="  ", subsequent_indent=" " * (wide + 2), break_on_hyphens=False
-        )
+        lines += wrapped(f"{name:<{wide}}{text.replace(',', ', ')}", wide)
     return "\n".join(lines)
 
 

@@ -6,7 +6,6 @@ import functools
 import os
 import shlex
 import sys
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import chz
 
 from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.commands.cli import TRUST, command
-from evo_robust.commands.helping import NAMES, WIDEST, help_text
+from evo_robust.commands.helping import NAMES, help_text, wrapped
 from evo_robust.data.base import DataSet
 from evo_robust.data.sets import DATA_SETS
 from evo_robust.device import choose_device, choose_workers
@@ -285,13 +284,11 @@ def _help(own: Mapping[str, str], asked: HelpRequested) -> str:
         make(RetrainOptions, {**own, "--help": ""}, {}, "retrain")
     except HelpRequested as options:
         texts.append(help_text(options, "keys of the command itself"))
-    papers = [f"  {found.told(name)}" for name, found in PUBLISHED.items()]
-    lines = [line for text in papers for line in textwrap.wrap(text, min(output().width, WIDEST), **_INDENTED)]
+    lines = [line for name, found in PUBLISHED.items() for line in wrapped(found.told(name), 4)]
     return "\n\n".join([*texts, help_text(asked, "keys of the training"), "\n".join([PAPERS, *lines]), NAMES])
 
 
 PAPERS = "recipes of the papers; each brings epochs, attack and eps too, and every key given beside it overrides it"
-_INDENTED: dict[str, Any] = {"subsequent_indent": " " * 6, "break_on_hyphens": False}
 
 
 def _take_recipe(given: dict[str, str], base: dict[str, Any]) -> None:

@@ -347,7 +347,7 @@ _ANALYZE: list[tuple[tuple[str, ...], str]] = [
 ]
 _RETRAIN: list[tuple[tuple[str, ...], str]] = [
     *(((f"genotype={path}",), said.replace("run=", "genotype=")) for path, said in _PATHS if path != "{file}"),
-    (("recipe=pgd",), "genotype=FILE or network=NAME"),
+    (("recipe=pgd",), "genotype=FILE, network=NAME or run=DIR"),
     (("genotype={genotype}", "network=lenet"), "got both"),
     (("network=lenet",), "data=NAME"),
     (("network=lenett", "data=digits"), "lenet"),

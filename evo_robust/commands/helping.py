@@ -28,7 +28,7 @@ def help_text(asked: HelpRequested, own: str = "keys", width: int | None = None)
         own: title of the keys that belong to no part.
         width: letters of a line; those of the terminal, 120 at most, when not given.
     """
-    width = min(width or output().width, WIDEST)
+    width = width or help_width()
     groups: dict[str, list[Argument]] = {own: []}
     for argument in asked.arguments:
         first = argument.key.partition(".")[0]
@@ -40,6 +40,17 @@ def help_text(asked: HelpRequested, own: str = "keys", width: int | None = None)
         if arguments:
             lines += ["", *_group(title, arguments, asked.arguments, width)]
     return "\n".join(lines)
+
+
+def help_width() -> int:
+    """Letters of a line of help: those of the terminal, but no more than can be read well."""
+    return min(output().width, WIDEST)
+
+
+def wrapped(text: str, indent: int) -> list[str]:
+    """Lines of an entry of help; all but the first are indented by so many letters more."""
+    further = " " * (2 + indent)
+    return textwrap.wrap(text, help_width(), initial_indent="  ", subsequent_indent=further, break_on_hyphens=False)
 
 
 def first_line(cls: object) -> str:
