@@ -56,6 +56,7 @@ class Subject:
         adversarial_set: settings of its search's adversarial set; None where there was none.
         fresh: the network with fresh weights, where ``make`` trains it again, so that its weights are worth keeping.
         key: name under which they are kept.
+        seconds: how long they took in the search.
         group: the search that it is from, where several networks are from one.
         search_hours: hours that this search took on its device; None where that is not known.
         searched_on: that device; empty where it is not known.
@@ -75,6 +76,7 @@ class Subject:
     adversarial_set: AdversarialSet | None = None
     fresh: Callable[[], nn.Module] | None = None
     key: str = ""
+    seconds: float = 0.0
     group: str | None = None
     search_hours: float | None = None
     searched_on: str = ""
@@ -279,6 +281,7 @@ def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = Fals
             search_hours=_hours(folder),
             searched_on=str(run.info.get("device") or ""),
             key=digest([row["fingerprint"], row["architecture"], row["id"]]),
+            seconds=float(row.get("seconds", 0.0)),
         )
         for spec, row in zip(specs, rows, strict=True)
     ]

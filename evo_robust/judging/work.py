@@ -100,6 +100,7 @@ def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str 
     pairs = pairs_of(judging.sources, judging.subjects, judging.copies)
     make_folder(folder)
     with FolderLock(folder):
+        _announce(judging, folder, say)
         verdicts = []
         for number, subject in enumerate(judging.subjects, 1):
             say(f"{subject.name}: {number} of {len(judging.subjects)}, from {subject.origin}")
@@ -172,11 +173,25 @@ def _check_levels(trial: Trial, data: DataSet) -> None:
         raise ValueError(f"expected level <= {most} {unit}, got {max(trial.eps):.0f}")
 
 
+def _weights_file(subject: Subject, folder: Path) -> Path:
+    """Where weights that were made again are kept."""
+    return folder / WEIGHTS_FOLDER / f"{subject.key}.safetensors"
+
+
+def _announce(judging: Judging, folder: Path, say: Say) -> None:
+    """Say which networks have to be made again, and what that cost in the search."""
+    absent = [s for s in judging.everybody if s.fresh is not None and not _weights_file(s, folder).is_file()]
+    if absent:
+        took = duration(sum(subject.seconds for subject in absent))
+        many = f"{len(absent)} networks have" if len(absent) > 1 else "1 network has"
+        say(f"{many} no stored weights: they are made again as in the search, which took {took} there, and are kept")
+
+
 def _network(subject: Subject, folder: Path, say: Say) -> nn.Module:
     """The network with its weights; those that were trained again are kept for the next judgement."""
     if subject.fresh is None:
         return subject.make()
-    path = folder / WEIGHTS_FOLDER / f"{subject.key}.safetensors"
+    path = _weights_file(subject, folder)
     if path.is_file():
         return fitted(subject.fresh(), path, f"the network of {subject.origin}")
     say("  making its weights again, as in the search …")

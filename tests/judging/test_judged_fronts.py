@@ -30,6 +30,7 @@ def test_weights_are_made_again_once(
     told = capsys.readouterr().out
     front = load_run(run).front
     assert told.count("making its weights again") == len(front) > 1
+    assert f"{len(front)} networks have no stored weights: they are made again as in the search, which took" in told
     first = read_judgement(run / "judge")
     assert [v.searched["clean_error"] for v in first.verdicts] == [r["objectives"]["clean_error"] for r in front]
 
