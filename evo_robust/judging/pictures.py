@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from evo_robust.correlations import Kendall, kendall, signed
 from evo_robust.judging.judgement import WORST, Figure, Judgement, Verdict
+from evo_robust.judging.trends import draw_trends, size_axis, trend, with_trends
 from evo_robust.style import EVALUATED, MARKERS, PALE, RUNS, grid, heading, note, picture, plain
 
 MOST_NAMED = 9
@@ -29,6 +30,8 @@ def draw(judgement: Judgement, folder: Path) -> list[Path]:
     found = []
     if len({verdict.params for verdict in judgement.verdicts}) > 1:
         found.append(_sizes(judgement, folder / "accuracy-size.png"))
+    if searches := with_trends(judgement):
+        found.append(draw_trends(judgement, searches, folder / "accuracy-flops.png"))
     if any(len(strengths_of(verdict)) for verdict in judgement.verdicts):
         found.append(_strengths(judgement, folder / "accuracy-strength.png"))
     if any(len(steps_of(verdict)) for verdict in judgement.verdicts):
@@ -70,8 +73,8 @@ def _sizes(judgement: Judgement, path: Path) -> Path:
             for colour, marker, column in zip(RUNS, MARKERS, columns, strict=False):
                 accuracy = _accuracies(judgement, column)
                 axes.plot(values, accuracy, marker, color=colour, ms=7, alpha=0.85, label=_named(column), mew=0)
-                _trend(axes, values, accuracy, colour)
-            _size_axis(axes)
+                trend(axes, values, accuracy, colour)
+            size_axis(axes)
             axes.set_xlabel(name)
             axes.set_ylabel("accuracy (%)" if k == 0 else "")
             axes.set_ylim(0, 103)
@@ -80,31 +83,6 @@ def _sizes(judgement: Judgement, path: Path) -> Path:
         heading(figure, "Do larger networks stay right under attack?")
         note(figure, f"{_of(judgement)} Dashed: least squares on the logarithm of the size.")
     return path
-
-
-def _size_axis(axes: Axes) -> None:
-    """A logarithmic axis with ticks such as 5k, 10k and 20k."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(_short)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _short(value: float, _: object = None) -> str:
-    """A size on an axis, such as ``20k`` or ``5.5M``."""
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:g}{letter}"
-    return plain(value)
-
-
-def _trend(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
-    known = np.isfinite(y)
-    if known.sum() < 3:
-        return
-    slope, level = np.polyfit(np.log10(x[known]), y[known], 1)
-    ends = np.array([x.min(), x.max()])
-    axes.plot(ends, slope * np.log10(ends) + level, "--", color=colour, lw=1.2, alpha=0.7)
 
 
 def _name_points(axes: Axes, judgement: Judgement, x: np.ndarray, y: np.ndarray) -> None:
@@ -275,7 +253,7 @@ def _searched(judgement: Judgement, path: Path) -> Path:
             )
             axes.set_ylabel("accuracy as judged (%)" if k % columns == 0 else "")
             if size:
-                _size_axis(axes)
+                size_axis(axes)
         figure.suptitle(
             f"Do the search's figures order networks as the judge does ({column})?", x=0.01, ha="left", fontsize=12
         )
@@ -305,7 +283,7 @@ def _both_fronts(judgement: Judgement, path: Path) -> Path:
             axes.plot(sizes, values, "o", color=colour, ms=13, mew=0, alpha=0.9)
             for number, (x, y) in enumerate(zip(sizes, values, strict=True)):
                 axes.annotate(str(number), (x, y), ha="center", va="center", color="white", fontsize=8)
-            _size_axis(axes)
+            size_axis(axes)
             axes.set_xlabel("FLOPs" if sizes is flops else "parameters")
             axes.set_ylabel(words)
             axes.set_title(title)
