@@ -205,7 +205,12 @@ def judging_of(options: Judge, subjects: Sequence[Subject], say: Say, sources: S
     data = options.data or _data([*subjects, *sources])
     eps = options.eps or _strengths(options, subjects, say)
     attacks = options.attacks or (TRANSFERRED if sources else "compact")
-    named = trials(attacks, eps, options.steps, options.step, options.norm, n_classes=data.n_classes)
+    named = trials(
+        *(attacks, eps, options.steps, options.step, options.norm),
+        n_classes=data.n_classes,
+        data=data.name,
+        eps_l2=options.eps or (USUAL_L2,),
+    )
     own = next((subject.adversarial_set for subject in subjects if subject.adversarial_set is not None), None)
     return Judging(
         subjects=tuple(subjects),

@@ -69,7 +69,7 @@ class APGD(GradientAttack):
     @property
     def words(self) -> str:
         """See :attr:`Attack.words`: such as ``APGD-CE-100`` or ``APGD-T-100``."""
-        kind = "T" if self.loss == "targeted-dlr" else self.loss.upper()
+        kind = {"targeted-dlr": "T", "probability-margin": "PM"}.get(self.loss, self.loss.upper())
         return f"APGD-{kind}-{self.steps}"
 
     def budget(self, eps: float) -> StepBudget:

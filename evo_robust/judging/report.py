@@ -296,7 +296,8 @@ def _bar(cells: Sequence[str]) -> str:
 
 
 _TEX = str.maketrans(
-    {c: f"\\{c}" for c in "&%$#_{}"} | {"±": r"$\pm$", "∞": r"$\infty$", "–": "--", "ε": r"$\epsilon$"}
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"±": r"$\pm$", "∞": r"$\infty$", "–": "--", "ε": r"$\epsilon$", "σ": r"$\sigma$"}
 )
 
 

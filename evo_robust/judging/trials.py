@@ -46,6 +46,10 @@ class Trial:
     mean: bool = False
     samples: bool = False
 
+    def same_as(self, other: Trial) -> bool:
+        """Whether both do the same to a network, whatever they are called."""
+        return dataclasses.replace(self, name="", mean=False) == dataclasses.replace(other, name="", mean=False)
+
     @property
     def levels(self) -> bool:
         """Whether its strengths are whole numbers of pixels or grey steps."""
@@ -120,8 +124,10 @@ SETS: dict[str, str] = {
     "robnet": "fgsm:eps=8/255,pgd-20:step=2/255:eps=8/255,pgd-100:step=2/255:eps=8/255,deepfool:eps=8/255,"
     "mim-20:step=2/255:eps=8/255",
     "wsr": "pgd-20:step=2.5*eps/20:eps=.03:.10:.17:.25:mean=yes,fgsm:eps=.03",
+    "wsr-imagenet": "pgd-20:step=2.5*eps/20:eps=.015:.03:.045:.06:.075:.09:mean=yes",
     "racl": "fgsm:eps=8/255,mim-20:step=2/255:eps=8/255,pgd-20:step=2/255:eps=8/255,pgd-10:step=eps/10:eps=8/255",
-    "racl-mnist": "fgsm:eps=76.5/255,mim-20:step=20/255:eps=76.5/255,pgd-20:step=20/255:eps=76.5/255",
+    "racl-mnist": "fgsm:eps=76.5/255,mim-20:step=20/255:eps=76.5/255,pgd-20:step=20/255:eps=76.5/255,"
+    "pgd-10:step=eps/10:eps=76.5/255",
     "roco": f"{SAMPLES},pgd-20:eps=1/255,fgsm:eps=.1:.2:.3,bim:eps=.1,deepfool:eps=.1,cw:eps=.1",
 }
 """Sets of attacks by the names that ``attacks=`` takes too, in the language of ``attacks=``.
@@ -130,13 +136,26 @@ The papers are silent on some figures, which are chosen here: the 20 steps of MI
 FGSM (Wsr-NAS); the 20 steps of RoCo-NAS's PGD, and the strength .1 of its BIM, DeepFool and C&W.
 """
 
+SETS_ON = {("racl", "mnist"): "racl-mnist", ("wsr", "imagenet"): "wsr-imagenet"}
+"""Sets that a paper has for a data set, by the set's and the data set's name: ``racl`` means these there."""
+
 Given = dict[str, list[str]]
 
 
 def trials(
-    text: str, eps: Sequence[float], steps: Sequence[int], step: str | None, norm: Norm, *, n_classes: int = 10
+    text: str,
+    eps: Sequence[float],
+    steps: Sequence[int],
+    step: str | None,
+    norm: Norm,
+    *,
+    n_classes: int = 10,
+    data: str = "",
+    eps_l2: Sequence[float] | None = None,
 ) -> list[Trial]:
     """The trials that ``attacks=text`` names: attacks and sets, with commas; ``+`` joins attacks to one worst case.
+
+    What two sets share is done once. Trials that differ in their settings alone have these in their names.
 
     Args:
         text: such as ``compact,pgd-20:step=2/255,square+fmn``. Settings follow a name with colons: ``eps=`` (with
@@ -146,6 +165,8 @@ def trials(
         step: step length for attacks that name none, such as ``2/255`` or ``eps/10``; None for the attack's own.
         norm: for attacks that name none.
         n_classes: number of classes; an attack aims at no more wrong classes than there are.
+        data: name of the data set, for which a paper may have a set of its own, see :data:`SETS_ON`.
+        eps_l2: the same as ``eps`` for attacks in l2; ``eps`` itself when not given.
 
     Raises:
         UserError: nothing is named, an attack or setting is unknown, or a trial is named twice.
@@ -157,23 +178,51 @@ def trials(
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
         raise UserError(f"attacks={text}: expected names such as {', '.join([*SETS, *KINDS])}")
-    found = []
+    found: list[Trial] = []
+    settings: list[str] = []
     for name in names:
-        whole = SETS.get(name.lower())
+        lower = SETS_ON.get((name.lower(), data), name.lower())
+        whole = SETS.get(lower)
         for part in (whole or name).split(","):
-            label = name.lower() if whole is not None and "," not in whole else None
-            found += _of(part, label, eps, steps, step, norm, n_classes)
-    seen = [(trial.attacks, trial.norm, trial.eps, trial.samples) for trial in found]
-    twice = next((trial.name for k, trial in enumerate(found) if seen[k] in seen[:k]), None)
-    if twice:
-        raise UserError(f"attacks={text}: expected different attacks, got {twice} twice")
-    return found
+            label = lower if whole is not None and "," not in whole else None
+            for trial in _of(part, label, {"linf": eps, "l2": eps_l2 or eps}, steps, step, norm, n_classes):
+                if not any(map(trial.same_as, found)):
+                    found.append(trial)
+                    settings.append(_settings(part))
+                elif whole is None:
+                    raise UserError(f"attacks={text}: expected different attacks, got {trial.name} twice")
+    return _apart(found, settings)
+
+
+def _settings(text: str) -> str:
+    """The settings of an attack that its name in tables does not tell, such as ``step=2/255``."""
+    given = [part for name in text.split("+") for part in _read(name)[2].items()] if text.lower() != SAMPLES else []
+    return ", ".join(f"{key}={','.join(values)}" for key, values in given if key not in ("eps", "norm", "mean"))
+
+
+def _apart(found: Sequence[Trial], settings: Sequence[str]) -> list[Trial]:
+    """The trials with a name for each attack: where two share one, settings stand behind it, or else numbers."""
+    told: dict[str, list[tuple[object, ...]]] = {}
+    for trial in found:
+        told.setdefault(trial.name, []).append(trial.attacks)
+    named = []
+    for trial, words in zip(found, settings, strict=True):
+        several = len(set(told[trial.name])) > 1
+        named.append(dataclasses.replace(trial, name=f"{trial.name} ({words})") if several and words else trial)
+    known: dict[str, list[tuple[object, ...]]] = {}
+    for k, trial in enumerate(named):
+        others = known.setdefault(trial.name, [])
+        if trial.attacks not in others:
+            others.append(trial.attacks)
+        if number := others.index(trial.attacks):
+            named[k] = dataclasses.replace(trial, name=f"{trial.name} ({number + 1})")
+    return named
 
 
 def _of(
     text: str,
     label: str | None,
-    eps: Sequence[float],
+    eps: Mapping[str, Sequence[float]],
     steps: Sequence[int],
     step: str | None,
     norm: Norm,
@@ -197,7 +246,8 @@ def _of(
         own_eps = [texts for texts in strengths if texts is not None]
         if len(set(norms)) > 1 or len({tuple(texts) for texts in own_eps}) > 1:
             raise UserError(f"attacks={text}: expected one norm and the same strengths for attacks that + joins")
-        values = _strengths(text, own_eps[0] if own_eps else None, eps, parts, norms[0])
+        free_eps = eps["l2" if norms[0] == "l2" else "linf"]
+        values = _strengths(text, own_eps[0] if own_eps else None, free_eps, parts, norms[0])
         name = (label or "+".join(_words(part) for part in parts)) + (" l2" if norms[0] == "l2" else "")
         found.append(Trial(name, tuple(parts), norms[0], values, mean))
     return found
@@ -295,10 +345,15 @@ def _strengths(
         raise UserError(f"attacks={text}: {error}") from None
 
 
+_NAMES: dict[type, str] = {CMAES: "CMA-ES", SigmaZero: "σ-zero", CarliniWagner: "C&W"}
+
+
 def _words(part: Attack | LevelAttack) -> str:
     """What tables call an attack."""
     if isinstance(part, LevelAttack):
-        return f"{type(part).__name__} {'L0' if part.norm == 'l0' else 'L∞'}"
+        return f"{_NAMES.get(type(part), type(part).__name__)} {'L0' if part.norm == 'l0' else 'L∞'}"
+    if isinstance(part, CarliniWagner):
+        return _NAMES[CarliniWagner]
     if isinstance(part, PGD) and part.loss == "margin":
         return f"C&W-{part.steps}"
     return "MIM-" + part.words.rpartition("-")[2] if isinstance(part, MIFGSM) else part.words

@@ -72,8 +72,39 @@ def test_sets_are_those_of_the_papers() -> None:
     assert all(trial.eps == (EIGHT,) for trial in robnet.values())
     wsr = named("wsr")[0]
     assert (wsr.eps, wsr.mean) == ((0.03, 0.1, 0.17, 0.25), True)
-    assert named("racl-mnist")[0].eps == (0.3,)
-    assert sorted(SETS) == ["compact", "racl", "racl-mnist", "robnet", "roco", "wsr"]
+    assert named("racl", data="mnist") == named("racl-mnist")
+    assert {trial.eps for trial in named("racl-mnist")} == {(0.3,)}
+    assert named("wsr", data="imagenet")[0].eps == (0.015, 0.03, 0.045, 0.06, 0.075, 0.09)
+    assert named("wsr", data="imagenet")[0].mean
+    assert sorted(SETS) == ["compact", "racl", "racl-mnist", "robnet", "roco", "wsr", "wsr-imagenet"]
+
+
+def test_what_two_sets_share_is_done_once() -> None:
+    names = [trial.name for trial in named("robnet,racl")]
+    assert names == ["FGSM", "PGD-20", "PGD-100", "DeepFool", "MIM-20", "PGD-10"]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("pgd-20,pgd-20:restarts=5", ["PGD-20", "PGD-20 (restarts=5)"]),
+        ("pgd:step=2/255,pgd:step=eps/10:eps=.1", ["PGD-20 (step=2/255)", "PGD-20 (step=eps/10)"]),
+        ("pgd+square,pgd:step=2/255+square", ["PGD-20+Square-5000", "PGD-20+Square-5000 (step=2/255)"]),
+        ("pgd:eps=.1,pgd:eps=.2", ["PGD-20", "PGD-20"]),
+        ("wsr,robnet", ["PGD-20 (step=2.5*eps/20)", "FGSM", "FGSM", "PGD-20 (step=2/255)"]),
+    ],
+)
+def test_different_attacks_never_share_a_column(text: str, names: list[str]) -> None:
+    found = named(text)
+    assert [trial.name for trial in found][: len(names)] == names
+    columns = [trial.column(eps) for trial in found for eps in trial.eps]
+    assert len(set(columns)) == len(columns)
+
+
+def test_radii_of_l2_are_no_radii_of_linf() -> None:
+    found = named("pgd,cw-l2,pgd-7:norm=l2,pgd-7:norm=l2:eps=1", eps_l2=(0.5,))
+    assert [trial.eps for trial in found] == [(EIGHT,), (0.5,), (0.5,), (1.0,)]
+    assert found[1].column(0.5) == "C&W l2 0.5"
 
 
 def test_no_attack_aims_at_more_classes_than_there_are() -> None:
@@ -86,7 +117,7 @@ def test_strengths_are_shown_as_people_write_them() -> None:
     assert [trial.column(eps) for eps in trial.eps] == ["PGD-20 0.03", "PGD-20 8/255", "PGD-20 0.1"]
     (trial,) = named("level-l0:eps=1:5")
     assert trial.attacks == (CMAES(norm="l0"),)
-    assert [trial.column(eps) for eps in trial.eps] == ["CMAES L0 1 px", "CMAES L0 5 px"]
+    assert [trial.column(eps) for eps in trial.eps] == ["CMA-ES L0 1 px", "CMA-ES L0 5 px"]
 
 
 @pytest.mark.parametrize(
