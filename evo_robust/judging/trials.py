@@ -181,15 +181,14 @@ def trials(
     found: list[Trial] = []
     settings: list[str] = []
     for name in names:
-        lower = SETS_ON.get((name.lower(), data), name.lower())
-        whole = SETS.get(lower)
-        for part in (whole or name).split(","):
-            label = lower if whole is not None and "," not in whole else None
+        head, colon, rest = name.partition(":")
+        parts = _without_sets(SETS_ON.get((head.lower(), data), head) + colon + rest)
+        for part, label in parts:
             for trial in _of(part, label, {"linf": eps, "l2": eps_l2 or eps}, steps, step, norm, n_classes):
                 if not any(map(trial.same_as, found)):
                     found.append(trial)
                     settings.append(_settings(part))
-                elif whole is None:
+                elif label is None and len(parts) == 1:
                     raise UserError(f"attacks={text}: expected different attacks, got {trial.name} twice")
     return _apart(found, settings)
 
@@ -219,6 +218,26 @@ def _apart(found: Sequence[Trial], settings: Sequence[str]) -> list[Trial]:
     return named
 
 
+def _without_sets(text: str) -> list[tuple[str, str | None]]:
+    """The attacks that a name stands for, as texts, each with its label where a set has given it one.
+
+    Settings behind a set take the place of those of its attacks.
+    """
+    pieces = text.split("+")
+    wholes = [SETS.get(piece.partition(":")[0].strip().lower()) for piece in pieces]
+    if all(whole is None for whole in wholes):
+        return [(text, None)]
+    if len(pieces) > 1 and (several := [p for p, whole in zip(pieces, wholes, strict=True) if whole and "," in whole]):
+        raise UserError(f"attacks={text}: {several[0]} is several attacks, which do not join: expected it by itself")
+    each, labels = [], []
+    for piece, whole in zip(pieces, wholes, strict=True):
+        name, colon, settings = piece.strip().partition(":")
+        labels.append(name.lower())
+        each.append(re.sub(r"(?=[,+]|$)", colon + settings, whole) if whole else piece.strip())
+    joined = "+".join(each)
+    return [(part, "+".join(labels) if "," not in joined else None) for part in joined.split(",")]
+
+
 def _of(
     text: str,
     label: str | None,
@@ -229,7 +248,7 @@ def _of(
     n_classes: int,
 ) -> list[Trial]:
     """The trials of one name, or of several that ``+`` joins: one for each number of steps."""
-    if text.lower() == SAMPLES:
+    if text.lower().partition(":")[0] == SAMPLES:
         return [Trial(SAMPLES, (), "linf", (), samples=True)]
     each = [_read(part) for part in text.split("+")]
     free = any(number is None and KINDS[kind].steps for kind, number, _ in each)

@@ -59,6 +59,16 @@ def test_plus_joins_attacks_to_one_worst_case() -> None:
     assert named("compact")[0].name == "compact"
 
 
+def test_sets_take_settings_and_join() -> None:
+    alone, (joined,) = named("compact")[0].attacks, named("compact+square-9")
+    assert joined.attacks == (*alone, Square(queries=9))
+    assert joined.name == "compact+square-9"
+    (wider,) = named("compact:eps=.1:.2")
+    assert (wider.attacks, wider.eps, wider.name) == (alone, (0.1, 0.2), "compact")
+    assert {trial.eps for trial in named("robnet:eps=.1")} == {(0.1,)}
+    assert [trial.eps for trial in named("roco:eps=.2")] == [(), *[(0.2,)] * 5]
+
+
 def test_sets_are_those_of_the_papers() -> None:
     two = Fraction(2 / 255)
     robnet = {trial.name: trial for trial in named("robnet", eps=(0.3,))}
@@ -133,6 +143,8 @@ def test_strengths_are_shown_as_people_write_them() -> None:
         ("pgd:eps=.1:.03", "ascending"),
         ("square:norm=l2", "expected linf"),
         ("pgd,pgd-20", "PGD-20 twice"),
+        ("robnet+square", "robnet is several attacks"),
+        ("compact:lossy=ce", "did you mean 'loss'"),
         ("pgd+level-l0", "expected one norm"),
         ("pgd+level-linf", "do not join"),
         ("level-l0:eps=.5", "whole numbers"),
