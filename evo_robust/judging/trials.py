@@ -235,7 +235,9 @@ def _without_sets(text: str) -> list[tuple[str, str | None]]:
         labels.append(name.lower())
         each.append(re.sub(r"(?=[,+]|$)", colon + settings, whole) if whole else piece.strip())
     joined = "+".join(each)
-    return [(part, "+".join(labels) if "," not in joined else None) for part in joined.split(",")]
+    label = "+".join(labels) if "," not in joined else None
+    # images that are there already take no settings
+    return [(SAMPLES if part.startswith(SAMPLES) else part, label) for part in joined.split(",")]
 
 
 def _of(
@@ -248,7 +250,7 @@ def _of(
     n_classes: int,
 ) -> list[Trial]:
     """The trials of one name, or of several that ``+`` joins: one for each number of steps."""
-    if text.lower().partition(":")[0] == SAMPLES:
+    if text.lower() == SAMPLES:
         return [Trial(SAMPLES, (), "linf", (), samples=True)]
     each = [_read(part) for part in text.split("+")]
     free = any(number is None and KINDS[kind].steps for kind, number, _ in each)
