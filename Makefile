@@ -36,6 +36,8 @@ $(READY): pyproject.toml constraints.txt
 
 $(BENCH_READY): $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[test,bench]' --constraint constraints.txt
+# these two ask for old versions of packages that their attacks do not use
+	$(BIN)/python -m pip install --quiet --no-deps adv-lib torchattacks --constraint constraints.txt
 	@touch $@
 
 clean:
