@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,18 @@ FILE = Path(__file__).with_name("published.csv")
 
 TRANSFER = "transfer"
 """How the file's names of attacks begin where the images were made on another network."""
+
+UNTOLD = (0.03, 8 / 255)
+"""Smallest and largest strength at which a figure stands whose table tells none: those of the training."""
+
+TRAINED = {"imagenet": 4 / 255, "mnist": 76.5 / 255}
+"""Strength of the papers' training by data set; 8/255, or .031, on all others."""
+
+AVERAGED = {"cifar10": (0.03, 0.10, 0.17, 0.25), "imagenet": (0.015, 0.03, 0.045, 0.06, 0.075, 0.09)}
+"""Strengths of PGD over which Wsr-NAS takes its mean, by data set."""
+
+SIZE = 0.15
+"""Largest relative difference of the parameters printed and ours: heads have 10 or 100 classes, ImageNet's more."""
 
 PAPERS = {"robnet": "RobNet", "wsr": "Wsr-NAS", "racl": "RACL", "roco": "RoCo-NAS"}
 """Papers by the name that the file has for them."""
@@ -83,11 +96,24 @@ def published() -> tuple[Printed, ...]:
 
 def printed_of(verdict: Verdict, judgement: Judgement) -> list[Printed]:
     """What papers print of this network on these images after such a training, where a column of it is here."""
-    if verdict.zoo is None:
-        return []
-    trainings = _trainings(verdict.recipe)
-    known = [p for p in published() if (p.zoo, p.data) == (verdict.zoo, judgement.data)]
-    return [p for p in known if p.training in trainings and _tells(p, verdict.figures, bool(verdict.means))]
+    return [p for p in _of(verdict, judgement) if _tells(p, verdict.figures, verdict.means)]
+
+
+def _of(verdict: Verdict, judgement: Judgement) -> list[Printed]:
+    """Everything that papers print of this network on these images after such a training."""
+    trainings = _trainings(verdict.recipe, judgement.data)
+    return [p for p in published() if p.data == judgement.data and p.training in trainings and _is(p, verdict)]
+
+
+def _is(printed: Printed, verdict: Verdict) -> bool:
+    """Whether a paper's network is this one: by its name, and by its size where channels or layers can be chosen."""
+    words = (verdict.zoo or "").split()
+    name = " ".join(word for word in words if not word.startswith(("channels=", "layers=", "stem=")))
+    if not printed.zoo or name != printed.zoo:
+        return False
+    if printed.params is None:
+        return name == verdict.zoo
+    return abs(verdict.params - printed.params) <= SIZE * printed.params
 
 
 def labels_of(shown: Sequence[Printed]) -> list[str]:
@@ -103,17 +129,22 @@ def others_of(shown: Iterable[Printed], judgement: Judgement) -> list[Printed]:
     return [
         p
         for p in published()
-        if not p.zoo and (p.paper, p.where, p.data, p.training) in tables and _tells(p, figures, bool(judgement.means))
+        if not p.zoo and (p.paper, p.where, p.data, p.training) in tables and _tells(p, figures, judgement.means)
     ]
 
 
-def _tells(printed: Printed, figures: Sequence[Figure], means: bool) -> bool:
-    """Whether it has a value for one of the figures, or the mean where there are means."""
-    return any(value_of(printed, f) is not None for f in figures) or (means and mean_of(printed) is not None)
+def _tells(printed: Printed, figures: Sequence[Figure], means: Iterable[str]) -> bool:
+    """Whether it has a value for one of the figures, or for the mean of one of the trials ``means``."""
+    values = itertools.chain(
+        (value_of(printed, figure) for figure in figures), (mean_of(printed, trial, figures) for trial in means)
+    )
+    return any(value is not None for value in values)
 
 
 def value_of(printed: Printed, figure: Figure) -> float | None:
     """The printed accuracy in percent that belongs to a figure; None where there is none."""
+    if figure.norm == "l2":  # all balls of the papers are in linf
+        return None
     values = (_at(printed, name, figure.eps) for name in _attack_names(figure.trial))
     return next((value for value in values if value is not None), None)
 
@@ -121,51 +152,63 @@ def value_of(printed: Printed, figure: Figure) -> float | None:
 def _at(printed: Printed, name: str, strength: float | None) -> float | None:
     """The printed accuracy in percent under the attack that the file calls so; None where there is none."""
     for (attack, eps), value in printed.accuracy.items():
-        # a table may leave the strength untold
-        if attack == name and (eps is None or (strength is not None and abs(eps - strength) < 1e-6)):
+        low, high = UNTOLD if eps is None else (eps, eps)
+        if attack == name and ((eps is strength is None) or _between(low, strength, high)):
             return value
     return None
+
+
+def _between(low: float, strength: float | None, high: float) -> bool:
+    return strength is not None and low - 1e-6 < strength < high + 1e-6
 
 
 def printed_transfer(transfer: Transfer, judgement: Judgement) -> tuple[str, float] | None:
     """Paper and table, and accuracy in percent, where one prints this transfer after such a training; else None."""
     verdict = next(verdict for verdict in judgement.verdicts if verdict.name == transfer.target)
     sources = [transfer.zoo] if transfer.kinship == "other" else ["same-architecture-copy", transfer.zoo]
-    if verdict.zoo is None or transfer.kinship == "same":
+    if transfer.kinship == "same" or transfer.figure.norm == "l2":
         return None
     names = itertools.product(sources, _attack_names(transfer.figure.trial))
-    attacks, trainings = [f"{TRANSFER}:{source}:{attack}" for source, attack in names], _trainings(verdict.recipe)
-    for printed in published():
-        if (printed.zoo, printed.data) == (verdict.zoo, judgement.data) and printed.training in trainings:
-            values = [_at(printed, attack, transfer.figure.eps) for attack in attacks]
-            if (value := next((v for v in values if v is not None), None)) is not None:
-                return printed.source, value
+    attacks = [f"{TRANSFER}:{source}:{attack}" for source, attack in names]
+    for printed in _of(verdict, judgement):
+        values = [_at(printed, attack, transfer.figure.eps) for attack in attacks]
+        if (value := next((v for v in values if v is not None), None)) is not None:
+            return printed.source, value
     return None
 
 
-def mean_of(printed: Printed) -> float | None:
-    """The mean over strengths in percent, which Wsr-NAS prints."""
-    return printed.accuracy.get(("average", None))
+def mean_of(printed: Printed, trial: str, figures: Iterable[Figure]) -> float | None:
+    """The mean over strengths in percent, which Wsr-NAS prints; None for another attack or other strengths."""
+    strengths = [figure.eps for figure in figures if figure.trial == trial]
+    expected = AVERAGED.get(printed.data, ())
+    same = len(strengths) == len(expected) and all(map(_between, expected, strengths, expected))
+    return printed.accuracy.get(("average", None)) if same and "pgd" in _attack_names(trial) else None
 
 
 def _attack_names(trial: str) -> Sequence[str]:
-    """Names that the file has for a trial, the most exact one first."""
-    lower = trial.lower()
+    """Names that the file has for a trial, the most exact one first; none for attacks that the papers do not make."""
     if trial == "clean":
         return ("none",)
-    kind = lower.partition("-")[0]
-    if kind == "pgd":
-        return (lower, "pgd")
-    return {"mim": ("mim",), "fgsm": ("fgsm",), "deepfool": ("deepfool",), "c&w": ("cw",)}.get(kind, (lower,))
+    # a number of steps, and the length of a step where the name tells it
+    found = re.fullmatch(r"([a-z&]+)(-\d+)?(?: \(step=[^,]*\))?", trial.lower())
+    if found is None:
+        return ()
+    kind = {"c&w": "cw"}.get(found[1], found[1])
+    return (f"pgd{found[2]}", "pgd") if kind == "pgd" else (kind,)
 
 
-def _trainings(recipe: str) -> tuple[str, ...]:
-    """The papers' words for a training that our class of recipe begins with."""
-    kind = recipe.partition(",")[0]
+def _trainings(recipe: str, data: str) -> tuple[str, ...]:
+    """The papers' words for a training, see :func:`evo_robust.judging.subjects.recipe_words`."""
+    kind, *settings = recipe.partition(",")[0].split() or [""]
+    told = dict(setting.split("=", 1) for setting in settings if "=" in setting)
+    usual = TRAINED.get(data, 8 / 255)
+    eps = float(Fraction.read(told["eps"])) if "eps" in told and kind != "MultiStrengthTraining" else usual
+    if abs(eps - usual) > 0.05 * usual:  # .03 and .031 are near enough to 8/255
+        return ()
     return {
         "Standard": ("standard",),
         "PGDTraining": ("PGD-7", "PGD-AT", ""),
-        "TRADES": ("TRADES", "TRADES-1"),
+        "TRADES": ("TRADES-1",) if told.get("beta") == "1" else ("TRADES",),
         "MultiStrengthTraining": ("Multi-Adv",),
         "FastTraining": ("fast",),
     }.get(kind, ())

@@ -142,11 +142,11 @@ def _printed_row(
 ) -> tuple[str, ...]:
     """The line of what a paper prints."""
     values = [value_of(printed, by_head[head]) if head in by_head else None for head in heads]
-    average = mean_of(printed)
+    averages = [mean_of(printed, name, by_head.values()) for name in means]
     return (
         *(name, printed.training or "not told", millions(printed.params), "–", *(["–"] if costs else [])),
         *("–" if value is None else f"{value:.2f}" for value in values),
-        *("–" if average is None else f"{average:.2f}" for _ in means),
+        *("–" if average is None else f"{average:.2f}" for average in averages),
     )
 
 
@@ -203,7 +203,9 @@ def _of_one(judgement: Judgement, verdict: Verdict) -> Table:
             figure.column, f"{percent(figure.accuracy)} %", f"{percent(low)} – {percent(high)}", seconds, *cells
         )
     for name, mean in verdict.means.items():
-        cells = ["" if (value := mean_of(paper)) is None else f"{value:.2f} %" for paper in papers]
+        cells = [
+            "" if (value := mean_of(paper, name, verdict.figures)) is None else f"{value:.2f} %" for paper in papers
+        ]
         made.add_row(f"{name} mean", f"{percent(mean)} %", "", "", *cells)
     for column in verdict.without:
         made.add_row(column, "–", "", "", *("" for _ in papers))

@@ -23,6 +23,7 @@ from evo_robust.data.base import DataSet
 from evo_robust.data.sets import DATA_SETS
 from evo_robust.final_training.front import INDEX_FILE, read_front
 from evo_robust.final_training.settings import SETTINGS_FILE, Retraining, load_result, read_settings
+from evo_robust.judging.trials import shown
 from evo_robust.judging.weights import expect_weights, fitted
 from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype
 from evo_robust.networks.model_card import WEIGHTS_NAME
@@ -33,6 +34,7 @@ from evo_robust.progress import Say
 from evo_robust.record.reading import PROBLEM_FILE, load_run
 from evo_robust.record.rebuild import rebuild
 from evo_robust.record.run import PROGRESS_FILE, past_seconds
+from evo_robust.training.recipes import TRADES, Recipe
 
 Shape = tuple[int, int, int]
 
@@ -228,7 +230,7 @@ def _retrained(folder: Path, trust: bool) -> Subject:
         name=folder.resolve().name,
         origin=str(folder),
         make=lambda: fitted(settings.build(), folder / WEIGHTS_NAME, f"the network of {folder / SETTINGS_FILE}"),
-        recipe=f"{result.recipe}, {result.epochs} epochs",
+        recipe=f"{recipe_words(settings.recipe)}, {result.epochs} epochs",
         seed=settings.seed,
         data=settings.data,
         n_classes=settings.data.n_classes,
@@ -238,6 +240,19 @@ def _retrained(folder: Path, trust: bool) -> Subject:
         searched=_measured(genotype.objectives, genotype.figures) if genotype else {},
         adversarial_set=settings.adversarial_set or (_set_of(genotype) if genotype else None),
     )
+
+
+def recipe_words(recipe: Recipe) -> str:
+    """A training for tables: its class, the weight of TRADES, and the strengths of its attacks.
+
+    Example:
+        >>> recipe_words(TRADES(beta=1.0))
+        'TRADES beta=1 eps=8/255'
+    """
+    eps = [shown(threat.eps, threat.norm, levels=False) for threat in recipe.threats]
+    beta = [f"beta={recipe.beta:g}"] if isinstance(recipe, TRADES) else []
+    ends = [f"eps={'..'.join(dict.fromkeys((eps[0], eps[-1])))}"] if eps else []
+    return " ".join([type(recipe).__name__, *beta, *ends])
 
 
 def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = False) -> list[Subject]:

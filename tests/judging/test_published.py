@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 
@@ -18,9 +19,11 @@ from evo_robust.judging.published import (
     value_of,
 )
 from evo_robust.judging.report import caption, grid_of, latex, markdown, tables
+from evo_robust.judging.subjects import recipe_words
 from evo_robust.judging.transfer_report import caption as told_of_transfers
 from evo_robust.judging.transfer_report import grids
 from evo_robust.progress import output
+from evo_robust.training.recipes import TRADES, MultiStrengthTraining, Standard
 
 EIGHT = 8 / 255
 
@@ -29,9 +32,14 @@ def figure(trial: str, eps: float | None, right: int = 450) -> Figure:
     return Figure(trial, trial if eps is None else f"{trial} {eps:.3g}", "linf", eps, right, 1000, 1.0)
 
 
-def verdict(name: str, *figures: Figure, recipe: str = "PGDTraining, 120 epochs", **more: object) -> Verdict:
+@functools.cache
+def size(name: str) -> int:
+    return sum(parameter.numel() for parameter in zoo.from_text(name).build(10, (3, 32, 32)).parameters())
+
+
+def verdict(name: str, *figures: Figure, recipe: str = "PGDTraining eps=8/255, 120 epochs", **more: object) -> Verdict:
     means = {"PGD-20": 0.25} if more.pop("mean", False) else {}
-    return Verdict(name, name, recipe, 0, name, 11_170_000, 5.6e8, figures, means, {})
+    return Verdict(name, name, recipe, 0, name, size(name), 5.6e8, figures, means, {})
 
 
 CLEAN, FGSM, PGD20, PGD100, MIM, FOOL = (
@@ -59,7 +67,70 @@ def test_wsr_prints_strengths_and_their_mean() -> None:
     by_label = dict(zip(labels_of(found), found, strict=True))
     basic = by_label["Wsr-NAS, Table 2, WsrNet-B"]
     assert [value_of(basic, f) for f in told.figures] == [48.9, 22.3, 15.7, 12.4]
-    assert mean_of(by_label["Wsr-NAS, Table 1, WsrNet-Basic"]) == 24.8
+    assert mean_of(by_label["Wsr-NAS, Table 1, WsrNet-Basic"], "PGD-20", told.figures) == 24.8
+
+
+def test_a_mean_over_other_strengths_is_not_wsrs() -> None:
+    told = verdict("wsr-basic", *(figure("PGD-20", eps) for eps in (0.03, 0.1, 0.17)), mean=True)
+    found = {printed.model: printed for printed in printed_of(told, judgement(told)) if printed.where == "Table 1"}
+    assert found == {}
+    table = next(p for p in published() if (p.where, p.zoo, p.training) == ("Table 1", "wsr-basic", "PGD-7"))
+    assert mean_of(table, "PGD-20", told.figures) is None
+    four = [figure("FGSM", eps) for eps in (0.03, 0.1, 0.17, 0.25)]
+    assert mean_of(table, "FGSM", four) is None
+
+
+@pytest.mark.parametrize(
+    "trial", ["PGD-20 l2", "PGD-20+Square-5000", "PGD-20 (restarts=5)", "APGD-CE-100", "MIM-20+FMN"]
+)
+def test_other_attacks_are_not_taken_for_the_printed_one(trial: str) -> None:
+    told = verdict("wsr-basic", dataclasses.replace(figure(trial, 0.03), norm="l2" if "l2" in trial else "linf"))
+    assert printed_of(told, judgement(told)) == []
+
+
+def test_the_length_of_a_step_may_stand_in_the_name() -> None:
+    table = next(p for p in published() if (p.where, p.zoo, p.paper) == ("Table 1", "resnet-18", "RobNet"))
+    assert value_of(table, figure("PGD-20 (step=2/255)", EIGHT)) == 45.60
+
+
+def test_an_untold_strength_is_that_of_the_training() -> None:
+    table = next(p for p in published() if (p.where, p.zoo, p.training) == ("Table 1", "wsr-basic", "PGD-7"))
+    told = [value_of(table, figure("FGSM", eps)) is not None for eps in (0.01, 0.03, EIGHT, 0.1)]
+    assert told == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "trainings"),
+    [
+        ("TRADES beta=1 eps=0.031, 200 epochs", {"TRADES-1"}),
+        ("TRADES beta=6 eps=0.031, 200 epochs", set()),
+        ("PGDTraining eps=0.031, 200 epochs", {"PGD-7"}),
+        ("PGDTraining eps=16/255, 200 epochs", set()),
+        ("PGDTraining, 200 epochs", {"PGD-7"}),
+    ],
+)
+def test_only_the_same_training_is_compared(recipe: str, trainings: set[str]) -> None:
+    told = verdict("racl", *(figure("PGD-20", eps) for eps in (0.03, 0.1, 0.17, 0.25)), recipe=recipe)
+    assert {printed.training for printed in printed_of(told, judgement(told))} == trainings
+
+
+def test_recipes_are_told_with_what_decides() -> None:
+    named = [recipe_words(recipe) for recipe in (TRADES(beta=1.0), Standard(), MultiStrengthTraining())]
+    assert named == ["TRADES beta=1 eps=8/255", "Standard", "MultiStrengthTraining eps=0.03..0.105"]
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "shown"),
+    [
+        ("wsr-basic channels=74", 13_161_567, ["Wsr-NAS, Table 4"]),
+        ("wsr-basic", 5_270_508, []),
+        ("wsr-basic channels=74 denoise=mean", 13_200_000, []),
+    ],
+)
+def test_a_network_of_chosen_channels_is_known_by_its_size(name: str, params: int, shown: list[str]) -> None:
+    figures = (figure("clean", None), figure("PGD-20", 0.015))
+    told = Verdict(name, name, "FastTraining eps=4/255, 90 epochs", 0, name, params, 1e9, figures, {}, {})
+    assert [printed.source for printed in printed_of(told, judgement(told, data="imagenet"))] == shown
 
 
 @pytest.mark.parametrize(
