@@ -242,12 +242,11 @@ def _data(subjects: Sequence[Subject]) -> DataSet:
 
 
 def _strengths(options: Judge, subjects: Sequence[Subject], say: Say) -> tuple[Fraction, ...]:
-    """The strength that all networks were trained at; else the usual one."""
-    if options.norm == "l2":
-        return (USUAL_L2,)
+    """The strength that all networks were trained at, which is one in linf; else the usual one."""
     trained = {subject.eps for subject in subjects if subject.eps is not None}
     if len(trained) == 1 and (eps := trained.pop()) != USUAL_EPS:
-        say(f"eps={eps:.4g}, the strength of their training")
+        if options.norm == "linf":
+            say(f"eps={eps:.4g}, the strength of their training")
         return (Fraction(eps),)
     return (USUAL_EPS,)
 

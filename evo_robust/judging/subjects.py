@@ -52,7 +52,7 @@ class Subject:
         data: the data set that it was trained on; None where that is not known.
         n_classes: number of its classes; None where that is not known.
         in_shape: shape ``(c, h, w)`` of its images; None where that is not known.
-        eps: strength that it was trained at, in units of the pixel range 0..1; None where there was none.
+        eps: strength in L∞ that it was trained at, in units of the pixel range 0..1; None where there was none.
         zoo: its name in the zoo; None where it has none.
         searched: what a search measured of it, by name.
         adversarial_set: settings of its search's adversarial set; None where there was none.
@@ -407,8 +407,8 @@ def _from_here() -> Iterator[None]:
 
 
 def _strength_of(part: object) -> float | None:
-    """The radius of the ball that a training or evaluator attacks in; the largest where there are several."""
-    threats = [inner.eps for inner in parts_in(part) if isinstance(inner, Threat)]
+    """The radius of the L∞ ball that a training or evaluator attacks in; the largest where there are several."""
+    threats = [inner.eps for inner in parts_in(part) if isinstance(inner, Threat) and inner.norm == "linf"]
     return float(max(threats)) if threats else None
 
 

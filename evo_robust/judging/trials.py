@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import chz
+
 from evo_robust.attacks.auto import APGD
 from evo_robust.attacks.base import Attack, Norm
 from evo_robust.attacks.curve import check_strengths
@@ -49,6 +51,10 @@ class Trial:
     def same_as(self, other: Trial) -> bool:
         """Whether both do the same to a network, whatever they are called."""
         return dataclasses.replace(self, name="", mean=False) == dataclasses.replace(other, name="", mean=False)
+
+    def overlaps(self, other: Trial) -> bool:
+        """Whether both do the same to a network at some strength, which both would tell in one column."""
+        return (self.attacks, self.norm) == (other.attacks, other.norm) and not {*self.eps}.isdisjoint(other.eps)
 
     @property
     def levels(self) -> bool:
@@ -180,22 +186,48 @@ def trials(
         raise UserError(f"attacks={text}: expected names such as {', '.join([*SETS, *KINDS])}")
     found: list[Trial] = []
     settings: list[str] = []
+    free = False
     for name in names:
+        _refuse_twice(name)
         head, colon, rest = name.partition(":")
         parts = _without_sets(SETS_ON.get((head.lower(), data), head) + colon + rest)
         for part, label in parts:
+            free |= _free(part)
             for trial in _of(part, label, {"linf": eps, "l2": eps_l2 or eps}, steps, step, norm, n_classes):
                 if not any(map(trial.same_as, found)):
+                    if any(trial.overlaps(other) for other in found):
+                        raise UserError(
+                            f"attacks={text}: expected all strengths of {trial.name} at once, got some twice"
+                        )
                     found.append(trial)
                     settings.append(_settings(part))
                 elif label is None and len(parts) == 1:
                     raise UserError(f"attacks={text}: expected different attacks, got {trial.name} twice")
+    if steps and not free:
+        raise UserError(
+            f"steps={','.join(map(str, steps))} has no effect on attacks={text}: expected an attack without a number "
+            "of steps that takes one, such as pgd"
+        )
     return _apart(found, settings)
+
+
+def _refuse_twice(text: str) -> None:
+    """Refuse a setting that is typed twice for one attack, of which one would be lost."""
+    for piece in text.split("+"):
+        name, *rest = piece.split(":")
+        keys = [key.strip() for key, equals, _ in (part.partition("=") for part in rest) if equals]
+        if twice := [key for k, key in enumerate(keys) if key in keys[:k]]:
+            raise UserError(f"attacks={text}: {twice[0]} is given twice")
+        kind, dash, number = name.strip().lower().rpartition("-")
+        if dash and number.isdecimal() and kind in KINDS and KINDS[kind].steps in keys:
+            raise UserError(f"attacks={text}: expected {kind}-{number} or {KINDS[kind].steps}=, got both")
 
 
 def _settings(text: str) -> str:
     """The settings of an attack that its name in tables does not tell, such as ``step=2/255``."""
-    given = [part for name in text.split("+") for part in _read(name)[2].items()] if text.lower() != SAMPLES else []
+    given = (
+        [part for name in text.split("+") for part in _read(name, text)[2].items()] if text.lower() != SAMPLES else []
+    )
     return ", ".join(f"{key}={','.join(values)}" for key, values in given if key not in ("eps", "norm", "mean"))
 
 
@@ -252,18 +284,17 @@ def _of(
     """The trials of one name, or of several that ``+`` joins: one for each number of steps."""
     if text.lower() == SAMPLES:
         return [Trial(SAMPLES, (), "linf", (), samples=True)]
-    each = [_read(part) for part in text.split("+")]
-    free = any(number is None and KINDS[kind].steps for kind, number, _ in each)
+    each = [_read(part, text) for part in text.split("+")]
     found = []
-    for many in steps if steps and free else (None,):
+    for many in steps if steps and _free(text) else (None,):
         parts, strengths, mean = [], [], False
         norms: list[TrialNorm] = []
         for kind, number, given in each:
             own = dict(given)
             strengths.append(own.pop("eps", None))
             norms.append(_norm(kind, own.pop("norm", [KINDS[kind].norm or norm])[0]))
-            mean |= own.pop("mean", ["no"])[0] == "yes"
-            parts.append(_attack(kind, number or many, own, step, n_classes))
+            mean |= _yes(text, own.pop("mean", ["no"]))
+            parts.append(_attack(text, kind, many if number is None else number, own, step, n_classes))
         own_eps = [texts for texts in strengths if texts is not None]
         if len(set(norms)) > 1 or len({tuple(texts) for texts in own_eps}) > 1:
             raise UserError(f"attacks={text}: expected one norm and the same strengths for attacks that + joins")
@@ -274,31 +305,59 @@ def _of(
     return found
 
 
-def _read(text: str) -> tuple[str, int | None, Given]:
-    """Kind, number and settings of a text such as ``pgd-20:step=2/255:eps=.03:.1``."""
-    name, *rest = text.strip().split(":")
+def _free(text: str) -> bool:
+    """Whether one of the attacks that ``+`` joins takes a number of steps and has none."""
+    if text.strip().lower() == SAMPLES:
+        return False
+    each = [_read(part, text) for part in text.split("+")]
+    return any(number is None and (field := KINDS[kind].steps) and field not in own for kind, number, own in each)
+
+
+def _yes(text: str, words: Sequence[str]) -> bool:
+    """Whether ``mean=`` asks for the mean over strengths."""
+    if words not in (["yes"], ["no"]):
+        raise UserError(f"attacks={text}: expected mean=yes or mean=no, got mean={':'.join(words)}")
+    return words == ["yes"]
+
+
+def _read(part: str, text: str) -> tuple[str, int | None, Given]:
+    """Kind, number and settings of a part of a text such as ``pgd-20:step=2/255:eps=.03:.1``."""
+    name, *rest = part.strip().split(":")
     found = re.fullmatch(r"(.+?)(?:-(\d+))?", name.strip().lower())
     kind, number = (found[1], found[2]) if found else (name, None)
     if kind not in KINDS and f"{kind}-{number}" in KINDS:  # a name that ends in a number
         kind, number = f"{kind}-{number}", None
     if kind not in KINDS:
-        raise UserError(f"attacks={text}: unknown attack {kind!r}: {nearest(kind, [*KINDS, *SETS, SAMPLES])}")
+        raise UserError(f"attacks={text}: {_unknown(name.strip().lower(), kind)}")
     if number is not None and KINDS[kind].steps is None:
         raise UserError(f"attacks={text}: expected {kind} without a number, since its steps are fixed")
     given: Given = {}
-    for part in rest:
-        key, equals, value = part.partition("=")
+    for setting in rest:
+        key, equals, value = setting.partition("=")
         if equals:
             given[key.strip()] = [value]
         elif given:
-            given[list(given)[-1]].append(part)
+            given[list(given)[-1]].append(setting)
         else:
-            raise UserError(f"attacks={text}: expected {kind}:KEY=VALUE, such as {kind}:eps=8/255, got {part!r}")
+            raise UserError(f"attacks={text}: expected {kind}:KEY=VALUE, such as {kind}:eps=8/255, got {setting!r}")
     return kind, int(number) if number is not None else None, given
 
 
-def _attack(kind: str, number: int | None, given: Given, step: str | None, n_classes: int) -> Attack | LevelAttack:
-    """The attack of a kind with these settings."""
+def _unknown(name: str, kind: str) -> str:
+    """What is wrong with a name that no attack has."""
+    if name == SAMPLES:
+        return f"{SAMPLES} has images of its own: expected it without settings and without +"
+    if not name:
+        return "expected a name on each side of +"
+    if re.fullmatch(r"[\d./]+", name):
+        return f"unknown attack {name!r}: expected strengths behind colons, such as fgsm:eps=.1:.2"
+    return f"unknown attack {kind!r}: {nearest(kind, [*KINDS, *SETS, SAMPLES])}"
+
+
+def _attack(
+    text: str, kind: str, number: int | None, given: Given, step: str | None, n_classes: int
+) -> Attack | LevelAttack:
+    """The attack of a kind with these settings; ``text`` is what was typed."""
     known = KINDS[kind]
     if n_classes < known.classes:
         raise UserError(f"attacks={kind}: expected {known.classes} classes or more, got {n_classes}; try compact")
@@ -307,9 +366,12 @@ def _attack(kind: str, number: int | None, given: Given, step: str | None, n_cla
         base["loss"] = "margin"  # the ratio needs a third logit, or a fourth
     if "restarts" in base:
         base["restarts"] = min(int(str(base["restarts"])), n_classes - 1)
-    if number is not None and known.steps is not None:
-        base[known.steps] = number
     fields = {key: ",".join(values) for key, values in given.items()}
+    if number is not None and known.steps is not None:
+        fields.setdefault(known.steps, str(number))
+    if odd := [key for key in fields if key not in chz.chz_fields(known.cls)]:
+        own = ["eps", "norm", "mean", *chz.chz_fields(known.cls)]
+        raise UserError(f"attacks={text}: {kind} has no setting {odd[0]!r}: {nearest(odd[0], own)}")
     iterative = issubclass(known.cls, IterativeAttack)
     if "step" not in fields and "step_ratio" not in fields and step is not None and iterative:
         fields["step"] = step
@@ -317,7 +379,11 @@ def _attack(kind: str, number: int | None, given: Given, step: str | None, n_cla
         del fields["step"]
         base["step_ratio"] = relative
     cls: type[Any] = known.cls
-    made: Attack | LevelAttack = make(cls, fields, base, f"attacks={kind}")
+    try:
+        made: Attack | LevelAttack = make(cls, fields, base, f"attacks={kind}")
+    except UserError as error:
+        more = ", or a multiple such as eps/10" if str(error).startswith("step=") else ""
+        raise UserError(f"attacks={text}: {error}{more}") from None
     return made
 
 

@@ -70,6 +70,12 @@ def test_figures_are_those_of_the_attacks(retrained: Path, tmp_path: Path) -> No
     assert r"\toprule" in (tmp_path / "judgement.tex").read_text()
 
 
+def test_an_attack_in_linf_keeps_its_strength_beside_those_in_l2(retrained: Path, tmp_path: Path) -> None:
+    arguments = ["attacks=square-1,fgsm", "norm=l2", "images=5", f"out={tmp_path}"]
+    assert judged(f"networks={retrained}", *arguments) == 0
+    assert {key for key in figures(tmp_path) if key[1]} == {("Square-1", str(8 / 255)), ("FGSM l2", "0.5")}
+
+
 def test_a_later_attack_costs_that_attack_alone(
     retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

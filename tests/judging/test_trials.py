@@ -149,11 +149,29 @@ def test_strengths_are_shown_as_people_write_them() -> None:
         ("pgd+level-linf", "do not join"),
         ("level-l0:eps=.5", "whole numbers"),
         ("pgd:step=eps/0", "multiple such as eps/10"),
+        ("pgd:step=eps*2", "attacks=pgd:step=eps.2: step=.*multiple such as eps/10"),
+        ("pgd-0", "attacks=pgd-0: expected steps >= 1"),
+        ("square-0", "attacks=square-0"),
+        ("pgd-99999999999999999999", "at most 9,223"),
+        ("pgd-3:steps=4", "expected pgd-3 or steps=, got both"),
+        ("pgd:eps=.1:eps=.2", "eps is given twice"),
+        ("pgd:eps=.1,.2", "behind colons, such as fgsm:eps=.1:.2"),
+        ("pgd:mean=maybe", "expected mean=yes or mean=no"),
+        ("fgsm:epz=.1", "attacks=fgsm:epz=.1: fgsm has no setting 'epz': did you mean 'eps'"),
+        ("pgd-3:restarts=0", "attacks=pgd-3:restarts=0: expected"),
+        ("fgsm+", r"attacks=fgsm\+: expected a name on each side"),
+        ("adversarial-set:eps=1", "without settings"),
+        ("fgsm:eps=.1:.2,fgsm:eps=.2", "expected all strengths of FGSM at once"),
     ],
 )
 def test_a_wrong_name_gets_one_clear_message(text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         named(text)
+
+
+def test_steps_without_effect_are_refused() -> None:
+    with pytest.raises(UserError, match="steps=3 has no effect on attacks=fgsm,pgd-5"):
+        named("fgsm,pgd-5", steps=(3,))
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (90, 100), (456, 1000)])
