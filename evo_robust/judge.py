@@ -167,10 +167,15 @@ def attacks_told() -> str:
 
 def _subjects(options: Judge, device: str, say: Say) -> list[Subject]:
     """The networks that the command names."""
-    texts = [text for text in (options.run or "").split(",") + (options.networks or "").split(",") if text.strip()]
-    if not texts:
+    runs, texts = ([text for text in (key or "").split(",") if text.strip()] for key in (options.run, options.networks))
+    if not runs and not texts:
         raise UserError("expected networks=DIR,… or run=DIR: which networks are to be judged?")
-    return subjects_of(texts, options.data, options.pick, device, say, trust=options.trust)
+    if absent := [run for run in folders_of(runs) if not Path(run).expanduser().is_dir()]:
+        raise UserError(f"run={absent[0]}: there is no such folder: expected the folder of a search")
+    found = subjects_of([*runs, *texts], options.data, options.pick, device, say, trust=options.trust)
+    if options.pick != "front" and not any(subject.group for subject in found):
+        raise UserError(f"pick={options.pick} belongs to the folder of a search: expected run=DIR, or no pick")
+    return found
 
 
 def _sources(options: Judge, subjects: Sequence[Subject], device: str, say: Say) -> list[Subject]:

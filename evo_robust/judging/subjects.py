@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib
-import importlib.util
+import difflib
 import os
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -23,11 +18,12 @@ from evo_robust.data.base import DataSet
 from evo_robust.data.sets import DATA_SETS
 from evo_robust.final_training.front import INDEX_FILE, read_front
 from evo_robust.final_training.settings import SETTINGS_FILE, Retraining, load_result, read_settings
+from evo_robust.judging.own import own_network
 from evo_robust.judging.trials import shown
 from evo_robust.judging.weights import expect_weights, fitted
 from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype
 from evo_robust.networks.model_card import WEIGHTS_NAME
-from evo_robust.parts.base import UserError, digest, nearest, parts_in
+from evo_robust.parts.base import UserError, digest, parts_in
 from evo_robust.parts.paths import folders_of
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.progress import Say
@@ -121,10 +117,14 @@ def _named(text: str, data: DataSet | None, pick: str, device: str, say: Say, tr
             raise UserError(f"networks={text}: expected weights too, such as {text}@FILE.safetensors")
         if ":" in name:
             raise UserError(f"networks={text}: expected weights too, such as {text}@weights.pt")
+        close = difflib.get_close_matches(name.lower(), zoo.names(), 1)
+        hint = f"; did you mean {close[0]}@FILE?" if close else ""
         raise UserError(
             f"networks={text}: there is no such folder. Expected a folder of retrain, export or run, a name of the zoo "
-            f"with weights (resnet-18@FILE), or your own (module:function@FILE)"
+            f"with weights (resnet-18@FILE), or your own (module:function@FILE){hint}"
         )
+    if not weights.strip():
+        raise UserError(f"networks={text}: expected a file of weights behind @, such as {name}@weights.pt")
     file = Path(weights).expanduser()
     expect_weights(file)
     if ":" in name:
@@ -354,56 +354,12 @@ def of_function(name: str, weights: Path) -> Subject:
     Raises:
         UserError: module or function are missing, or it gives no network.
     """
-    place, _, function = name.rpartition(":")
-    made = getattr(_module(place), function, None)
-    if not callable(made):
-        known = [key for key, value in vars(_module(place)).items() if callable(value) and not key.startswith("_")]
-        raise UserError(f"networks={name}: {place} has no function {function!r}: {nearest(function, known)}")
+    made = own_network(name)
 
     def make() -> nn.Module:
-        network = made()
-        if not isinstance(network, nn.Module):
-            raise UserError(f"networks={name}: expected a torch.nn.Module, got {type(network).__name__}")
-        return fitted(network.cpu(), weights, name)
+        return fitted(made(), weights, name)
 
-    return Subject(name=function, origin=f"{name}@{weights}", make=make)
-
-
-def _module(place: str) -> ModuleType:
-    """The module of a dotted name or a file, run once."""
-    if not place.endswith(".py"):
-        with _from_here():
-            try:
-                return importlib.import_module(place)
-            except ImportError as error:
-                raise UserError(f"networks={place}:…: the module cannot be imported ({error})") from None
-    path = Path(place).expanduser()
-    if not path.is_file():
-        raise UserError(f"networks={place}:…: there is no such file")
-    name = "evo_robust_judged_" + re.sub(r"\W", "_", str(path.resolve()))
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise UserError(f"networks={place}:…: this is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
-
-
-@contextlib.contextmanager
-def _from_here() -> Iterator[None]:
-    """Inside, modules of the present folder can be imported, as ``python -m`` allows by itself."""
-    here = os.getcwd()
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
+    return Subject(name=name.rpartition(":")[2], origin=f"{name}@{weights}", make=make)
 
 
 def _strength_of(part: object) -> float | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,24 +41,39 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     expect_weights(path)
     found: Any
-    if path.suffix == OURS:
-        found = _safetensors(path)
-    else:
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise UserError(
-                f"{path} holds more than tensors, which could run code ({str(error).splitlines()[0]}): "
-                "save model.state_dict() alone"
-            ) from None
-        except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-            raise DamagedFile(path, error, "save the weights again") from None
+    found = _safetensors(path) if path.suffix == OURS or _looks_safe(path) else _of_torch(path)
     for key in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()) or not found:
-        raise UserError(f"{path}: expected weights by name (a state_dict), got {type(found).__name__}")
+        got = "none at all" if isinstance(found, Mapping) and not found else type(found).__name__
+        raise UserError(f"{path}: expected weights by name (a state_dict), got {got}")
     return {str(name).removeprefix("module."): tensor for name, tensor in found.items()}
+
+
+def _of_torch(path: Path) -> Any:
+    """What a ``torch.save`` file holds, where that is tensors and plain values alone."""
+    if not path.stat().st_size:
+        raise DamagedFile(path, "it is empty", "save the weights again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on protocols of pickle
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        what = re.search(r"GLOBAL \S+|Unsupported [^.]*", str(error))
+        raise UserError(
+            f"{path} holds more than tensors, or is no file of torch.save{f' ({what[0]})' if what else ''}; objects "
+            "could run code and are never loaded: save model.state_dict() alone"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, IndexError, TypeError) as error:
+        reason = f"it is no file of torch.save: {type(error).__name__} {str(error).splitlines()[:1]}"
+        raise DamagedFile(path, reason, "save the weights again") from None
+
+
+def _looks_safe(path: Path) -> bool:
+    """Whether a file begins as one of safetensors does: the length of a text, and the text's brace."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -85,10 +102,9 @@ def fitted(network: nn.Module, path: Path, what: str) -> nn.Module:
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     got = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != got:
-        name = next(name for name in sorted(wanted.keys() | got.keys()) if wanted.get(name) != got.get(name))
-        raise UserError(
-            f"{path} does not fit {what}: expected {name} {wanted.get(name, 'not at all')}, got {got.get(name, 'none')}"
-        )
+        name = next(name for name in [*wanted, *got] if wanted.get(name) != got.get(name))
+        expected = f"{name} {wanted[name]}" if name in wanted else f"no {name}"
+        raise UserError(f"{path} does not fit {what}: expected {expected}, got {got.get(name, 'none')}")
     if odd := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise UserError(f"{path}: expected finite weights, got NaN or infinity in {odd[0]}")
     network.load_state_dict(tensors)

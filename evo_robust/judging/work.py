@@ -21,6 +21,7 @@ from evo_robust.files import FolderLock, cache_folder, make_folder, write_json, 
 from evo_robust.inference.predictions import correct_mask, eval_mode
 from evo_robust.judging.judgement import Figure, Judgement, Verdict, figures_of_trial, worst_cases
 from evo_robust.judging.levels import Judged, clean, has_gradient, levels, possible
+from evo_robust.judging.own import own_code
 from evo_robust.judging.signs import signs_of, with_transferred
 from evo_robust.judging.store import Kept, Store
 from evo_robust.judging.subjects import Subject
@@ -96,7 +97,7 @@ def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str 
     content = test.content()
     for subject in judging.everybody:
         if subject.fresh is None:  # a network that does not fit is told before hours go into the others
-            _check_network(subject.make(), subject, test)
+            _check_network(subject.make(), subject, test, judging.data.n_classes)
     pairs = pairs_of(judging.sources, judging.subjects, judging.copies)
     make_folder(folder)
     with FolderLock(folder):
@@ -289,21 +290,26 @@ def _flops(model: nn.Module, data: DataSet) -> float | None:
 
 
 @torch.no_grad()
-def _check_network(model: nn.Module, subject: Subject, test: Images) -> None:
-    """Refuse a network whose answers to the first images are no finite logits.
+def _check_network(model: nn.Module, subject: Subject, test: Images, n_classes: int) -> None:
+    """Refuse a network whose answers to the first images are no finite logits, one for each class.
 
     Raises:
         UserError: naming the network and what was wrong.
     """
-    first = test.take(slice(min(len(test), 16)))
+    first, told = test.take(slice(min(len(test), 16))), f"{subject.name} ({subject.origin})"
     try:
-        correct_mask(model, first)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{subject.name} ({subject.origin}): {str(error).splitlines()[0]}") from None
-    with eval_mode(model):
-        logits = model(first.floats())
+        with own_code(f"{told}: expected logits for images {tuple(first.x.shape)}"):
+            correct_mask(model, first)
+            with eval_mode(model):
+                logits = model(first.floats())
+    except UserError as error:
+        if isinstance(error.__cause__, ValueError):
+            raise UserError(f"{told}: {error.__cause__}") from None
+        raise
+    if logits.shape[1] != n_classes:
+        raise UserError(f"{told}: expected {n_classes} logits, one for each class, got {logits.shape[1]}")
     if not bool(logits.isfinite().all()):
-        raise UserError(f"{subject.name} ({subject.origin}): expected finite logits, got NaN or infinity")
+        raise UserError(f"{told}: expected finite logits, got NaN or infinity")
 
 
 def _on_samples(judging: Judging, model: nn.Module, device: str, say: Say) -> Figure:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
 from evo_robust import judge as door
@@ -171,6 +172,10 @@ class Scans(nn.Module):
     ("arguments", "said"),
     [
         (("networks=nowhere",), "there is no such folder"),
+        (("networks=resnet18", "data=digits"), "did you mean resnet-18@FILE"),
+        (("networks=lenet@", "data=digits"), "expected a file of weights behind @"),
+        (("run=nowhere",), "run=nowhere: there is no such folder"),
+        (("networks={net}", "pick=3"), "pick=3 belongs to the folder of a search"),
         (("networks=resnet-18", "data=digits"), "expected weights too, such as resnet-18@FILE"),
         (("networks=resnet-81@{weights}", "data=digits"), "did you mean 'resnet-18'"),
         (("networks=lenet@nothing.pt", "data=digits"), "no weights at nothing.pt"),
@@ -202,6 +207,77 @@ def test_a_wrong_argument_gets_one_clear_message(
     assert said in shown
     assert "Traceback" not in shown
     assert not Path("runs").exists(), "nothing half-written stays behind"
+
+
+MINE = """
+import sys, torch
+from torch import nn
+class Wide(nn.Linear):
+    def __init__(self): super().__init__(64, 100)
+    def forward(self, x): return super().forward(x.flatten(1))
+class Fails(Wide):
+    def forward(self, x): raise KeyError("inside")
+def good(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+def boom(): raise KeyError("broken")
+def needs(width): return good()
+def ends(): sys.exit(3)
+def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+def meta(): return good().to("meta")
+def half(): return good().half()
+def nothing(): return nn.Flatten()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine.py:boom", "KeyError: 'broken' (mine.py, line 10)"),
+        ("mine.py:needs", "expected a function without arguments"),
+        ("mine.py:ends", "SystemExit: 3"),
+        ("mine.py:lazy", "got none yet for 1.weight"),
+        ("mine.py:meta", "got none yet for 1.weight"),
+        ("mine.py:half", "expected weights in float32, got float16"),
+        ("mine.py:good", "expected 1.weight (10, 64), got none"),
+        ("mine.py:Wide", "expected 10 logits, one for each class, got 100"),
+        ("mine.py:Fails", "KeyError: 'inside'"),
+        ("syntax.py:make", "the file cannot be run: SyntaxError"),
+        ("imports.py:make", "the file cannot be run: ModuleNotFoundError"),
+        ("imports:make", "the module cannot be imported: ModuleNotFoundError"),
+        ("json:loads", "expected a function without arguments"),
+    ],
+)
+def test_a_network_of_ones_own_that_fails_gets_one_clear_message(
+    name: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MINE)
+    Path("syntax.py").write_text("def make(:")
+    Path("imports.py").write_text("import nothing_of_that_name")
+    torch.save(nn.Linear(64, 100).state_dict(), "w.pt")
+    assert judged(f"networks={name}@w.pt", "data=digits", "images=20", "out=o") == 2
+    shown = capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    assert said in shown
+    assert len(shown.splitlines()) == 1
+    assert not Path("o").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "w.pt is damaged (it is empty)"),
+        (b"hello" * 100, "it is no file of torch.save"),
+        (pickle.dumps({"a": object}), "objects could run code and are never loaded"),
+        (save({"a": torch.zeros(9)})[:-5], "w.pt is damaged ("),
+    ],
+)
+def test_a_damaged_file_of_weights_is_told_as_what_it_is(
+    content: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "w.pt").write_bytes(content)
+    assert judged(f"networks=lenet@{tmp_path}/w.pt", "data=digits") == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert len(shown) < 400
 
 
 @pytest.mark.parametrize(("kind", "said"), [(Odd, "expected finite logits"), (Scans, "mat1 and mat2")])
