@@ -29,6 +29,7 @@ if not _runs_no_command():  # its version and its errors need not wait for torch
     from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
     from evo_robust.attacks.minimum.deepfool import DeepFool
     from evo_robust.attacks.minimum.fmn import FMN
+    from evo_robust.attacks.official import AutoAttack
     from evo_robust.attacks.square import Square
     from evo_robust.commands.cli import command
     from evo_robust.data.base import DataSet
@@ -53,6 +54,8 @@ if not _runs_no_command():  # its version and its errors need not wait for torch
     from evo_robust.evaluators.one_shot import OneShot
     from evo_robust.evaluators.pool import PooledEvaluator
     from evo_robust.gradients import ArchitectureGradient, Confidence, EstimatedLoss, SupernetLoss
+    from evo_robust.judging.asked import judge_networks
+    from evo_robust.judging.judgement import Judgement
     from evo_robust.objectives.base import Candidate, Context, Objective
     from evo_robust.objectives.combined import WeightedSum
     from evo_robust.objectives.constraints import Constraint, Gate, LogConstraint, LogGate
@@ -85,6 +88,7 @@ __all__ = [
     "ArchitectureGradient",
     "Attack",
     "Augment",
+    "AutoAttack",
     "BIM",
     "CIFAR10",
     "CIFAR100",
@@ -122,6 +126,7 @@ __all__ = [
     "ImageNet",
     "Images",
     "InvalidArchitecture",
+    "Judgement",
     "LipschitzBound",
     "LipschitzConfidence",
     "LogConstraint",
@@ -172,6 +177,7 @@ __all__ = [
     "candidate_seed",
     "command",
     "facts",
+    "judge_networks",
     "load",
     "load_run",
     "parse",

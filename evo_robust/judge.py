@@ -19,25 +19,17 @@ from evo_robust.commands.cli import TRUST, command
 from evo_robust.commands.helping import help_text, wrapped
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
+from evo_robust.judging.asked import TRANSFERRED, data_of, trials_of
 from evo_robust.judging.report import write_report
 from evo_robust.judging.subjects import Subject, named_apart, subjects_of
 from evo_robust.judging.transfer_report import write_transfers
-from evo_robust.judging.trials import KINDS, SAMPLES, SETS, trials
+from evo_robust.judging.trials import KINDS, SAMPLES, SETS
 from evo_robust.judging.work import JUDGE_FOLDER, Judging, judge
 from evo_robust.parts.base import Fraction, Part, UserError, digest
 from evo_robust.parts.making import HelpRequested, parse
 from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path
 from evo_robust.parts.typed import as_typed
 from evo_robust.progress import Say, output
-
-USUAL_EPS = Fraction(8 / 255)
-"""Radius of the L∞ ball where neither the command nor the networks' training names one."""
-
-USUAL_L2 = Fraction(0.5)
-"""The same in L2."""
-
-TRANSFERRED = "fgsm,pgd-20"
-"""Attacks where sources are given and attacks are not: those that papers make images with."""
 
 USAGE = """usage: evo_robust judge networks=DIR,… [attacks=compact] [eps=8/255,…] [steps=20,…] [images=1000] [out=DIR]
        evo_robust judge run=DIR [pick=front|knee|best:OBJECTIVE] …      networks of a search
@@ -207,14 +199,17 @@ def judging_of(options: Judge, subjects: Sequence[Subject], say: Say, sources: S
     Raises:
         UserError: the networks' data is not known or differs, or an attack is unknown.
     """
-    data = options.data or _data([*subjects, *sources])
-    eps = options.eps or _strengths(options, subjects, say)
-    attacks = options.attacks or (TRANSFERRED if sources else "compact")
-    named = trials(
-        *(attacks, eps, options.steps, options.step, options.norm),
-        n_classes=data.n_classes,
-        data=data.name,
-        eps_l2=options.eps or (USUAL_L2,),
+    data = options.data or data_of([*subjects, *sources])
+    named = trials_of(
+        options.attacks,
+        subjects,
+        data,
+        made_on_others=bool(sources),
+        eps=options.eps,
+        steps=options.steps,
+        step=options.step,
+        norm=options.norm,
+        say=say,
     )
     own = next((subject.adversarial_set for subject in subjects if subject.adversarial_set is not None), None)
     return Judging(
@@ -229,31 +224,6 @@ def judging_of(options: Judge, subjects: Sequence[Subject], say: Say, sources: S
         copies=options.copies,
         signs=options.signs,
     )
-
-
-def _data(subjects: Sequence[Subject]) -> DataSet:
-    """The data set that all networks were trained on."""
-    known = [(subject.name, subject.data) for subject in subjects if subject.data is not None]
-    if not known:
-        raise UserError("expected data=NAME: the networks do not say which images they are for")
-    name, data = known[0]
-    for other_name, other in known[1:]:
-        if (other.name, other.in_shape, other.n_classes) != (data.name, data.in_shape, data.n_classes):
-            raise UserError(
-                f"these networks are for different images ({name}: {data.name}; {other_name}: {other.name}): "
-                "expected data=NAME, or judge them apart"
-            )
-    return data
-
-
-def _strengths(options: Judge, subjects: Sequence[Subject], say: Say) -> tuple[Fraction, ...]:
-    """The strength that all networks were trained at, which is one in linf; else the usual one."""
-    trained = {subject.eps for subject in subjects if subject.eps is not None}
-    if len(trained) == 1 and (eps := trained.pop()) != USUAL_EPS:
-        if options.norm == "linf":
-            say(f"eps={eps:.4g}, the strength of their training")
-        return (Fraction(eps),)
-    return (USUAL_EPS,)
 
 
 def _folder(options: Judge, subjects: Sequence[Subject]) -> Path:

@@ -1,0 +1,215 @@
+"""The judge as a Python function, and what it takes from the networks where it is not told."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from evo_robust.attacks.base import Norm
+from evo_robust.attacks.fast import Precision
+from evo_robust.data.base import DataSet
+from evo_robust.device import choose_device
+from evo_robust.judging.judgement import Judgement
+from evo_robust.judging.trials import Trial, trials
+from evo_robust.parts.base import Fraction, UserError
+from evo_robust.parts.paths import refuse_odd_path
+from evo_robust.progress import Say, output, silent
+
+if TYPE_CHECKING:
+    from evo_robust.judging.subjects import Subject
+
+# what reads networks draws pictures too, and takes seconds to import: it is imported where networks are judged
+
+USUAL_EPS = Fraction(8 / 255)
+"""Radius of the L∞ ball where neither the command nor the networks' training names one."""
+
+USUAL_L2 = Fraction(0.5)
+"""The same in L2."""
+
+TRANSFERRED = "fgsm,pgd-20"
+"""Attacks where sources are given and attacks are not: those that papers make images with."""
+
+Networks = str | Path | Sequence[str | Path] | Mapping[str, nn.Module]
+"""Networks as :func:`judge_networks` takes them."""
+
+
+def judge_networks(
+    networks: Networks,
+    out: str | Path,
+    *,
+    attacks: str | None = None,
+    data: DataSet | None = None,
+    pick: str = "front",
+    sources: Networks | None = None,
+    copies: bool = False,
+    eps: Sequence[float] | None = None,
+    steps: Sequence[int] = (),
+    step: str | None = None,
+    norm: Norm = "linf",
+    images: int | None = None,
+    signs: bool = True,
+    seed: int = 0,
+    precision: Precision = "float32",
+    device: str = "auto",
+    trust: bool = False,
+    progress: bool = False,
+) -> Judgement:
+    """Attack trained networks on test images. What was judged in a folder before is not judged again.
+
+    Args:
+        networks: texts as ``networks=`` takes them (folders of retrain, export or run, ``resnet-18@FILE``,
+            ``mine.py:make@FILE``), or networks of your own by name, from images in [0,1] to logits.
+        out: folder that keeps everything, and gets the tables and pictures.
+        attacks: names with settings, and sets, see ``python -m evo_robust.judge --help``; ``compact`` when not given,
+            and FGSM and PGD-20 with sources.
+        data: whose test images judge; that of the networks when not given.
+        pick: networks of a search: ``front``, ``knee``, an index or ``best:OBJECTIVE``; several with commas.
+        sources: networks on which images are made that judge the others too.
+        copies: judge each network by the images of its copies alone: sources of the same layers.
+        eps: strengths, ascending, in units of the pixel range 0..1; that of the networks' training when not given,
+            else 8/255 (linf) or .5 (l2).
+        steps: numbers of steps for attacks that name none.
+        step: step length for attacks that name none, such as ``2/255`` or ``eps/10``.
+        norm: of the balls.
+        images: how many test images, >= 1; all when not given.
+        signs: whether to look for signs of masked gradients.
+        seed: of random starts, >= 0.
+        precision: in which gradient attacks search; what counts is classified in float32.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:INDEX``.
+        trust: whether files that records name as their source may be run.
+        progress: whether to say how far it is.
+
+    Returns:
+        Every network's figures, each with its 95 % interval.
+
+    Raises:
+        UserError: a network is no network, is damaged or does not fit the images; or an attack is unknown.
+
+    Example:
+        >>> found = judge_networks({"mine": model}, "runs/mine-judged", data=Digits(), attacks="compact,pgd-20")
+        >>> found.verdicts[0].figure("compact 8/255").accuracy
+    """
+    from evo_robust.judging.report import write_report
+    from evo_robust.judging.subjects import named_apart
+    from evo_robust.judging.transfer_report import write_transfers
+    from evo_robust.judging.work import Judging, judge
+
+    refuse_odd_path("out", str(out))
+    chosen = choose_device(device)
+    say: Say = functools.partial(output().print, markup=False) if progress else silent
+    read = functools.partial(_read, data=data, pick=pick, device=chosen, say=say, trust=trust)
+    subjects, made_on = named_apart(read(networks), read(sources) if sources is not None else [])
+    judged_on = data or data_of([*subjects, *made_on])
+    asked = trials_of(
+        attacks,
+        subjects,
+        judged_on,
+        made_on_others=bool(made_on),
+        eps=eps,
+        steps=steps,
+        step=step,
+        norm=norm,
+        say=say,
+    )
+    own = next((subject.adversarial_set for subject in subjects if subject.adversarial_set is not None), None)
+    judging = Judging(
+        subjects=tuple(subjects),
+        data=judged_on,
+        trials=tuple(asked),
+        images=images,
+        seed=seed,
+        precision=precision,
+        adversarial_set=own,
+        sources=tuple(made_on),
+        copies=copies,
+        signs=signs,
+    )
+    judgement = judge(judging, Path(out), device=chosen, say=say)
+    write_report(judgement, Path(out))
+    write_transfers(judgement, Path(out))
+    return judgement
+
+
+def _read(networks: Networks, data: DataSet | None, pick: str, device: str, say: Say, trust: bool) -> list[Subject]:
+    """The networks; one of one's own is copied, so that it stays as it is."""
+    from evo_robust.judging.subjects import Subject, subjects_of
+
+    if isinstance(networks, Mapping):
+        for name, network in networks.items():
+            if not isinstance(network, nn.Module):
+                raise UserError(f"networks: expected a torch.nn.Module for {name!r}, got {type(network).__name__}")
+        return [
+            Subject(name, "given in Python", functools.partial(_copied, network)) for name, network in networks.items()
+        ]
+    texts = [networks] if isinstance(networks, (str, Path)) else list(networks)
+    found = subjects_of([str(text) for text in texts], data, pick, device, say, trust=trust)
+    if not found:
+        raise UserError("expected networks: folders, texts such as resnet-18@FILE, or torch modules by name; got none")
+    return found
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    return copy.deepcopy(network).cpu().eval()
+
+
+def trials_of(
+    attacks: str | None,
+    subjects: Sequence[Subject],
+    data: DataSet,
+    *,
+    made_on_others: bool,
+    eps: Sequence[float] | None,
+    steps: Sequence[int],
+    step: str | None,
+    norm: Norm,
+    say: Say,
+) -> list[Trial]:
+    """The trials that are asked for, see :func:`evo_robust.judging.trials.trials`; the usual ones where none are.
+
+    Raises:
+        UserError: an attack is unknown, or its settings are wrong.
+    """
+    return trials(
+        attacks or (TRANSFERRED if made_on_others else "compact"),
+        eps or _strengths(norm, subjects, say),
+        steps,
+        step,
+        norm,
+        n_classes=data.n_classes,
+        data=data.name,
+        eps_l2=eps or (USUAL_L2,),
+    )
+
+
+def data_of(subjects: Sequence[Subject]) -> DataSet:
+    """The data set that all networks were trained on.
+
+    Raises:
+        UserError: it is not known, or they were trained on different ones.
+    """
+    known = [(subject.name, subject.data) for subject in subjects if subject.data is not None]
+    if not known:
+        raise UserError("expected data=NAME: the networks do not say which images they are for")
+    name, data = known[0]
+    for other_name, other in known[1:]:
+        if (other.name, other.in_shape, other.n_classes) != (data.name, data.in_shape, data.n_classes):
+            raise UserError(
+                f"these networks are for different images ({name}: {data.name}; {other_name}: {other.name}): "
+                "expected data=NAME, or judge them apart"
+            )
+    return data
+
+
+def _strengths(norm: Norm, subjects: Sequence[Subject], say: Say) -> tuple[Fraction, ...]:
+    """The strength that all networks were trained at, which is one in linf; else the usual one."""
+    trained = {subject.eps for subject in subjects if subject.eps is not None}
+    if len(trained) == 1 and (eps := trained.pop()) != USUAL_EPS:
+        if norm == "linf":
+            say(f"eps={eps:.4g}, the strength of their training")
+        return (Fraction(eps),)
+    return (USUAL_EPS,)

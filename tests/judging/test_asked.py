@@ -1,0 +1,82 @@
+"""The judge as a Python function, on real digits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import evo_robust
+from evo_robust import Digits, Judgement, UserError, judge_networks, zoo
+from evo_robust import judge as door
+from evo_robust.judging.work import read_judgement
+
+DIGITS = Digits(test_limit=60)
+ASKED = {"data": DIGITS, "attacks": "fgsm,pgd-3", "eps": (0.05, 0.1), "signs": False, "device": "cpu"}
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return zoo.build("lenet", 10, (1, 8, 8)).train()
+
+
+def figures(judgement: Judgement) -> list[list[tuple[str, int, int]]]:
+    return [[(f.column, f.right, f.n) for f in verdict.figures] for verdict in judgement.verdicts]
+
+
+def test_python_and_the_command_find_the_same(network: nn.Module, tmp_path: Path) -> None:
+    weights = tmp_path / "lenet.safetensors"
+    save_file(network.state_dict(), weights)
+    mine = judge_networks({"mine": network}, tmp_path / "mine", **ASKED)  # type: ignore[arg-type]
+    named = judge_networks(f"lenet@{weights}", tmp_path / "named", **ASKED)  # type: ignore[arg-type]
+    words = [f"networks=lenet@{weights}", "data=digits", "data.test_limit=60", "attacks=fgsm,pgd-3", "eps=.05,.1"]
+    assert door.main([*words, "signs=no", "device=cpu", f"out={tmp_path / 'typed'}"]) == 0
+    assert figures(mine) == figures(named) == figures(read_judgement(tmp_path / "typed"))
+    assert mine.verdicts[0].name == "mine"
+    assert (tmp_path / "mine" / "judgement.md").is_file()
+
+
+def test_a_network_of_ones_own_stays_as_it_is(network: nn.Module, tmp_path: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    judge_networks({"mine": network}, tmp_path, **ASKED)  # type: ignore[arg-type]
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+
+
+def test_images_of_one_network_judge_another(network: nn.Module, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    other = zoo.build("lenet", 10, (1, 8, 8))
+    found = judge_networks({"mine": network}, tmp_path, sources={"other": other}, **ASKED)  # type: ignore[arg-type]
+    assert {(t.source, t.target, t.kinship) for t in found.transfers} == {("other", "mine", "copy")}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"networks": {"mine": "resnet"}}, "expected a torch.nn.Module for 'mine', got str"),
+        ({"networks": []}, "expected networks"),
+        ({"data": None}, "expected data=NAME"),
+        ({"attacks": "pgdd"}, "did you mean 'pgd'"),
+        ({"images": 0}, "expected images >= 1"),
+        ({"device": "gpu"}, "expected auto, cpu"),
+    ],
+)
+def test_a_wrong_argument_gets_one_clear_message(
+    network: nn.Module, tmp_path: Path, given: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        judge_networks(**{"networks": {"mine": network}, "out": tmp_path / "out", **ASKED, **given})  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_front_door_imports_no_pictures() -> None:
+    assert evo_robust.judge_networks is judge_networks
+    code = "import evo_robust, sys; sys.exit('matplotlib' in sys.modules or 'pyautoattack' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
