@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     console = output()
     say = functools.partial(console.print, markup=False)
-    recipe = rest.get("recipe", _own_recipe(genotype, options.network)).lower()
+    recipe = rest.get("recipe", _own_recipe(genotype, options.network, rest.get("data", ""))).lower()
     if recipe in PUBLISHED and os.environ.get("RANK", "0") == "0":
         why = "" if "recipe" in rest else f"{options.network} is trained as in its paper, since no recipe= is given: "
         say(why + PUBLISHED[recipe].told(recipe))
@@ -165,7 +165,7 @@ def _front(options: RetrainOptions, given: Mapping[str, str], command: str) -> i
         jobs.append(Job(picked, settings_from(options, given, picked.genotype, run.problem.data)[0]))
     console = output()
     say = functools.partial(console.print, markup=False)
-    recipe = given.get("recipe", _own_recipe(jobs[0].picked.genotype, None)).lower()
+    recipe = given.get("recipe", _own_recipe(jobs[0].picked.genotype, None, "")).lower()
     data = jobs[0].settings.data
     out = Path(options.out or f"runs/retrain-{recipe}-{data.name}-{folder_name(folder)}")
     if recipe in PUBLISHED:
@@ -234,7 +234,7 @@ def settings_from(
             given.setdefault("data", genotype.data)
     else:
         base["network"] = (options.network or "").lower()  # as the zoo writes them
-    given.setdefault("recipe", _own_recipe(genotype, options.network))
+    given.setdefault("recipe", _own_recipe(genotype, options.network, given.get("data", "")))
     if given.get("adversarial_set") == "search":
         del given["adversarial_set"]
         base |= under("adversarial_set", _searched_set(genotype))
@@ -244,11 +244,11 @@ def settings_from(
     return settings, genotype
 
 
-def _own_recipe(genotype: Genotype | None, network: str | None) -> str:
+def _own_recipe(genotype: Genotype | None, network: str | None, data: str) -> str:
     """Name of the recipe where none is given: that of the space's own paper, or of the published network's."""
     if genotype is not None:
         return genotype.space.final_recipe
-    return published.recipe_of(network or "") or "pgd"
+    return published.recipe_of(network or "", data) or "pgd"
 
 
 def _decoded(space: SearchSpace, decoder: str) -> SearchSpace:

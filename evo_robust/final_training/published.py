@@ -166,14 +166,20 @@ PUBLISHED = {
 """The papers' recipes by name."""
 
 
-def recipe_of(network: str) -> str | None:
+def recipe_of(network: str, data: str = "") -> str | None:
     """Name of the recipe with which a published network's own paper trains it; None where it is none of these papers.
 
+    Args:
+        network: its name in the zoo.
+        data: name of the data set; Wsr-NAS trains fast on ImageNet.
+
     Example:
-        >>> recipe_of("robnet-small"), recipe_of("wsr-plus"), recipe_of("resnet-18")
-        ('robnet', 'wsr', None)
+        >>> recipe_of("robnet-small"), recipe_of("wsr-plus"), recipe_of("wsr-plus", "imagenet"), recipe_of("resnet-18")
+        ('robnet', 'wsr', 'wsr-fast', None)
     """
     family = network.lower().partition("-")[0]
+    if family == "wsr" and data.lower() == "imagenet":
+        return "wsr-fast"
     return family if family in ("robnet", "racl", "wsr", "roco") else None
 
 

@@ -20,7 +20,7 @@ from evo_robust.networks.genotype import Genotype, save_genotype
 from evo_robust.parts.base import Fraction, UserError, unused_later
 from evo_robust.retrain import RetrainOptions, main, settings_from
 from evo_robust.spaces.nsga.space import NSGAPhases
-from evo_robust.training.recipes import TRADES, PGDTraining, Standard
+from evo_robust.training.recipes import TRADES, FastTraining, PGDTraining, Standard
 
 F = Fraction
 STEP = F(2 / 255)
@@ -54,6 +54,13 @@ def test_its_rates_grow_with_the_batch_unless_they_are_given() -> None:
         settings(recipe="robnet", **{"recipe.batch_size": "many"})
     with pytest.raises(UserError, match="expected batch_size >= 2"):
         settings(recipe="robnet", **{"recipe.batch_size": "0"})
+
+
+def test_wsr_trains_fast_on_imagenet() -> None:
+    found = settings("wsr-basic", "imagenet", channels="74")
+    assert isinstance(found.recipe, FastTraining)
+    assert (found.epochs, found.recipe.threat.eps, found.recipe.step_ratio) == (90, 4 / 255, 1.0)
+    assert found.eps == (0.015, 0.03, 0.045, 0.06, 0.075, 0.09)
 
 
 def test_racl_has_other_strengths_on_mnist() -> None:
