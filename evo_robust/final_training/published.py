@@ -190,7 +190,8 @@ def values_of(name: str, data: type[DataSet] | None, network: str | None, given:
         name: of the recipe.
         data: class of the data set, which decides strengths and augmentation; None where it is not known.
         network: name of a reference network, which decides about cutout.
-        given: keys that the user gave: with another batch, rates that grow with it are scaled.
+        given: keys that the user gave. With another batch, rates that grow with it are scaled. With other epochs,
+            milestones keep their share of the training: else a short one would never reach them.
     """
     found = PUBLISHED[name]
     recipe, attack, eps = found.recipe, found.attack, found.eps
@@ -202,7 +203,15 @@ def values_of(name: str, data: type[DataSet] | None, network: str | None, given:
     batch = given.get("recipe.batch_size", "")
     if found.scales and batch.isdecimal() and int(batch) > 0:
         recipe = _scaled(recipe, int(batch))
+    epochs = given.get("epochs", "")
+    if recipe.milestones and epochs.isdecimal() and int(epochs) > 0 and "recipe.milestones" not in given:
+        recipe = chz.replace(recipe, milestones=_moved(recipe.milestones, int(epochs) / found.epochs))
     return {**under("recipe", recipe), **under("attack", attack), "eps": eps, "epochs": found.epochs}
+
+
+def _moved(milestones: tuple[int, ...], share: float) -> tuple[int, ...]:
+    """The milestones of a training of another length; those that would fall together are one."""
+    return tuple(sorted({max(1, round(milestone * share)) for milestone in milestones}))
 
 
 def _on_mnist(recipe: Recipe, attack: PGD) -> tuple[Recipe, PGD, tuple[Fraction, ...]]:

@@ -91,6 +91,14 @@ def test_wsr_divides_its_rate_at_epochs_100_and_150() -> None:
     assert six == chz.replace(trades, beta=6.0)
 
 
+def test_a_shorter_training_divides_its_rate_too() -> None:
+    short = settings("wsr-basic", epochs="20")
+    assert short.recipe.milestones == (10, 15)
+    assert [short.recipe.lr_at(epoch, 20) for epoch in (0, 10, 15)] == pytest.approx([0.1, 0.01, 0.001])
+    assert settings("wsr-basic", epochs="2").recipe.milestones == (1, 2)
+    assert settings("wsr-basic", epochs="20", **{"recipe.milestones": "5"}).recipe.milestones == (5,)
+
+
 def test_roco_trains_its_networks_without_attacks(tmp_path: Path) -> None:
     space = NSGAPhases(phases=2, nodes=3, channels=4)
     architecture = space.decode(space.sample(np.random.default_rng(2)))
