@@ -173,8 +173,8 @@ def _subjects(options: Judge, device: str, say: Say) -> list[Subject]:
 def _sources(options: Judge, subjects: Sequence[Subject], device: str, say: Say) -> list[Subject]:
     """The networks on which images are made; of those that are judged too, the same objects."""
     found: dict[str, Subject] = {}
-    for text in folders_of([text.strip() for text in (options.sources or "").split(",") if text.strip()]):
-        if text.lower() in ("networks", "all") and not Path(text).is_dir():
+    for text in folders_of([text for text in (options.sources or "").split(",") if text.strip()]):
+        if text.strip().lower() in ("networks", "all") and not Path(text).is_dir():
             more = list(subjects)
         else:
             try:

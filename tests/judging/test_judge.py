@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,16 @@ def test_an_attack_in_linf_keeps_its_strength_beside_those_in_l2(retrained: Path
     arguments = ["attacks=square-1,fgsm", "norm=l2", "images=5", f"out={tmp_path}"]
     assert judged(f"networks={retrained}", *arguments) == 0
     assert {key for key in figures(tmp_path) if key[1]} == {("Square-1", str(8 / 255)), ("FGSM l2", "0.5")}
+
+
+def test_a_folder_may_have_any_name(retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(retrained, "a, b:c@d é")
+    named = ["networks=a, b:c@d é", "sources=a, b:c@d é", "attacks=fgsm", "images=5", "out=o, p"]
+    assert judged(*named) == 0
+    assert [entry["name"] for entry in json.loads(Path("o, p/judgement.json").read_text())["networks"]] == [
+        "a, b:c@d é"
+    ]
 
 
 def test_a_later_attack_costs_that_attack_alone(
