@@ -20,10 +20,10 @@ from evo_robust.commands.helping import help_text, wrapped
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
 from evo_robust.judging.asked import TRANSFERRED, data_of, trials_of
+from evo_robust.judging.named import KINDS, SAMPLES, SETS
 from evo_robust.judging.report import write_report
 from evo_robust.judging.subjects import Subject, named_apart, subjects_of
 from evo_robust.judging.transfer_report import write_transfers
-from evo_robust.judging.trials import KINDS, SAMPLES, SETS
 from evo_robust.judging.work import JUDGE_FOLDER, Judging, judge
 from evo_robust.parts.base import Fraction, Part, UserError, digest
 from evo_robust.parts.making import HelpRequested, parse

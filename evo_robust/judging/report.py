@@ -11,10 +11,10 @@ from rich.table import Table
 from evo_robust.correlations import signed
 from evo_robust.files import write_csv, write_text
 from evo_robust.judging.judgement import Figure, Judgement, Verdict
+from evo_robust.judging.named import SAMPLES
 from evo_robust.judging.pictures import Agreement, agreements, draw, hardest
 from evo_robust.judging.published import Printed, labels_of, mean_of, others_of, printed_of, value_of
 from evo_robust.judging.tops import Top, pairs, tops
-from evo_robust.judging.trials import SAMPLES
 from evo_robust.progress import table
 
 PER_TABLE = 4

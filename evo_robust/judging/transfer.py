@@ -16,9 +16,10 @@ from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.data.images import Images
 from evo_robust.inference.predictions import classes, eval_mode
 from evo_robust.judging.judgement import Figure, Kinship, Transfer, Verdict
+from evo_robust.judging.named import KINDS
 from evo_robust.judging.store import Kept, Store
 from evo_robust.judging.subjects import Subject
-from evo_robust.judging.trials import KINDS, Trial
+from evo_robust.judging.trials import Trial
 from evo_robust.judging.weights import identity, structure
 from evo_robust.parts.base import Fraction, UserError, digest, dotted, seed_from
 from evo_robust.progress import Say, duration

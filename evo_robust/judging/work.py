@@ -21,12 +21,13 @@ from evo_robust.files import FolderLock, cache_folder, make_folder, write_json, 
 from evo_robust.inference.predictions import correct_mask, eval_mode
 from evo_robust.judging.judgement import Figure, Judgement, Verdict, figures_of_trial, worst_cases
 from evo_robust.judging.levels import Judged, clean, has_gradient, levels, possible
+from evo_robust.judging.named import SAMPLES
 from evo_robust.judging.own import own_code
 from evo_robust.judging.signs import signs_of, with_transferred
 from evo_robust.judging.store import Kept, Store
 from evo_robust.judging.subjects import Subject
 from evo_robust.judging.transfer import Ground, check_transferable, pairs_of, transfers, with_lowest
-from evo_robust.judging.trials import SAMPLES, Trial
+from evo_robust.judging.trials import Trial
 from evo_robust.judging.weights import fitted, identity
 from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.parts.base import Fraction, UserError

@@ -22,8 +22,9 @@ from evo_robust.data.sets import Digits
 from evo_robust.inference.predictions import clean_error
 from evo_robust.judging import levels
 from evo_robust.judging.judgement import worst_cases
+from evo_robust.judging.named import KINDS, SETS
 from evo_robust.judging.store import Store
-from evo_robust.judging.trials import KINDS, SETS, Trial
+from evo_robust.judging.trials import Trial
 from evo_robust.judging.weights import fitted, identity
 
 EPS = "eps=.05,.1"

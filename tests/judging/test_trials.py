@@ -13,7 +13,8 @@ from evo_robust.attacks.level.attack import CMAES
 from evo_robust.attacks.minimum.deepfool import DeepFool
 from evo_robust.attacks.square import Square
 from evo_robust.judging.intervals import wilson
-from evo_robust.judging.trials import KINDS, SETS, Trial, trials
+from evo_robust.judging.named import KINDS, SETS
+from evo_robust.judging.trials import Trial, trials
 from evo_robust.parts.base import Fraction, UserError
 
 EIGHT = 8 / 255
