@@ -30,9 +30,22 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 LONG = (
-    *("clusters", "hybrid", "confidence", "problems", "analyze", "one_shot", "retrain", "kills", "run", "signals"),
+    *(
+        "readme",
+        "clusters",
+        "hybrid",
+        "confidence",
+        "problems",
+        "analyze",
+        "one_shot",
+        "retrain",
+        "kills",
+        "run",
+        "signals",
+    ),
     *("strangers", "darts_supernet", "adversarial_set", "candidates", "from_scratch", "workers", "supernet", "darts"),
-    *("readme", "journey", "damaged", "estimated", "sources", "export", "search", "plot", "plot_groups", "lipschitz"),
+    *("journey", "damaged", "estimated", "sources", "export", "search", "plot", "plot_groups", "lipschitz"),
+    *("zoo", "retrain_front", "train", "signs", "together", "counts", "level", "attacks", "denoising", "chosen"),
 )
 """Files that take longest, longest first: ``make test`` hands files out in this order, so that none comes last."""
 

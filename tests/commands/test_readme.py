@@ -65,7 +65,7 @@ _WSR = _DARTS | {"objectives.0.attack.steps": "1", "objectives.0.limit": "20", "
 _GATE = {"constraints.0.sample": "2", "constraints.0.of.limit": "50", "constraints.0.of.attack.steps": "1"}
 _MINE = _ROCO | {"evaluator.recipe": "FastTraining", "algorithm.n_gen": "1"}
 _RETRAIN = {"epochs": "1", "eps": "0.1", "data.train_limit": "200", "device": "cpu"}
-_JUDGE = {"images": "40", "attacks": "pgd-1", "device": "cpu"}
+_JUDGE = {"images": "40", "attacks": "pgd-1", "signs": "no", "device": "cpu"}
 
 # problems of docs/extending.md
 OWN = ("widths", "noisy", "corners", "smooth", "stripes", "half", "doubt", "sms")
@@ -96,6 +96,7 @@ SMALL: dict[str, dict[str, str]] = {
     "retrain network=robnet-small": _RETRAIN
     | {"data": "digits", "data.train_limit": "60", "data.test_limit": "10", "recipe": "standard"},
     "retrain genotype=runs/widths/export/knee/genotype.json": {"epochs": "2", "eps": "0.1", "device": "cpu"},
+    "retrain run=runs/roco-demo": _RETRAIN | {"data.train_limit": "60", "space.channels": "4", "pick": "0"},
     "retrain": _RETRAIN,
     **{f"run problem={name}": _ROCO | {"algorithm.pop_size": "3"} for name in OWN},
     "export run=runs/robnet-demo budget=small": {"onnx": "false", "budget": "medium"},

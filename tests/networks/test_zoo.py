@@ -270,7 +270,7 @@ def test_normalises_inside(name: str) -> None:
         assert not torch.allclose(model(x), before, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", [name for name in zoo.names() if "large" not in name])
 def test_width_scales_channels(name: str) -> None:
     one, double, quarter = (count(name, in_shape=(1, 8, 8), width=width) for width in (1, 2, 0.25))
     assert 3 < double / one < 4.5
@@ -319,14 +319,17 @@ def test_channels_and_layers_are_chosen(name: str, chosen: dict[str, int], expec
     assert count(name, **chosen) == expected
 
 
-def test_channels_scale_as_width_does() -> None:
-    for name in set(zoo.names()) - {"lenet"}:
-        usual = {"densenet": 12, "densenet-121": 32, "resnet": 16, "resnet-18": 64, "resnet-50": 64, "vgg-16": 64,
-                 "vgg-19": 64, "roco-table5": 32, "robnet-large-v2": 64, "wsr-basic": 45, "wsr-plus": 46}  # fmt: skip
-        channels = 160 if name.startswith("wrn") else usual.get(name, 36)
-        assert count(name, in_shape=(1, 8, 8), channels=channels) == count(name, in_shape=(1, 8, 8)), name
-        narrow = count(name, in_shape=(1, 8, 8), channels=8)
-        assert narrow < count(name, in_shape=(1, 8, 8)), name
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("densenet", 12), ("densenet-121", 32), ("resnet", 16), ("resnet-18", 64), ("vgg-16", 64), ("wrn-28-10", 160),
+        ("roco-table5", 32), ("robnet-small", 36), ("wsr-basic", 45), ("darts-v1", 36),
+    ],
+)  # fmt: skip
+def test_channels_scale_as_width_does(name: str, channels: int) -> None:
+    whole = count(name, in_shape=(1, 8, 8))
+    assert count(name, in_shape=(1, 8, 8), channels=channels) == whole
+    assert count(name, in_shape=(1, 8, 8), channels=8) < whole
 
 
 @pytest.mark.parametrize("name", ["resnet-18", "resnet-50", "densenet", "wrn-28-10", "robnet-small", "wsr-basic"])

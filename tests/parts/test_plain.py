@@ -114,7 +114,7 @@ def test_a_file_holds_lists_for_tuples_and_whole_numbers_for_numbers() -> None:
         (PGD, {"steps": 7.5}, r"PGD\.steps to be a whole number, got 7\.5"),
         (PGD, {"steps": True}, r"PGD\.steps"),
         (PGD, {"random_start": 1}, r"PGD\.random_start to be true or false"),
-        (Standard, {"schedule": "linear"}, r"Standard\.schedule to be 'cosine', 'constant' or 'step'"),
+        (Standard, {"schedule": "linear"}, r"Standard\.schedule to be 'cosine', 'constant', 'step' or 'cyclic'"),
         (Standard, {"precision": "fp16"}, r"Standard\.precision to be 'float32' or 'bf16'"),
         (Standard, {"lr": math.nan}, r"Standard\.lr to be a finite number, got nan"),
         (Standard, {"clip": math.inf}, r"Standard\.clip to be a finite number or None"),
