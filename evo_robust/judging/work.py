@@ -8,7 +8,7 @@ from pathlib import Path
 
 import joblib
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.attacks.base import Norm, Threat, check_eps
@@ -223,50 +223,62 @@ def _verdict(
     store = Store(folder / LEVELS_FOLDER)
     told = {"network": subject.name, "origin": subject.origin, "data": judging.data.name}
     judged = Judged(model, network, test, content, judging.seed, judging.precision, store, told)
-    known = clean(judged)
-    n, right = len(test), int((known.level == 0).sum())
-    figures = [Figure("clean", "clean", "", None, right, n, known.seconds)]
-    say(f"  clean: {100 * right / n:.2f} % of {n:,} test images")
-    means, found = {}, []
     gradient = has_gradient(model, test)
-    without: list[str] = []
+    seen = _under_trials(judging, judged, device, say, gradient=gradient)
+    return Verdict(
+        *(subject.name, subject.origin, subject.recipe, subject.seed, subject.zoo),
+        *(params, flops, tuple(seen.figures), seen.means),
+        searched=dict(subject.searched),
+        group=subject.group,
+        search_hours=subject.search_hours,
+        searched_on=subject.searched_on,
+        signs=signs_of(judged, seen.found, gradient=gradient, say=say) if judging.signs else None,
+        without=tuple(seen.without),
+    )
+
+
+@dataclasses.dataclass
+class _Seen:
+    """What the trials found of one network.
+
+    Attributes:
+        figures: accuracies; the clean one first, the worst cases last.
+        means: mean accuracy over strengths, by trial, where the trial asks for it.
+        found: trials, and the level of every image under them.
+        without: columns of attacks that cannot be made, since the network has no gradient.
+    """
+
+    figures: list[Figure]
+    means: dict[str, float] = dataclasses.field(default_factory=dict)
+    found: list[tuple[Trial, Tensor]] = dataclasses.field(default_factory=list)
+    without: list[str] = dataclasses.field(default_factory=list)
+
+
+def _under_trials(judging: Judging, judged: Judged, device: str, say: Say, *, gradient: bool) -> _Seen:
+    """One network under every trial; ``gradient`` says whether it has one with respect to its images."""
+    known, n = clean(judged), len(judged.images)
+    right = int((known.level == 0).sum())
+    seen = _Seen([Figure("clean", "clean", "", None, right, n, known.seconds)])
+    say(f"  clean: {100 * right / n:.2f} % of {n:,} test images")
     for trial in judging.trials:
         if trial.samples:
-            figures.append(_on_samples(judging, model, device, say))
+            seen.figures.append(_on_samples(judging, judged.model, device, say))
             continue
         trial = possible(trial, gradient=gradient)
         if not trial.attacks:
-            without += map(trial.column, trial.eps)
+            seen.without += map(trial.column, trial.eps)
             say(f"  {trial.name}: cannot be made, since the network has no gradient")
             continue
         kept = levels(judged, trial, _Progress(trial, n, say))
         mine = figures_of_trial(trial, kept.level, kept.seconds)
         if trial.mean:
-            means[trial.name] = sum(figure.accuracy for figure in mine) / len(mine)
+            seen.means[trial.name] = sum(figure.accuracy for figure in mine) / len(mine)
         shares = ", ".join(f"{100 * f.accuracy:.2f} % at {f.column.removeprefix(f'{trial.name} ')}" for f in mine)
         say(f"  {trial.name}: {shares} ({duration(kept.seconds)})")
-        figures += mine
-        found.append((trial, kept.level))
-    figures += worst_cases(found)
-    return Verdict(
-        *(
-            subject.name,
-            subject.origin,
-            subject.recipe,
-            subject.seed,
-            subject.zoo,
-            params,
-            flops,
-            tuple(figures),
-            means,
-        ),
-        searched=dict(subject.searched),
-        group=subject.group,
-        search_hours=subject.search_hours,
-        searched_on=subject.searched_on,
-        signs=signs_of(judged, found, gradient=gradient, say=say) if judging.signs else None,
-        without=tuple(without),
-    )
+        seen.figures += mine
+        seen.found.append((trial, kept.level))
+    seen.figures += worst_cases(seen.found)
+    return seen
 
 
 class _Progress:
