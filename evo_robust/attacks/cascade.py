@@ -72,8 +72,11 @@ class Ascent(Protocol):
     def budget(self, eps: float) -> StepBudget:
         """Steps, step length and starts in a ball of radius ``eps``."""
 
-    def reference(self, network: nn.Module, x: Tensor, y: Tensor, restart: int) -> Tensor | None:
-        """What the loss compares with, ``(n, ...)``, from the images without attack; None where it needs nothing."""
+    def reference(self, network: nn.Module, x: Tensor, y: Tensor, norm: Norm, restarts: int) -> Tensor | None:
+        """What the loss compares with at all starts, ``(n, ...)``; None where it needs nothing."""
+
+    def aim(self, reference: Tensor | None, restart: int) -> Tensor | None:
+        """The part of it that counts at one start, ``(n, ...)``."""
 
     def ascend(
         self, network: nn.Module, x: Tensor, y: Tensor, reference: Tensor | None
@@ -206,6 +209,7 @@ class Cascade:
         """
         self.eps, self.lengths = self.eps.to(indices.device), self.lengths.to(indices.device)
         self.found = CascadeResult(torch.zeros_like(level))
+        self.references: Tensor | None = None
         self.found.level[indices] = level[indices]
         for restart in range(self.restarts):
             if len(indices):
@@ -253,8 +257,19 @@ class Cascade:
             time=level.clone(),
             last=last - 1,
             start=None if self.warm else start,
-            reference=self.attack.reference(self.network, x, y, restart),
+            reference=self.attack.aim(self._reference(index, x, y, restart), restart),
         )
+
+    def _reference(self, index: Tensor, x: Tensor, y: Tensor, restart: int) -> Tensor | None:
+        """What the loss of these images compares with; found at the first start, and kept for the others."""
+        if restart == 0:
+            found = self.attack.reference(self.network, x, y, self.norm, self.restarts)
+            if found is None or self.restarts == 1:
+                return found
+            if self.references is None:
+                self.references = found.new_zeros((len(self.found.level), *found.shape[1:]))
+            self.references[index] = found
+        return None if self.references is None else self.references[index]
 
     def _started(self, x: Tensor, start: Tensor, level: Tensor) -> Tensor:
         """Perturbations at the start of a strength."""

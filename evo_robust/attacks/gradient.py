@@ -10,13 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from evo_robust.attacks.ball import per_image, project, steepest, unit_noise
-from evo_robust.attacks.base import Attack, Threat, check_step, widest
+from evo_robust.attacks.base import Attack, Norm, Threat, check_step, widest
+from evo_robust.attacks.boundaries import nearest_first
 from evo_robust.attacks.calls import checked
 from evo_robust.attacks.cascade import Cascade, Memory, Point, StepBudget
-from evo_robust.attacks.losses import LossName, attack_loss, attack_reference, check_loss, needs_reference
+from evo_robust.attacks.losses import LossName, attack_loss, check_loss
 from evo_robust.inference.checks import ordinary, slope
 from evo_robust.inference.predictions import undisturbed
 from evo_robust.parts.base import LATER, Fraction
+
+AIMS = 9
+"""Wrong classes that a targeted attack chooses from at least; AutoAttack too aims at nine, the likeliest ones."""
 
 
 @chz.chz
@@ -61,16 +65,25 @@ class GradientAttack(Attack, abc.ABC):
         """What a climb that nothing stopped ends with, ``(n, c, h, w)``: here the last perturbation."""
         return delta
 
-    def reference(self, network: nn.Module, x: Tensor, y: Tensor, restart: int) -> Tensor | None:
-        """What the loss compares with, from the images without attack; None where it needs nothing.
+    def reference(self, network: nn.Module, x: Tensor, y: Tensor, norm: Norm, restarts: int) -> Tensor | None:
+        """What the loss compares with at all starts, from the images without attack; None where it needs nothing.
 
-        That is their probabilities ``(n, n_classes)`` for ``kl``, and for a targeted loss the class to reach,
-        ``(n,)``: the likeliest wrong one at the first start, the next at the second, and so on.
+        That is their probabilities ``(n, n_classes)`` for ``kl``. For a targeted loss it is the classes to reach, one
+        for each start: of the nine likeliest wrong ones (or as many as there are starts), those with the nearest
+        boundary first. This costs a gradient for each of them.
         """
-        if not needs_reference(self.loss):
-            return None
-        with torch.no_grad():
-            return attack_reference(self.loss, network(x), y, restart)
+        if self.loss == "targeted-dlr":
+            return nearest_first(network, x, y, norm, max(AIMS, restarts))
+        if self.loss == "kl":
+            with torch.no_grad():
+                return network(x).softmax(1)
+        return None
+
+    def aim(self, reference: Tensor | None, restart: int) -> Tensor | None:
+        """The part of :meth:`reference` that counts at a start: of the classes to reach ``(n, k)`` one, ``(n,)``."""
+        if reference is None or self.loss != "targeted-dlr":
+            return reference
+        return reference[:, restart % reference.shape[1]]
 
     def perturb(
         self,
@@ -140,13 +153,14 @@ class GradientAttack(Attack, abc.ABC):
     ) -> Tensor:
         """Last iterates of all images; with several starts, those with the highest loss."""
         budget = self.budget(threat.eps)
-        reference = self.reference(model, x, y, 0)
+        references = self.reference(model, x, y, threat.norm, budget.restarts)
+        reference = self.aim(references, 0)
         best = self._climb(model, x, y, reference, threat, generator, start)
         if budget.restarts == 1:
             return best
         best_loss = self.ascend(model, best, y, reference)[1]
         for restart in range(1, budget.restarts):
-            reference = self.reference(model, x, y, restart)
+            reference = self.aim(references, restart)
             other = self._climb(model, x, y, reference, threat, generator)
             loss = self.ascend(model, other, y, reference)[1]
             best = torch.where(per_image(loss > best_loss), other, best)

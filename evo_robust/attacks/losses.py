@@ -89,41 +89,21 @@ def check_loss(name: object) -> None:
         raise ValueError(f"expected loss {', '.join(get_args(LossName))}, got {name!r}")
 
 
-def needs_reference(name: LossName) -> bool:
-    """Whether a loss compares with something made from the images without attack; see :func:`attack_reference`."""
-    return name in ("kl", "targeted-dlr")
-
-
-def attack_reference(name: LossName, logits: Tensor, y: Tensor, restart: int) -> Tensor:
-    """What ``kl`` and ``targeted-dlr`` compare with, from the logits ``(n, n_classes)`` without attack.
-
-    Args:
-        name: the loss.
-        logits: of the images without attack.
-        y: true classes ``(n,)``.
-        restart: which start, from 0.
-
-    Returns:
-        Of ``kl`` the probabilities ``(n, n_classes)``. Of ``targeted-dlr`` the class to reach ``(n,)``: the likeliest
-        wrong one at start 0, the next likely at start 1 and so on; after the last one comes the first again.
-    """
-    if name == "kl":
-        return logits.softmax(1)
-    wrong = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
-    return wrong[:, restart % (logits.shape[1] - 1)]
-
-
 def attack_loss(name: LossName, logits: Tensor, y: Tensor, reference: Tensor | None) -> Tensor:
-    """Loss ``(n,)`` of that name; ``kl`` and ``targeted-dlr`` need what :func:`attack_reference` gives.
+    """Loss ``(n,)`` of that name.
+
+    ``kl`` compares with the probabilities ``(n, n_classes)`` without attack. ``targeted-dlr`` needs the classes to
+    reach, ``(n,)``.
 
     Raises:
         ValueError: an unknown loss, one without the reference that it needs, or too few classes for it.
     """
     check_loss(name)
-    if not needs_reference(name):
+    if name in _PLAIN:
         return _PLAIN[name](logits, y)
     if reference is None:
-        raise ValueError(f"expected what the {name} loss compares with (attack_reference), got None")
+        wanted = "the probabilities without attack" if name == "kl" else "the classes to reach"
+        raise ValueError(f"expected {wanted} as the reference of loss {name}, got None")
     return kl_divergence(logits, reference) if name == "kl" else targeted_dlr(logits, y, reference)
 
 

@@ -73,7 +73,7 @@ SAMPLES = "adversarial-set"
 """Name of the trial that attacks nothing: images of an adversarial set made of test images (RoCo-NAS)."""
 
 SETS: dict[str, str] = {
-    "compact": "apgd-50+apgd-t-50+apgd-50:loss=margin",
+    "compact": "apgd-50+apgd-t-50:restarts=5+apgd-50:loss=margin",
     "robnet": "fgsm:eps=8/255,pgd-20:step=2/255:eps=8/255,pgd-100:step=2/255:eps=8/255,deepfool:eps=8/255,"
     "mim-20:step=2/255:eps=8/255",
     "wsr": "pgd-20:step=2.5*eps/20:eps=.03:.10:.17:.25:mean=yes,fgsm:eps=.03",

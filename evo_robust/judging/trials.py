@@ -9,6 +9,7 @@ from typing import Any
 
 import chz
 
+from evo_robust.attacks.auto import APGD
 from evo_robust.attacks.base import Attack, Norm
 from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.gradient import MIFGSM, PGD, IterativeAttack
@@ -288,8 +289,6 @@ def _attack(
     base = dict(known.usual)
     if n_classes < {"dlr": 3, "targeted-dlr": 4}.get(str(base.get("loss")), 0):
         base["loss"] = "margin"  # the ratio needs a third logit, or a fourth
-    if "restarts" in base:
-        base["restarts"] = min(int(str(base["restarts"])), n_classes - 1)
     fields = {key: ",".join(values) for key, values in given.items()}
     if number is not None and known.steps is not None:
         fields.setdefault(known.steps, str(number))
@@ -308,6 +307,8 @@ def _attack(
     except UserError as error:
         more = ", or a multiple such as eps/10" if str(error).startswith("step=") else ""
         raise UserError(f"attacks={text}: {error}{more}") from None
+    if isinstance(made, APGD) and "restarts" in known.usual:  # one start for each class aimed at
+        made = chz.replace(made, restarts=min(made.restarts, n_classes - 1))
     return made
 
 

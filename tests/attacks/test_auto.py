@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.auto import APGD, checkpoints
 from evo_robust.attacks.base import Norm, Threat
+from evo_robust.attacks.boundaries import nearest_first, rivals
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.gradient import PGD, GradientAttack
-from evo_robust.attacks.losses import attack_loss, attack_reference, dlr, probability_margin, targeted_dlr
+from evo_robust.attacks.losses import attack_loss, dlr, probability_margin, targeted_dlr
 from evo_robust.data.images import Images
 from evo_robust.parts.base import Fraction
 
@@ -81,12 +82,12 @@ def test_loud_logits_hide_nothing_from_a_ratio(loss: str, trained: nn.Module, he
 
 
 class Decoy(nn.Module):
-    """Class 1 is the likeliest wrong one and out of reach; class 2 is within reach."""
+    """Class 1 is the likeliest wrong one and seems the nearest, but is out of reach; class 2 is within reach."""
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = (10 * (half.mean((1, 2, 3)) - GREY / 255) for half in x.chunk(2, 3))
         none = torch.zeros_like(left)
-        return torch.stack((none + 1, none + 0.9 - 10 * left.abs(), right, none - 5, none - 6), 1)
+        return torch.stack((none + 1, none + 0.95 - 10 * (left - 0.02).abs(), right, none - 5, none - 6), 1)
 
 
 def test_each_start_aims_at_another_class() -> None:
@@ -124,11 +125,51 @@ def test_losses_by_hand() -> None:
     assert probability_margin(logits, y).tolist() == pytest.approx(lead.tolist())
     for name, value in (("dlr", dlr(logits, y)), ("probability-margin", probability_margin(logits, y))):
         assert torch.equal(attack_loss(name, logits, y, None), value)  # type: ignore[arg-type]
-    assert attack_reference("targeted-dlr", logits, y, 0).tolist() == [2, 1]
-    assert attack_reference("targeted-dlr", logits, y, 1).tolist() == [1, 2]
-    assert attack_reference("targeted-dlr", logits, y, 3).tolist() == [2, 1], (
-        "after the last class comes the first again"
-    )
+
+
+class Slanted(nn.Module):
+    """Logits of one pixel a: the likeliest wrong class is 2, but class 3 rises so fast that its boundary is nearer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = x[:, 0, 0, 0]
+        return torch.stack((2 + 0 * a, 1 + 0.1 * a, 1.9 + 0.1 * a, 1 + 8 * a), 1)
+
+
+def test_a_targeted_start_aims_at_the_nearest_boundary_first() -> None:
+    images = Images(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    x, y = images.floats(), images.y
+    others = rivals(Slanted()(x), y, 9)
+    assert others.shape == (3, 3) and set(others[0, :1].tolist()) == {2}  # by logits
+    # distances by hand: class 3 is 1/8 away, class 2 1, class 1 10
+    assert nearest_first(Slanted(), x, y, "linf", 9).tolist() == [[3, 2, 1]] * 3
+    assert nearest_first(Slanted(), x, y, "linf", 2).shape == (3, 2)
+    attack = APGD(loss="targeted-dlr", restarts=3)
+    reference = attack.reference(Slanted(), x, y, "linf", 3)
+    aims = [attack.aim(reference, k) for k in range(4)]
+    assert [int(aim[0]) for aim in aims if aim is not None] == [3, 2, 1, 3], "after the last comes the first again"
+    # one start suffices within 1/8 and a little: the likeliest class is out of reach
+    level = robust_curve(Slanted(), images, APGD(loss="targeted-dlr", steps=5), (0.2,), generator=seeded()).level
+    assert level.tolist() == [0, 0, 0]
+
+
+def test_classes_that_no_step_reaches_come_last() -> None:
+    class Flat(Slanted):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(x)
+            return torch.cat((logits[:, :3], logits[:, 3:].detach()), 1)
+
+    x, y = torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64)
+    assert nearest_first(Flat(), x, y, "l2", 9).tolist() == [[2, 1, 3]] * 2
+
+
+def test_five_classes_by_distance_break_what_nine_do(trained: nn.Module, held_out: Images) -> None:
+    levels = [
+        robust_curve(
+            trained, held_out, APGD(steps=20, loss="targeted-dlr", restarts=n), (0.1, 0.15), generator=seeded()
+        ).level
+        for n in (5, 9)
+    ]
+    assert (levels[0] - levels[1]).sum() <= 2  # of two strengths and all images
 
 
 @pytest.mark.parametrize(("loss", "least"), [("dlr", 3), ("targeted-dlr", 4)])
