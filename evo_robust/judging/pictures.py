@@ -15,6 +15,7 @@ from matplotlib.ticker import NullFormatter
 
 from evo_robust.correlations import Kendall, kendall, signed
 from evo_robust.judging.judgement import WORST, Figure, Judgement, Verdict
+from evo_robust.judging.ranking import draw_ranking
 from evo_robust.judging.trends import draw_trends, size_axis, trend, with_trends
 from evo_robust.style import EVALUATED, MARKERS, PALE, RUNS, grid, heading, note, picture, plain
 
@@ -28,6 +29,9 @@ LEAST = 4
 def draw(judgement: Judgement, folder: Path) -> list[Path]:
     """Draw every picture for which there are figures, as PNG files in a folder; returns them."""
     found = []
+    if len(judgement.verdicts) > 1 and len(columns := hardest(judgement)) > 1:
+        names = [_named(column) for column in columns]
+        found.append(draw_ranking(judgement, columns, names, folder / "ranking.png"))
     if len({verdict.params for verdict in judgement.verdicts}) > 1:
         found.append(_sizes(judgement, folder / "accuracy-size.png"))
     if searches := with_trends(judgement):
