@@ -153,10 +153,10 @@ def _locate(path: Path) -> Path:
 
 def _read(file: Path) -> dict[str, Any]:
     """The JSON object of a genotype file, its schema and keys checked."""
-    content = read_json(file, "a genotype file")
+    beside = file.with_name(FILE_NAME)
+    hint = f"; did you mean {beside}?" if beside.is_file() and beside != file else ""
+    content = read_json(file, f"a genotype file{hint}")
     if missing := [key for key in _KEYS if key not in content]:
-        beside = file.with_name(FILE_NAME)
-        hint = f"; did you mean {beside}?" if beside.is_file() and beside != file else ""
         raise UserError(f"{file} is no genotype file: it has no {', '.join(map(repr, missing))}{hint}")
     if content["schema"] != SCHEMA:
         raise UserError(

@@ -22,6 +22,10 @@ _BOM = b"\xef\xbb\xbf"
 _HUGE = re.compile(r"[0-9]{309}|[eE][+]?[0-9]{3}")
 
 
+class NotText(ValueError):
+    """Bytes that are no text in UTF-8, such as those of a picture or of weights."""
+
+
 def parse_json(text: bytes) -> Any:
     """The value of a JSON text in UTF-8, with or without a byte order mark.
 
@@ -29,9 +33,10 @@ def parse_json(text: bytes) -> Any:
     repeated key in an object, halves of surrogate pairs. So is a text that is nested too deep.
 
     Raises:
+        NotText: it is no text.
         ValueError: the text is refused; the message says why, in one sentence.
     """
-    decoded = text.removeprefix(_BOM).decode("utf-8")  # a UnicodeDecodeError is a ValueError and says where
+    decoded = _decoded(text.removeprefix(_BOM))
     numbers: dict[str, Any] = {"parse_float": _float, "parse_int": _int} if _HUGE.search(decoded) else {}
     try:
         value = json.loads(decoded, parse_constant=_constant, object_pairs_hook=_object, **numbers)
@@ -46,6 +51,17 @@ def parse_json(text: bytes) -> Any:
         except UnicodeEncodeError as error:
             raise ValueError(f"half of a surrogate pair, \\u{ord(error.object[error.start]):04x}, is no text") from None
     return value
+
+
+def _decoded(data: bytes) -> str:
+    """The text of these bytes; a zero byte, which JSON never has, is no text either."""
+    place = data.find(0)
+    try:
+        if place < 0:
+            return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        place = error.start
+    raise NotText(f"it is no text in UTF-8, its byte {place + 1} is 0x{data[place]:02x}")
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -66,10 +82,12 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         raise UserError(
             f"{path} is damaged, it is not JSON (line {error.lineno}: {error.msg}): expected {what}"
         ) from None
+    except NotText:
+        raise UserError(f"{path} is no text file: expected {what}") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): expected {what}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path} is no JSON object: expected {what}, got {shown(value)}")
+        raise UserError(f"{path} holds {shown(value)}, which is no JSON object: expected {what}")
     return value
 
 

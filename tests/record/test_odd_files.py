@@ -140,10 +140,10 @@ LINES = [
     (b'{"id": ' + b"[" * 200 + b"]" * 200 + b"}", "nested deeper"),
     (b'{"id": 1, "id": 2}', "'id' is there twice"),
     (b'{"id": "\\ud800"}', "half of a surrogate pair, \\ud800"),
-    (b'{"id": "\xff"}', "can't decode byte 0xff"),
+    (b'{"id": "\xff"}', "no text in UTF-8, its byte 9 is 0xff"),
     (b"", "Expecting value"),
     (b"[1]", "expected one JSON object per line, got [1]"),
-    (b"\x00\x01\x02", "Expecting value"),
+    (b"\x00\x01\x02", "no text in UTF-8, its byte 1 is 0x00"),
 ]
 
 
