@@ -78,11 +78,11 @@ class RetrainOptions(Part):
     workers: int | None = chz.field(
         default=None, doc="with run=: networks trained at a time, each in a process of its own; 1 when not given"
     )
-    decoder: str = chz.field(
-        default="final",
-        doc="final: the space's networks for training after the search (deeper, wider; RoCo-NAS's have 32 initial "
-        "channels); search: as searched; dense: NSGA-Net's final networks, of NSGAPhases alone; or another that a "
-        "space of your own names",
+    decoder: str | None = chz.field(
+        default=None,
+        doc="with genotype= or run=: final, if not given: the space's networks for training after the search (deeper, "
+        "wider; RoCo-NAS's have 32 initial channels); search: as searched; dense: NSGA-Net's final networks, of "
+        "NSGAPhases alone; or another that a space of your own names",
     )
     out: str | None = chz.field(
         default=None,
@@ -190,9 +190,11 @@ def _refuse_mixed(options: RetrainOptions, given: Mapping[str, str]) -> None:
         got = f", got {' and '.join(named)}" if named else ""
         got = ", got both" if named == ["genotype", "network"] else got
         raise UserError(f"expected genotype=FILE, network=NAME or run=DIR{got}")
-    for name in ("pick", "workers"):
-        if (value := getattr(options, name)) is not None and options.run is None and named:
-            raise UserError(f"{name}={value} belongs to run=DIR: expected no {name}")
+    for name, owners in (("pick", ["run"]), ("workers", ["run"]), ("decoder", ["genotype", "run"])):
+        if (value := getattr(options, name)) is not None and named and named[0] not in owners:
+            places = {"run": "run=DIR", "genotype": "genotype=FILE"}
+            whose = " or ".join(places[owner] for owner in owners)
+            raise UserError(f"{name}={value} belongs to {whose}: expected no {name} with {named[0]}=")
 
 
 def settings_from(
@@ -227,7 +229,7 @@ def settings_from(
     if options.genotype is not None:
         genotype = load_genotype(options.genotype, trust=options.trust)
     if genotype is not None:
-        base |= {**under("space", _decoded(genotype.space, options.decoder)), "architecture": genotype.text}
+        base |= {**under("space", _decoded(genotype.space, options.decoder or "final")), "architecture": genotype.text}
         if data is not None and "data" not in given:
             base |= under("data", chz.replace(data, train_limit=None, test_limit=None))
         else:

@@ -231,7 +231,7 @@ def test_help_says_what_has_to_be_given_and_what_was() -> None:
     with pytest.raises(HelpRequested) as asked:
         make(RetrainOptions, {"--help": "", "device": "cpu"}, {}, "retrain")
     text = help_text(asked.value, width=80)
-    assert "  device = cpu  (given)\n" in text and "  decoder = final\n" in text
+    assert "  device = cpu  (given)\n" in text and "  trust = false\n" in text
     text = helped_of_export()
     assert "  run = (has to be given)\n" in text and "  weights = true\n" in text
 

@@ -265,6 +265,30 @@ def test_a_reference_network_needs_its_data(tmp_path: Path, capsys: pytest.Captu
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("decoder", ["search", "final", "nonsense"])
+def test_a_reference_network_takes_no_decoder(decoder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["network=lenet", "data=digits", f"decoder={decoder}", f"out={out}"]) == 2
+    said = f"decoder={decoder} belongs to genotype=FILE or run=DIR: expected no decoder with network=\n"
+    assert capsys.readouterr().err.endswith(said) and not out.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [bytes(range(255, 0, -1)), b"\xff\xfe{\x00", b"\x00" * 40, b"\x10\x00\x00\x00\x00\x00\x00\x00{}"],
+    ids=["random", "UTF-16", "zeros", "safetensors"],
+)
+def test_a_genotype_that_is_no_text_is_one_plain_message(
+    content: bytes, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = file.with_name("weights.bin")
+    odd.write_bytes(content)
+    assert main([f"genotype={odd}", f"out={tmp_path / 'out'}"]) == 2
+    said = f"error: {odd} is no text file: expected a genotype file; did you mean {file}?"
+    assert "".join(capsys.readouterr().err.split()) == "".join(said.split())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("inside", "said"), [("mine", "got a file"), ("mine/deep", "the folder cannot be made")])
 def test_an_out_that_cannot_be_a_folder_is_one_message(
     file: Path, tmp_path: Path, inside: str, said: str, capsys: pytest.CaptureFixture[str]
