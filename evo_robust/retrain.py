@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     recipe = rest.get("recipe", _own_recipe(genotype, options.network, rest.get("data", ""))).lower()
     if recipe in PUBLISHED and os.environ.get("RANK", "0") == "0":
         why = "" if "recipe" in rest else f"{options.network} is trained as in its paper, since no recipe= is given: "
-        say(why + PUBLISHED[recipe].told(recipe))
+        say(why + _told(recipe, settings, rest))
     key = digest(settings.network_text, length=6)
     folder = Path(options.out or f"runs/retrain-{recipe}-{settings.data.name}-{key}")
     with joined(choose_device(options.device)) as group:
@@ -169,7 +169,7 @@ def _front(options: RetrainOptions, given: Mapping[str, str], command: str) -> i
     data = jobs[0].settings.data
     out = Path(options.out or f"runs/retrain-{recipe}-{data.name}-{folder_name(folder)}")
     if recipe in PUBLISHED:
-        say(PUBLISHED[recipe].told(recipe))
+        say(_told(recipe, jobs[0].settings, given))
     say(f"{len(jobs)} network{'s' * (len(jobs) != 1)} of {folder}, into {out}")
     for name in ("train_limit", "test_limit"):
         if (limit := getattr(run.problem.data, name)) is not None and getattr(data, name) is None:
@@ -181,6 +181,14 @@ def _front(options: RetrainOptions, given: Mapping[str, str], command: str) -> i
     console.print(shown)
     say(f"wrote {out / INDEX_FILE} and {out / TABLE_FILE}")
     return 0
+
+
+def _told(recipe: str, settings: Retraining, given: Mapping[str, str]) -> str:
+    """A paper's recipe in words, with the network that is trained and the keys that go over the recipe."""
+    trained = settings.network_text if settings.space is None else settings.space.size_words
+    heads = ("recipe.", "attack", "epochs", "eps", "norm")
+    beside = [f"{key}={value}" for key, value in given.items() if key.startswith(heads)]
+    return PUBLISHED[recipe].told(recipe, trained, beside)
 
 
 def _refuse_mixed(options: RetrainOptions, given: Mapping[str, str]) -> None:

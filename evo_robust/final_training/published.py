@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chz
@@ -46,6 +46,7 @@ class Published:
         attack: attack of the robustness curve.
         eps: its strengths, in units of the pixel range 0..1.
         scales: whether the learning rates grow with the batch.
+        network: the networks that the paper trains, where their size is a part of the recipe; else empty.
     """
 
     paper: str
@@ -56,11 +57,22 @@ class Published:
     attack: PGD
     eps: tuple[Fraction, ...]
     scales: bool = False
+    network: str = ""
 
-    def told(self, name: str) -> str:
-        """The recipe in words, and which of its figures are no figures of the paper."""
+    def told(self, name: str, trained: str = "", given: Sequence[str] = ()) -> str:
+        """The recipe in words, which of its figures are no figures of the paper, and what is different here.
+
+        Args:
+            name: of the recipe.
+            trained: the network that is trained, in words; empty where none is yet.
+            given: what was given beside the recipe, such as ``epochs=3``, and goes over it.
+        """
         chosen = f" Chosen here, since the paper does not say: {self.chosen}." if self.chosen else ""
-        return f"recipe={name} ({self.paper}): {self.words}.{chosen}"
+        network = f" The paper trains {self.network}" if self.network else ""
+        if network:
+            network += f"; here it is {trained}." if trained and trained != self.network else "."
+        beside = f" Given beside it: {', '.join(given)}." if given else ""
+        return f"recipe={name} ({self.paper}): {self.words}.{network}{chosen}{beside}"
 
 
 PUBLISHED = {
@@ -154,8 +166,9 @@ PUBLISHED = {
     ),
     "roco": Published(
         paper="RoCo-NAS, IJCNN 2021",
-        words="standard training; SGD .025, cosine, momentum .9, weight decay 3e-4, clip 5, batch 128, 120 epochs, "
-        "the searched residual network with 32 channels (decoder=final); judged by PGD at 1/255",
+        words="standard training; SGD .025, cosine, momentum .9, weight decay 3e-4, clip 5, batch 128, 120 epochs; "
+        "judged by PGD at 1/255",
+        network="the residual network with 32 channels",
         chosen="20 steps of PGD",
         recipe=Standard(lr=0.025, weight_decay=3e-4, batch_size=128, clip=5.0),
         epochs=120,

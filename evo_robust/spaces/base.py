@@ -147,6 +147,11 @@ class SearchSpace(Part, abc.ABC):
         """
         return {"final": self.for_final_training(), "search": self}
 
+    @property
+    def size_words(self) -> str:
+        """Its networks in a few words, with their size where that can be chosen."""
+        return f"a network of {type(self).__name__}"
+
     def without_effect(self) -> Mapping[str, str]:
         """Fields that have no effect with the other fields as they are; for each, what was expected, in words."""
         return {}

@@ -141,6 +141,38 @@ def test_the_first_line_says_which_recipe_and_what_was_chosen(
     assert "recipe=" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("given", "here"),
+    [
+        ([], ""),
+        (["decoder=final"], ""),
+        (["decoder=search"], "; here it is the residual network with 4 channels"),
+        (["space.channels=6"], "; here it is the residual network with 6 channels"),
+        (["decoder=dense"], "; here it is the dense network with 8 channels"),
+    ],
+)
+def test_the_first_line_tells_the_channels_that_are_trained(
+    given: list[str], here: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = NSGAPhases(phases=1, nodes=2, channels=4, dense_channels=8)
+    architecture = space.decode(space.sample(np.random.default_rng(2)))
+    save_genotype(Genotype(space, architecture, "digits", 10, (1, 8, 8)), tmp_path / "genotype.json")
+    small = ["data.train_limit=40", "data.test_limit=10", "epochs=1", "attack.steps=1", "device=cpu"]
+    line = [f"genotype={tmp_path}", "recipe=roco", *given, *small, f"out={tmp_path / 'out'}"]
+    assert main(line) == 0
+    first = " ".join(capsys.readouterr().out.partition("training ")[0].split()) + " "
+    assert f"The paper trains the residual network with 32 channels{here}." in first
+    assert "Given beside it: epochs=1, attack.steps=1." in first
+
+
+def test_the_first_line_names_a_network_that_is_not_the_papers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["data=digits", "data.train_limit=40", "data.test_limit=10", "epochs=1", "attack.steps=1", "device=cpu"]
+    assert main(["network=lenet", "recipe=roco", f"out={tmp_path / 'out'}", *small]) == 0
+    assert "32 channels; here it is lenet." in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_misspelt_recipe_is_one_message_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["network=lenet", "data=digits", "recipe=robnett"]) == 2
     assert "did you mean 'robnet'?" in capsys.readouterr().err

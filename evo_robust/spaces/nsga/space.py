@@ -215,6 +215,12 @@ class NSGAPhases(SearchSpace):
         """See :meth:`SearchSpace.decoders`: ``dense`` too."""
         return {**super().decoders(), "dense": self.with_dense_decoder()}
 
+    @property
+    def size_words(self) -> str:
+        """See :attr:`SearchSpace.size_words`: decoder and channels."""
+        channels = self.channels if self.decoder == "residual" else self.dense_channels
+        return f"the {self.decoder} network with {channels} channels"
+
     def without_effect(self) -> Mapping[str, str]:
         """See :meth:`SearchSpace.without_effect`: the width of the decoder that is not used."""
         if self.decoder == "dense":
