@@ -48,8 +48,9 @@ class Trial:
         return dataclasses.replace(self, name="", mean=False) == dataclasses.replace(other, name="", mean=False)
 
     def overlaps(self, other: Trial) -> bool:
-        """Whether both do the same to a network at some strength, which both would tell in one column."""
-        return (self.attacks, self.norm) == (other.attacks, other.norm) and not {*self.eps}.isdisjoint(other.eps)
+        """Whether both tell the same column: a strength of the same attack, or the mean over its strengths."""
+        twice = not {*self.eps}.isdisjoint(other.eps) or (self.mean and other.mean)
+        return (self.attacks, self.norm) == (other.attacks, other.norm) and twice
 
     @property
     def levels(self) -> bool:
@@ -86,7 +87,8 @@ def trials(
 ) -> list[Trial]:
     """The trials that ``attacks=text`` names: attacks and sets, with commas; ``+`` joins attacks to one worst case.
 
-    What two sets share is done once. Trials that differ in their settings alone have these in their names.
+    What two sets share is done once, with its mean where one of them asks for it. Trials that differ in their
+    settings alone have these in their names.
 
     Args:
         text: such as ``compact,pgd-20:step=2/255,square+fmn``. Settings follow a name with colons: ``eps=`` (with
@@ -119,13 +121,16 @@ def trials(
         for part, label in parts:
             free |= _free(part)
             for trial in _of(part, label, {"linf": eps, "l2": eps_l2 or eps}, steps, step, norm, n_classes):
-                if not any(map(trial.same_as, found)):
+                known = next((k for k, other in enumerate(found) if trial.same_as(other)), None)
+                if known is None:
                     if any(trial.overlaps(other) for other in found):
                         raise UserError(
-                            f"attacks={text}: expected all strengths of {trial.name} at once, got some twice"
+                            f"attacks={text}: expected all strengths of {trial.name} at once, got them in parts"
                         )
                     found.append(trial)
                     settings.append(_settings(part))
+                elif trial.mean != found[known].mean:  # one of the two asks for the mean too
+                    found[known] = dataclasses.replace(found[known], mean=True)
                 elif label is None and len(parts) == 1:
                     raise UserError(f"attacks={text}: expected different attacks, got {trial.name} twice")
     if steps and not free:

@@ -96,6 +96,23 @@ def test_what_two_sets_share_is_done_once() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "pgd:step=2.5*eps/20:eps=.03:.1:.17:.25,wsr",
+        "wsr,pgd:step=2.5*eps/20:eps=.03:.1:.17:.25",
+        "pgd:eps=.03:.1,pgd:eps=.03:.1:mean=yes",
+        "pgd:eps=.03:.1:mean=yes,pgd-20:eps=.03:.1",
+        "pgd:eps=.2,pgd:eps=.03:.1:mean=yes",
+    ],
+)
+def test_a_mean_that_is_asked_for_once_is_shown(text: str) -> None:
+    found = [trial for trial in named(text) if trial.name == "PGD-20"]
+    assert [trial.mean for trial in found].count(True) == 1
+    columns = [trial.column(eps) for trial in found for eps in trial.eps]
+    assert len(set(columns)) == len(columns)
+
+
+@pytest.mark.parametrize(
     ("text", "names"),
     [
         ("pgd-20,pgd-20:restarts=5", ["PGD-20", "PGD-20 (restarts=5)"]),
@@ -163,6 +180,7 @@ def test_strengths_are_shown_as_people_write_them() -> None:
         ("fgsm+", r"attacks=fgsm\+: expected a name on each side"),
         ("adversarial-set:eps=1", "without settings"),
         ("fgsm:eps=.1:.2,fgsm:eps=.2", "expected all strengths of FGSM at once"),
+        ("fgsm:eps=.1:.2:mean=yes,fgsm:eps=.3:mean=yes", "expected all strengths of FGSM at once, got them in parts"),
     ],
 )
 def test_a_wrong_name_gets_one_clear_message(text: str, said: str) -> None:
