@@ -19,7 +19,7 @@ from torch import Tensor
 from evo_robust.attacks.auto import APGD
 from evo_robust.attacks.gradient import FGSM, GradientAttack, IterativeAttack
 from evo_robust.judging.intervals import wilson
-from evo_robust.judging.judgement import Figure, Verdict
+from evo_robust.judging.judgement import WORST, Figure, Verdict
 from evo_robust.judging.levels import Judged, needs_gradient
 from evo_robust.judging.probes import TINY, Ball, Probes, probe
 from evo_robust.judging.transfer import TRANSFER
@@ -218,29 +218,49 @@ def _more_steps(found: Found) -> Iterator[str]:
     yield from _first(best)
 
 
-def with_transferred(verdict: Verdict) -> Verdict:
+def with_transferred(verdict: Verdict, trials: Sequence[Trial]) -> Verdict:
     """The verdict, with a sign where images of other networks break more than all its gradient attacks together.
 
-    Transfers count all images, and are known as figures alone; so two shares are compared, not pairs of images.
+    Transfers count all images, and are known as figures alone; so two shares are compared, not pairs of images. Black
+    boxes say nothing of gradients: they count only where they are joined to a gradient attack in one trial.
+
+    Args:
+        verdict: a network's figures, those on images of other networks among them.
+        trials: what was done to it.
     """
     found = []
     for figure in verdict.figures:
         if not figure.trial.startswith(f"{TRANSFER} "):
             continue
         same = [f for f in verdict.figures if (f.norm, f.eps) == (figure.norm, figure.eps)]
-        gradients = [f for f in same if not f.trial.startswith(f"{TRANSFER} ")]
-        white = min(gradients, key=lambda f: f.right, default=None)
+        whites, whose = _by_gradients(same, trials)
+        white = min(whites, key=lambda f: f.right, default=None)
         if white is not None and _lower(figure, white):
             found.append(
                 (
                     white.right - figure.right,
                     f"Images made on another network ({figure.column.removeprefix(f'{TRANSFER} ')}) leave "
-                    f"{100 * figure.accuracy:.1f} % right, fewer than its own gradients do ({white.column}: "
+                    f"{100 * figure.accuracy:.1f} % right, fewer than {whose} ({white.column}: "
                     f"{100 * white.accuracy:.1f} %): the gradients mislead. Trust no figure of a gradient attack; run "
                     "square or level attacks.",
                 )
             )
     return dataclasses.replace(verdict, signs=(*(verdict.signs or ()), *_first(found)))
+
+
+def _by_gradients(same: Sequence[Figure], trials: Sequence[Trial]) -> tuple[list[Figure], str]:
+    """Figures of one ball that gradients on the network itself have made, and in words whose they are.
+
+    Where every gradient attack is joined to a black box, the figures are those of both.
+    """
+    needs = {trial.name: [needs_gradient(attack) for attack in trial.attacks] for trial in trials if trial.attacks}
+    here = [f for f in same if f.trial in needs]
+    pure = [f for f in here if all(needs[f.trial])]
+    if pure and len(pure) == len(here):  # then their pointwise worst case is of gradients alone
+        pure += [f for f in same if f.trial == WORST]
+    if pure:
+        return pure, "its own gradients do"
+    return [f for f in here if any(needs[f.trial])], "its own gradients and black-box attacks on it together do"
 
 
 def _lower(one: Figure, other: Figure) -> bool:

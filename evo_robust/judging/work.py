@@ -112,7 +112,8 @@ def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str 
         ground = Ground(test.to(device), content, judging.data.name, judging.seed, judging.precision, store)
         crossed = transfers(pairs, judging.trials, ground, lambda subject: _network(subject, folder, say), say)
         verdicts = with_lowest(verdicts, crossed)
-        verdicts = [with_transferred(verdict) if judging.signs else verdict for verdict in verdicts]
+        if judging.signs:
+            verdicts = [with_transferred(verdict, judging.trials) for verdict in verdicts]
         judgement = Judgement(judging.data.name, len(test), judging.seed, tuple(verdicts), tuple(crossed))
         write_json(folder / RESULT_FILE, {"schema": SCHEMA, "command": command, **judgement.to_json()})
     return judgement

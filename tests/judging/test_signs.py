@@ -266,10 +266,35 @@ def test_images_of_another_network_are_compared_too() -> None:
         ]
         return Verdict("net", "here", "", None, None, 1, None, tuple(figures), {}, {}, signs=())
 
-    (sign,) = with_transferred(verdict(400, 300)).signs or ()
+    made = trials("pgd-10", (EPS,), (), None, "linf")
+    (sign,) = with_transferred(verdict(400, 300), made).signs or ()
     assert sign.startswith("Images made on another network (PGD-10 0.1) leave 60.0 % right")
-    assert with_transferred(verdict(400, 390)).signs == ()
-    assert with_transferred(verdict(100, 400)).signs == ()
+    assert "fewer than its own gradients do (PGD-10 0.1: 80.0 %)" in sign
+    assert with_transferred(verdict(400, 390), made).signs == ()
+    assert with_transferred(verdict(100, 400), made).signs == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "whose"),
+    [
+        ("pgd-10,square", {"PGD-10": 450, "Square-5000": 400, "worst case": 390}, "its own gradients do (PGD-10 0.1:"),
+        ("pgd-10,fgsm", {"PGD-10": 450, "FGSM": 400, "worst case": 390}, "its own gradients do (worst case 0.1:"),
+        ("pgd-10,square", {"PGD-10": 450, "Square-5000": 100, "worst case": 90}, "its own gradients do (PGD-10 0.1:"),
+        ("square", {"Square-5000": 400}, None),
+        ("square,pgd-10:eps=.2", {"Square-5000": 400}, None),
+        (
+            "pgd-10+square",
+            {"PGD-10+Square-5000": 400},
+            "its own gradients and black-box attacks on it together do (PGD-10+Square-5000 0.1:",
+        ),
+    ],
+)
+def test_black_boxes_are_not_called_gradients(text: str, own: dict[str, int], whose: str | None) -> None:
+    rights = {**own, "transfer PGD-10": 300}
+    figures = tuple(Figure(name, f"{name} 0.1", "linf", EPS, right, 500, 0.0) for name, right in rights.items())
+    verdict = Verdict("net", "here", "", None, None, 1, None, figures, {}, {}, signs=())
+    signs = with_transferred(verdict, trials(text, (EPS,), (), None, "linf")).signs or ()
+    assert [whose in sign for sign in signs] == ([] if whose is None else [True])
 
 
 class Cut(nn.Module):
