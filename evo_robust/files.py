@@ -8,6 +8,7 @@ import errno
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -47,6 +48,22 @@ class DamagedFile(UserError):
     def advising(self, advice: str) -> DamagedFile:
         """The same error with other advice."""
         return DamagedFile(self.path, self.reason, advice)
+
+
+def set_aside(damaged: DamagedFile) -> str:
+    """Give a damaged file another name, so that its content can be made again; says so in one line.
+
+    Raises:
+        DamagedFile: it cannot be renamed.
+    """
+    path = damaged.path
+    others = (path.with_name(f"{path.name}.damaged{'' if k == 1 else f'-{k}'}") for k in itertools.count(1))
+    aside = next(other for other in others if not other.exists())
+    try:
+        path.rename(aside)
+    except OSError:
+        raise damaged from None
+    return f"{path} is damaged ({' '.join(damaged.reason.split())}): it is now {aside.name}, and is made again"
 
 
 @contextlib.contextmanager

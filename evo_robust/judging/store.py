@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from evo_robust.files import DamagedFile, make_folder, read_tensors, write_tensors
+from evo_robust.files import DamagedFile, make_folder, read_tensors, set_aside, write_tensors
+from evo_robust.progress import Say, silent
 
 
 @dataclasses.dataclass
@@ -28,26 +29,39 @@ class Kept:
 
 
 class Store:
-    """A folder of judgements, one file each. A file is whole or absent, so that a kill costs one batch."""
+    """A folder of judgements, one file each. A file is whole or absent, so that a kill costs one batch.
 
-    def __init__(self, folder: Path) -> None:
-        """The store in a folder; it is made when something is kept."""
-        self.folder = folder
+    A file that is damaged all the same is set aside, and counts as absent.
+    """
+
+    def __init__(self, folder: Path, say: Say = silent) -> None:
+        """The store in a folder, which is made when something is kept; ``say`` is told of damaged files."""
+        self.folder, self.say = folder, say
 
     def get(self, key: str) -> Kept:
         """What is kept under a key; nothing at all where no file is.
 
         Raises:
-            DamagedFile: the file is not what was written.
+            DamagedFile: the file is not what was written, and cannot be set aside.
         """
+        found = self._read(key)
+        if found is not None:
+            try:
+                return Kept(found[0]["level"].long(), float(found[1]["seconds"]))
+            except (KeyError, TypeError, ValueError) as error:
+                self.say(set_aside(DamagedFile(self._path(key), f"it lacks {error}")))
+        return Kept(torch.zeros(0, dtype=torch.long), 0.0)
+
+    def _read(self, key: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and values under a key; None where no file is, or it was damaged."""
         path = self._path(key)
         if not path.is_file():
-            return Kept(torch.zeros(0, dtype=torch.long), 0.0)
-        tensors, info = read_tensors(path)
+            return None
         try:
-            return Kept(tensors["level"].long(), float(info["seconds"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedFile(path, error, "delete it, and it is judged again") from None
+            return read_tensors(path)
+        except DamagedFile as error:
+            self.say(set_aside(error))
+            return None
 
     def put(self, key: str, kept: Kept, about: Mapping[str, Any]) -> None:
         """Keep a judgement, whole or in part; ``about`` says in JSON values what it is of."""
@@ -59,10 +73,10 @@ class Store:
         """What is known of each image, bool ``(m,)`` by name, as :meth:`put_masks` kept it; None where no file is.
 
         Raises:
-            DamagedFile: the file is not what was written.
+            DamagedFile: the file is not what was written, and cannot be set aside.
         """
-        path = self._path(key)
-        return {name: mask.bool() for name, mask in read_tensors(path)[0].items()} if path.is_file() else None
+        found = self._read(key)
+        return None if found is None else {name: mask.bool() for name, mask in found[0].items()}
 
     def put_masks(self, key: str, masks: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Keep what is known of each image, bool ``(m,)`` by name."""

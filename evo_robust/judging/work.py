@@ -17,7 +17,7 @@ from evo_robust.attacks.level.base import LevelAttack
 from evo_robust.data.base import DataSet
 from evo_robust.data.images import Images
 from evo_robust.device import choose_device
-from evo_robust.files import FolderLock, cache_folder, make_folder, write_json, write_tensors
+from evo_robust.files import DamagedFile, FolderLock, cache_folder, make_folder, set_aside, write_json, write_tensors
 from evo_robust.inference.predictions import correct_mask, eval_mode
 from evo_robust.judging.judgement import Figure, Judgement, Verdict, figures_of_trial, worst_cases
 from evo_robust.judging.levels import Judged, clean, has_gradient, levels, possible
@@ -108,7 +108,7 @@ def judge(judging: Judging, folder: Path, *, device: str = "auto", command: str 
             say(f"{subject.name}: {number} of {len(judging.subjects)}, from {subject.origin}")
             model = _network(subject, folder, say)
             verdicts.append(_verdict(judging, subject, model, test.to(device), content, folder, device, say))
-        store = Store(folder / LEVELS_FOLDER)
+        store = Store(folder / LEVELS_FOLDER, say)
         ground = Ground(test.to(device), content, judging.data.name, judging.seed, judging.precision, store)
         crossed = transfers(pairs, judging.trials, ground, lambda subject: _network(subject, folder, say), say)
         verdicts = with_lowest(verdicts, crossed)
@@ -196,7 +196,10 @@ def _network(subject: Subject, folder: Path, say: Say) -> nn.Module:
         return subject.make()
     path = _weights_file(subject, folder)
     if path.is_file():
-        return fitted(subject.fresh(), path, f"the network of {subject.origin}")
+        try:
+            return fitted(subject.fresh(), path, f"the network of {subject.origin}")
+        except DamagedFile as error:
+            say(set_aside(error))
     say("  making its weights again, as in the search …")
     began = time.monotonic()
     model = subject.make()
@@ -221,7 +224,7 @@ def _verdict(
     params, flops = count_params(model), _flops(model, judging.data)
     network = identity(model)
     model = model.to(device)
-    store = Store(folder / LEVELS_FOLDER)
+    store = Store(folder / LEVELS_FOLDER, say)
     told = {"network": subject.name, "origin": subject.origin, "data": judging.data.name}
     judged = Judged(model, network, test, content, judging.seed, judging.precision, store, told)
     gradient = has_gradient(model, test)

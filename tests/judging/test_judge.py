@@ -6,6 +6,7 @@ import csv
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from evo_robust import zoo
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data.sets import Digits
+from evo_robust.files import write_tensors
 from evo_robust.inference.predictions import clean_error
 from evo_robust.judging import levels
 from evo_robust.judging.judgement import worst_cases
@@ -132,6 +134,52 @@ def test_an_interrupted_judgement_ends_like_one_never_interrupted(
     assert judged(*arguments, f"out={tmp_path / 'cut'}") == 0
     assert calls == 100 + 4, "two of six batches were kept"
     assert figures(tmp_path / "cut") == figures(tmp_path / "whole")
+
+
+DAMAGES = {
+    "truncated": lambda content: content[:-3],
+    "a head alone": lambda content: content[:20],
+    "empty": lambda content: b"",
+    "garbage": lambda content: bytes(range(256)) * 4,
+    "text": lambda content: b"half a line",
+    "one bit": lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    "another file's": lambda content: save({"a": torch.zeros(9)}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_set_aside_and_judged_again(
+    damage: Callable[[bytes], bytes], retrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # answers of transfers, clean levels and levels under two attacks lie there
+    arguments = (f"networks={retrained}", f"sources={retrained}", "attacks=fgsm,pgd-3", "images=40", f"out={tmp_path}")
+    assert judged(*arguments) == 0
+    first, files = figures(tmp_path), sorted((tmp_path / "levels").iterdir())
+    assert len(files) == 5
+    whole = {path: path.read_bytes() for path in files}
+    for path in files:
+        path.write_bytes(damage(whole[path]))
+        capsys.readouterr()
+        assert judged(*arguments) == 0
+        told = capsys.readouterr()
+        assert "".join(told.out.split()).count(f"{path}isdamaged(") == 1 and not told.err
+        assert figures(tmp_path) == first
+        assert path.with_name(f"{path.name}.damaged").read_bytes() == damage(whole[path])
+        others = [other for other in files if other != path]
+        assert {other: other.read_bytes() for other in others} == {other: whole[other] for other in others}
+        path.write_bytes(whole[path])  # the same but for its seconds
+
+
+def test_a_second_damage_takes_no_name_of_the_first(tmp_path: Path) -> None:
+    said: list[str] = []
+    store = Store(tmp_path, said.append)
+    for k, name in enumerate(("damaged", "damaged-2", "damaged-3")):
+        (tmp_path / "key.safetensors").write_bytes(bytes([k]))
+        assert store.masks("key") is None and len(store.get("key").level) == 0
+        assert f"it is now key.safetensors.{name}, and is made again" in said[-1]
+    assert len(said) == 3 and [path.read_bytes() for path in sorted(tmp_path.iterdir())] == [b"\0", b"\1", b"\2"]
+    write_tensors(tmp_path / "key.safetensors", {"level": torch.zeros(2)})  # without its seconds
+    assert len(store.get("key").level) == 0 and "damaged-4" in said[-1]
 
 
 def test_networks_come_from_everywhere(retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

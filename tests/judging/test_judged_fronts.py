@@ -49,6 +49,21 @@ def test_weights_are_made_again_once(
     assert "front.png" in capsys.readouterr().out
 
 
+def test_damaged_weights_are_made_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert judge.main([f"run={run}", *FAST, "pick=0", "signs=no"]) == 0
+    (weights,) = (run / "judge" / "weights").iterdir()
+    first, content = read_judgement(run / "judge"), weights.read_bytes()
+    weights.write_bytes(content[:-9])
+    capsys.readouterr()
+    assert judge.main([f"run={run}", *FAST, "pick=0", "signs=no"]) == 0
+    told = "".join(capsys.readouterr().out.split())
+    assert told.count(f"{weights}isdamaged(") == told.count("makingitsweightsagain") == 1
+    assert weights.with_name(f"{weights.name}.damaged").read_bytes() == content[:-9]
+    assert weights.read_bytes() == content
+    again = read_judgement(run / "judge")
+    assert [f.right for f in again.verdicts[0].figures] == [f.right for f in first.verdicts[0].figures]
+
+
 def test_a_retrained_front_is_judged_with_what_the_search_said(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "trained"
     small = ["recipe=standard", "recipe.batch_size=50", "epochs=1", "data.train_limit=100", "data.test_limit=60"]
