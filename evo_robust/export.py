@@ -256,11 +256,14 @@ def retrained(source: Path, folder: Path, *, weights: bool = True, trust: bool =
     genotype = load_genotype(source, trust=trust)
     # versions are those of the retraining, which made the weights, and not those of the search
     settings = read_settings(source)
-    training = {"retrained": result.summary(), "versions": settings.get("versions", {})}
+    identity = settings["identity"]
+    how = {key.removeprefix("recipe."): value for key, value in identity.items() if key.startswith("recipe.")}
+    told = {**result.summary(), "training": how, "seed": identity.get("seed")}
+    training = {"retrained": told, "versions": settings.get("versions", {})}
     genotype = dataclasses.replace(genotype, provenance={**genotype.provenance, **training})
     if not weights:
         return Exported(genotype, folder)
-    if (kind := settings["identity"].get("denoise", "none")) != "none":
+    if (kind := identity.get("denoise", "none")) != "none":
         raise UserError(
             f"{source} holds a network with denoise={kind}, which model.py cannot build: expected weights=false, for "
             "its genotype alone"

@@ -198,7 +198,7 @@ def _attack_names(trial: str) -> Sequence[str]:
 
 
 def _trainings(recipe: str, data: str) -> tuple[str, ...]:
-    """The papers' words for a training, see :func:`evo_robust.judging.subjects.recipe_words`."""
+    """The papers' words for a training, see :func:`evo_robust.judging.trained.recipe_words`."""
     kind, *settings = recipe.partition(",")[0].split() or [""]
     told = dict(setting.split("=", 1) for setting in settings if "=" in setting)
     usual = TRAINED.get(data, 8 / 255)

@@ -13,13 +13,12 @@ from torch import nn
 
 from evo_robust import zoo
 from evo_robust.adversarial_set.making import AdversarialSet
-from evo_robust.attacks.base import Threat
 from evo_robust.data.base import DataSet
 from evo_robust.data.sets import DATA_SETS
 from evo_robust.final_training.front import INDEX_FILE, read_front
 from evo_robust.final_training.settings import SETTINGS_FILE, Retraining, load_result, read_settings
 from evo_robust.judging.own import own_network
-from evo_robust.judging.trials import shown
+from evo_robust.judging.trained import recipe_words, strength_of, trained_as
 from evo_robust.judging.weights import expect_weights, fitted
 from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype
 from evo_robust.networks.model_card import WEIGHTS_NAME
@@ -30,7 +29,6 @@ from evo_robust.progress import Say
 from evo_robust.record.reading import PROBLEM_FILE, load_run
 from evo_robust.record.rebuild import rebuild
 from evo_robust.record.run import PROGRESS_FILE, past_seconds
-from evo_robust.training.recipes import TRADES, Recipe
 
 Shape = tuple[int, int, int]
 
@@ -176,16 +174,17 @@ def of_folder(folder: Path, *, trust: bool = False) -> Subject:
     genotype = load_genotype(folder, trust=trust)
     if not (folder / WEIGHTS_NAME).is_file():
         raise UserError(f"{folder} holds a genotype without weights: export it with weights=true, or retrain it")
-    retrained = genotype.provenance.get("retrained")
-    recipe = str(retrained.get("recipe", "")) if isinstance(retrained, dict) else "as in the search"
+    recipe, seed, eps = trained_as(genotype)
     return Subject(
         name=folder.resolve().name,
         origin=str(folder),
         make=lambda: fitted(genotype.build(), folder / WEIGHTS_NAME, f"the network of {folder / FILE_NAME}"),
         recipe=recipe,
+        seed=seed,
         data=_data_of(genotype),
         n_classes=genotype.n_classes,
         in_shape=genotype.in_shape,
+        eps=eps,
         searched=_measured(genotype.objectives, genotype.figures),
         adversarial_set=_set_of(genotype),
     )
@@ -225,7 +224,7 @@ def _retrained(folder: Path, trust: bool) -> Subject:
         settings = from_dotted(Retraining, read_settings(folder)["values"])
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder / SETTINGS_FILE} cannot be read: {error}") from None
-    eps = _strength_of(settings.recipe)
+    eps = strength_of(settings.recipe)
     return Subject(
         name=folder.resolve().name,
         origin=str(folder),
@@ -240,19 +239,6 @@ def _retrained(folder: Path, trust: bool) -> Subject:
         searched=_measured(genotype.objectives, genotype.figures) if genotype else {},
         adversarial_set=settings.adversarial_set or (_set_of(genotype) if genotype else None),
     )
-
-
-def recipe_words(recipe: Recipe) -> str:
-    """A training for tables: its class, the weight of TRADES, and the strengths of its attacks.
-
-    Example:
-        >>> recipe_words(TRADES(beta=1.0))
-        'TRADES beta=1 eps=8/255'
-    """
-    eps = [shown(threat.eps, threat.norm, levels=False) for threat in recipe.threats]
-    beta = [f"beta={recipe.beta:g}"] if isinstance(recipe, TRADES) else []
-    ends = [f"eps={'..'.join(dict.fromkeys((eps[0], eps[-1])))}"] if eps else []
-    return " ".join([type(recipe).__name__, *beta, *ends])
 
 
 def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = False) -> list[Subject]:
@@ -288,7 +274,7 @@ def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = Fals
             data=problem.data,
             n_classes=problem.data.n_classes,
             in_shape=problem.data.in_shape,
-            eps=_strength_of(problem.evaluator),
+            eps=strength_of(problem.evaluator),
             searched=_measured(row["objectives"], row),
             adversarial_set=sets[0] if sets else None,
             fresh=fresh(row),
@@ -360,12 +346,6 @@ def of_function(name: str, weights: Path) -> Subject:
         return fitted(made(), weights, name)
 
     return Subject(name=name.rpartition(":")[2], origin=f"{name}@{weights}", make=make)
-
-
-def _strength_of(part: object) -> float | None:
-    """The radius of the L∞ ball that a training or evaluator attacks in; the largest where there are several."""
-    threats = [inner.eps for inner in parts_in(part) if isinstance(inner, Threat) and inner.norm == "linf"]
-    return float(max(threats)) if threats else None
 
 
 def _data_of(genotype: Genotype) -> DataSet | None:

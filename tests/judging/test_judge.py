@@ -9,14 +9,15 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
+from evo_robust import export, zoo
 from evo_robust import judge as door
 from evo_robust import retrain as training
-from evo_robust import zoo
 from evo_robust.attacks.curve import robust_curve
 from evo_robust.attacks.gradient import PGD
 from evo_robust.data.sets import Digits
@@ -26,8 +27,11 @@ from evo_robust.judging import levels
 from evo_robust.judging.judgement import worst_cases
 from evo_robust.judging.named import KINDS, SETS
 from evo_robust.judging.store import Store
+from evo_robust.judging.subjects import of_folder
 from evo_robust.judging.trials import Trial
 from evo_robust.judging.weights import fitted, identity
+from evo_robust.networks.genotype import Genotype, save_genotype
+from evo_robust.spaces.nsga.space import NSGAPhases
 
 EPS = "eps=.05,.1"
 DIGITS = ("data=digits", "data.test_limit=120")
@@ -196,6 +200,36 @@ def test_networks_come_from_everywhere(retrained: Path, tmp_path: Path, monkeypa
     assert [entry["name"] for entry in networks] == ["net", "lenet", "make (1)", "make (2)"]
     assert len({json.dumps([f["right"] for f in entry["figures"]]) for entry in networks}) == 1
     assert len(list(Path("all/levels").iterdir())) == 2, "equal weights are judged once"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("recipe=trades recipe.beta=2 recipe.attack.steps=1 recipe.threat.eps=.1 seed=3", "TRADES beta=2 eps=0.1"),
+        ("recipe=standard seed=4", "Standard"),
+    ],
+)
+def test_an_exported_network_tells_its_training_as_the_retrained_one_does(
+    recipe: str, words: str, tmp_path: Path
+) -> None:
+    space = NSGAPhases(phases=1, nodes=2, channels=4)
+    found = Genotype(space, space.decode(np.array([1, 0])), "digits", 10, (1, 8, 8), provenance={"seed": 7})
+    save_genotype(found, tmp_path / "genotype.json")
+    small = ["decoder=search", "data.train_limit=40", "data.test_limit=10", "epochs=1", "attack.steps=1", "device=cpu"]
+    out, exported = tmp_path / "trained", tmp_path / "exported"
+    assert training.main([f"genotype={tmp_path}", *recipe.split(), *small, f"out={out}"]) == 0
+    assert export.main([f"run={out}", f"out={exported}", "onnx=false"]) == 0
+    one, other = of_folder(out), of_folder(exported)
+    assert (one.recipe, one.seed, one.eps) == (other.recipe, other.seed, other.eps)
+    assert one.recipe == f"{words}, 1 epochs"
+    content = json.loads((exported / "genotype.json").read_text())
+    told = content["provenance"]["retrained"]
+    del told["training"], told["seed"]  # as earlier versions wrote it
+    (exported / "genotype.json").write_text(json.dumps(content))
+    assert (of_folder(exported).recipe, of_folder(exported).seed) == (f"{words.split()[0]}, 1 epochs", None)
+    del content["provenance"]["retrained"]  # as a network with the search's own weights has it
+    (exported / "genotype.json").write_text(json.dumps(content))
+    assert (of_folder(exported).recipe, of_folder(exported).seed) == ("as in the search", 7)
 
 
 def test_weights_of_a_torch_file_with_objects_are_never_loaded(

@@ -19,7 +19,7 @@ from evo_robust.judging.published import (
     value_of,
 )
 from evo_robust.judging.report import caption, grid_of, latex, markdown, tables
-from evo_robust.judging.subjects import recipe_words
+from evo_robust.judging.trained import recipe_words
 from evo_robust.judging.transfer_report import caption as told_of_transfers
 from evo_robust.judging.transfer_report import grids
 from evo_robust.progress import output
