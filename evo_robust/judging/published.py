@@ -46,7 +46,7 @@ class Printed:
         paper: such as ``RobNet``.
         where: such as ``Table 1``.
         model: the paper's name of the network.
-        zoo: its name in the zoo; empty where it has none.
+        zoo: its name in the zoo, with what is chosen beside it; empty where it has none.
         data: lower-case name of the data set.
         training: such as ``PGD-7`` or ``standard``.
         params: number of parameters; None where the table has none.
@@ -66,6 +66,11 @@ class Printed:
     def source(self) -> str:
         """Paper and table."""
         return f"{self.paper}, {self.where}"
+
+    @property
+    def chosen(self) -> str:
+        """What the paper does not tell of the network, and we chose, in a few words; empty where it tells all."""
+        return "filter not told" if "denoise=" in self.zoo else ""
 
 
 @functools.cache
@@ -117,9 +122,13 @@ def _is(printed: Printed, verdict: Verdict) -> bool:
 
 
 def labels_of(shown: Sequence[Printed]) -> list[str]:
-    """What tables call each of them: paper and table; with the paper's own name where a table has two of them."""
+    """What tables call each of them: paper and table.
+
+    The paper's own name stands there too where a table has two of them, or where we chose what the paper does not say.
+    """
     sources = [p.source for p in shown]
-    return [f"{p.source}, {p.model}" if sources.count(p.source) > 1 else p.source for p in shown]
+    labels = [f"{p.source}, {p.model}" if sources.count(p.source) > 1 or p.chosen else p.source for p in shown]
+    return [f"{label} ({p.chosen})" if p.chosen else label for label, p in zip(labels, shown, strict=True)]
 
 
 def others_of(shown: Iterable[Printed], judgement: Judgement) -> list[Printed]:

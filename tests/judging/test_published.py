@@ -134,6 +134,37 @@ def test_a_network_of_chosen_channels_is_known_by_its_size(name: str, params: in
 
 
 @pytest.mark.parametrize(
+    ("name", "clean", "attacked", "label"),
+    [
+        ("resnet-18", 78.38, 45.10, "RobNet, Table 4"),
+        ("resnet-18 denoise=gaussian", 78.75, 45.82, "RobNet, Table 4, ResNet-18 + Denoise (filter not told)"),
+        ("robnet-large denoise=gaussian", 84.03, 49.97, "RobNet, Table 4, RobNet-large + Denoise (filter not told)"),
+    ],
+)
+def test_denoised_networks_stand_beside_robnets_fourth_table(
+    name: str, clean: float, attacked: float, label: str
+) -> None:
+    told = verdict(name, CLEAN, PGD100)
+    found = [printed for printed in printed_of(told, judgement(told)) if printed.where == "Table 4"]
+    assert labels_of(found) == [label]
+    assert [value_of(found[0], f) for f in told.figures] == [clean, attacked]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet-18 denoise=mean",
+        "resnet-18 denoise=gaussian denoise_after=stage-1",
+        "robnet-large-v2 denoise=gaussian",
+        "resnet-18 channels=8 denoise=gaussian",
+    ],
+)
+def test_another_filter_place_or_network_is_not_robnets(name: str) -> None:
+    told = verdict(name, CLEAN, PGD100)
+    assert [printed for printed in printed_of(told, judgement(told)) if printed.paper == "RobNet"] == []
+
+
+@pytest.mark.parametrize(
     ("name", "recipe", "data"),
     [
         ("resnet-18", "Standard, 120 epochs", "cifar10"),
@@ -164,7 +195,8 @@ def test_networks_that_only_papers_have_are_marked() -> None:
 
 
 def test_every_name_of_the_zoo_in_the_file_is_in_the_zoo() -> None:
-    assert {p.zoo for p in published()} - {""} <= set(zoo.names())
+    for name in {p.zoo for p in published()} - {""}:
+        assert zoo.from_text(name).text == name
 
 
 def test_tables_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
