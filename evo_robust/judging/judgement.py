@@ -75,6 +75,7 @@ class Verdict:
         without: columns of attacks that cannot be made on it, since it has no gradient.
         search_hours: hours that its search took on its device; None where that is not known.
         searched_on: that device; empty where it is not known.
+        repeats: the search of a paper that its search repeats, see :func:`evo_robust.judging.searches.repeated`.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Verdict:
     without: tuple[str, ...] = ()
     search_hours: float | None = None
     searched_on: str = ""
+    repeats: str = ""
 
     def figure(self, column: str) -> Figure:
         """The figure of a column."""

@@ -34,6 +34,9 @@ AVERAGED = {"cifar10": (0.03, 0.10, 0.17, 0.25), "imagenet": (0.015, 0.03, 0.045
 SIZE = 0.15
 """Largest relative difference of the parameters printed and ours: heads have 10 or 100 classes, ImageNet's more."""
 
+DAY = 24.0
+"""Hours of a GPU-day."""
+
 PAPERS = {"robnet": "RobNet", "wsr": "Wsr-NAS", "racl": "RACL", "roco": "RoCo-NAS"}
 """Papers by the name that the file has for them."""
 
@@ -51,6 +54,8 @@ class Printed:
         training: such as ``PGD-7`` or ``standard``.
         params: number of parameters; None where the table has none.
         accuracy: accuracy in percent by attack and strength; None stands for a strength that is not told.
+        search_hours: GPU-hours of the search that found the network; None where the table has none.
+        estimated: whether the paper estimates them.
     """
 
     paper: str
@@ -61,11 +66,18 @@ class Printed:
     training: str
     params: float | None
     accuracy: dict[tuple[str, float | None], float]
+    search_hours: float | None = None
+    estimated: bool = False
 
     @property
     def source(self) -> str:
         """Paper and table."""
         return f"{self.paper}, {self.where}"
+
+    @property
+    def search(self) -> str:
+        """Paper, place and name of the search or network: what :func:`evo_robust.judging.searches.repeated` gives."""
+        return f"{self.source}, {self.model}"
 
     @property
     def chosen(self) -> str:
@@ -79,7 +91,7 @@ def published() -> tuple[Printed, ...]:
     rows: dict[tuple[str, ...], Printed] = {}
     with FILE.open(encoding="utf-8", newline="") as file:
         for line in csv.DictReader(file):
-            if line["metric"] not in ("accuracy_percent", "params_millions"):
+            if line["metric"] not in ("accuracy_percent", "params_millions", "gpu_days"):
                 continue
             paper, where, model, zoo = PAPERS[line["paper"]], line["where"], line["model"], line["zoo_name"]
             key = (paper, where, model, zoo, line["dataset"], line["training"])
@@ -87,6 +99,8 @@ def published() -> tuple[Printed, ...]:
             value = float(line["value"])
             if line["metric"] == "params_millions":
                 rows[key] = dataclasses.replace(found, params=1e6 * value)
+            elif line["metric"] == "gpu_days":
+                rows[key] = dataclasses.replace(found, search_hours=DAY * value, estimated="estimated" in line["note"])
             else:
                 eps = float(Fraction.read(line["eps"])) if line["eps"] else None
                 found.accuracy[line["attack"], eps] = value
@@ -95,7 +109,7 @@ def published() -> tuple[Printed, ...]:
     return tuple(
         dataclasses.replace(p, params=p.params or sizes.get((p.paper, p.where, p.model, p.data)))
         for p in rows.values()
-        if p.accuracy
+        if p.accuracy or p.search_hours is not None
     )
 
 
@@ -131,14 +145,18 @@ def labels_of(shown: Sequence[Printed]) -> list[str]:
     return [f"{label} ({p.chosen})" if p.chosen else label for label, p in zip(labels, shown, strict=True)]
 
 
-def others_of(shown: Iterable[Printed], judgement: Judgement) -> list[Printed]:
+def others_of(shown: Sequence[Printed], judgement: Judgement) -> list[Printed]:
     """Networks that this package does not build, from the tables of those that are shown."""
     tables = {(p.paper, p.where, p.data, p.training) for p in shown}
     figures = [figure for verdict in judgement.verdicts for figure in verdict.figures]
+    known = [p for p in shown if not p.zoo]
     return [
         p
         for p in published()
-        if not p.zoo and (p.paper, p.where, p.data, p.training) in tables and _tells(p, figures, judgement.means)
+        if not p.zoo
+        and p not in known
+        and (p.paper, p.where, p.data, p.training) in tables
+        and (p.search_hours is not None or _tells(p, figures, judgement.means))
     ]
 
 

@@ -14,6 +14,7 @@ from evo_robust.judging.judgement import Figure, Judgement, Verdict
 from evo_robust.judging.named import SAMPLES
 from evo_robust.judging.pictures import Agreement, agreements, draw, hardest
 from evo_robust.judging.published import Printed, labels_of, mean_of, others_of, printed_of, value_of
+from evo_robust.judging.searches import cost_of, costs_below
 from evo_robust.judging.tops import Top, pairs, tops
 from evo_robust.progress import table
 
@@ -118,7 +119,9 @@ def grid_of(judgement: Judgement, *, others: bool = False) -> Grid:
         others: whether networks that only papers have stand there too.
     """
     heads, means = judgement.columns, judgement.means
-    costs = any(verdict.search_hours is not None for verdict in judgement.verdicts)
+    papers = {id(verdict): _papers(verdict, judgement) for verdict in judgement.verdicts}
+    told = [p.search_hours for found in papers.values() for p in found]
+    costs = any(hours is not None for hours in [*told, *(v.search_hours for v in judgement.verdicts)])
     sizes = ("params (M)", "FLOPs (M)", *(["search (h)"] if costs else []))
     numbers = (*sizes, *heads, *(f"{name} mean" for name in means))
     rows: list[tuple[str, ...]] = []
@@ -126,7 +129,7 @@ def grid_of(judgement: Judgement, *, others: bool = False) -> Grid:
     by_head = {figure.column: figure for verdict in judgement.verdicts for figure in verdict.figures}
     for verdict in judgement.verdicts:
         rows.append(_row(verdict, heads, means, costs))
-        found = printed_of(verdict, judgement)
+        found = papers[id(verdict)]
         shown += found
         for printed, label in zip(found, labels_of(found), strict=True):
             rows.append(_printed_row(printed, f"  printed: {label}", heads, by_head, means, costs))
@@ -137,14 +140,20 @@ def grid_of(judgement: Judgement, *, others: bool = False) -> Grid:
     return Grid(("network", "training"), numbers, tuple(rows), fixed=len(sizes))
 
 
+def _papers(verdict: Verdict, judgement: Judgement) -> list[Printed]:
+    """What papers print of a network, and below that, of the cost of its search."""
+    return [*printed_of(verdict, judgement), *costs_below(verdict, judgement)]
+
+
 def _printed_row(
     printed: Printed, name: str, heads: Sequence[str], by_head: Mapping[str, Figure], means: Sequence[str], costs: bool
 ) -> tuple[str, ...]:
     """The line of what a paper prints."""
     values = [value_of(printed, by_head[head]) if head in by_head else None for head in heads]
     averages = [mean_of(printed, name, by_head.values()) for name in means]
+    training = printed.training or ("not told" if printed.accuracy else "–")
     return (
-        *(name, printed.training or "not told", millions(printed.params), "–", *(["–"] if costs else [])),
+        *(name, training, millions(printed.params), "–", *([_printed_hours(printed) or "–"] if costs else [])),
         *("–" if value is None else f"{value:.2f}" for value in values),
         *("–" if average is None else f"{average:.2f}" for average in averages),
     )
@@ -165,6 +174,13 @@ def _row(verdict: Verdict, heads: Sequence[str], means: Sequence[str], costs: bo
 def _hours(verdict: Verdict) -> str:
     """What the search cost, such as ``0.05 (cpu)``."""
     return "–" if verdict.search_hours is None else f"{verdict.search_hours:.2g} ({verdict.searched_on or 'not known'})"
+
+
+def _printed_hours(printed: Printed) -> str:
+    """What a paper's search cost, such as ``86.4 (gpu)``; empty where it does not tell."""
+    if printed.search_hours is None:
+        return ""
+    return f"{round(printed.search_hours, 1):,g} (gpu{', estimated' if printed.estimated else ''})"
 
 
 def caption(judgement: Judgement) -> str:
@@ -191,7 +207,7 @@ def tables(judgement: Judgement) -> list[Table]:
 def _of_one(judgement: Judgement, verdict: Verdict) -> Table:
     size = f"{millions(verdict.params)}M parameters, {millions(verdict.flops)}M FLOPs"
     title = f"{verdict.name} ({size}) on {judgement.n:,} test images of {judgement.data}"
-    papers = printed_of(verdict, judgement)
+    papers = _papers(verdict, judgement)
     heads = ("accuracy", "95 % interval", "seconds", *(f"printed: {label}" for label in labels_of(papers)))
     made = table(title, words=("attack",), numbers=heads)
     for figure in verdict.figures:
@@ -209,27 +225,39 @@ def _of_one(judgement: Judgement, verdict: Verdict) -> Table:
         made.add_row(f"{name} mean", f"{percent(mean)} %", "", "", *cells)
     for column in verdict.without:
         made.add_row(column, "–", "", "", *("" for _ in papers))
+    hours = [_printed_hours(paper) for paper in papers]
+    if verdict.search_hours is not None or any(hours):
+        made.add_row("search (h)", _hours(verdict), "", "", *hours)
     return made
 
 
 def write_figures(judgement: Judgement, path: Path) -> None:
-    """Write a line for each network and figure as CSV; accuracies and intervals are shares in [0, 1]."""
+    """Write a line for each network and figure as CSV; accuracies and intervals are shares in [0, 1].
+
+    The last columns say what the network's search cost, in hours, and what a paper prints of it, in GPU-hours.
+    """
     heads = ("network", "origin", "recipe", "seed", "params", "flops", "trial", "norm", "eps")
-    rows = [
-        [
-            *(v.name, v.origin, v.recipe, v.seed, v.params, v.flops, f.trial, f.norm, f.eps),
-            *(f.right, f.n, f"{f.accuracy:.6f}", f"{f.interval[0]:.6f}", f"{f.interval[1]:.6f}", round(f.seconds, 2)),
+    rows = []
+    for v in judgement.verdicts:
+        network, costs = (v.name, v.origin, v.recipe, v.seed, v.params, v.flops), cost_of(v)
+        hours = "" if v.search_hours is None else f"{v.search_hours:.6g}"
+        printed = (f"{costs[0].search_hours:g}", costs[0].source) if costs else ("", "")
+        cost = (hours, v.searched_on, *printed)
+        rows += [
+            [
+                *(*network, f.trial, f.norm, f.eps, f.right, f.n),
+                *(f"{share:.6f}" for share in (f.accuracy, *f.interval)),
+                *(round(f.seconds, 2), *cost),
+            ]
+            for f in v.figures
         ]
-        for v in judgement.verdicts
-        for f in v.figures
-    ]
-    rows += [
-        [*(v.name, v.origin, v.recipe, v.seed, v.params, v.flops), f"{name} mean", "", "", "", "", f"{mean:.6f}"]
-        + ["", "", ""]
-        for v in judgement.verdicts
-        for name, mean in v.means.items()
-    ]
-    write_csv(path, [*heads, "right", "n", "accuracy", "low", "high", "seconds"], rows)
+        rows += [
+            [*network, f"{name} mean", "", "", "", "", f"{mean:.6f}", "", "", "", *cost]
+            for name, mean in v.means.items()
+        ]
+    ends = ("right", "n", "accuracy", "low", "high", "seconds")
+    costs_heads = ("search_hours", "searched_on", "printed_search_hours", "printed_search_in")
+    write_csv(path, [*heads, *ends, *costs_heads], rows)
 
 
 def write_agreements(found: Sequence[Agreement], path: Path) -> None:

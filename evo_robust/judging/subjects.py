@@ -18,6 +18,7 @@ from evo_robust.data.sets import DATA_SETS
 from evo_robust.final_training.front import INDEX_FILE, read_front
 from evo_robust.final_training.settings import SETTINGS_FILE, Retraining, load_result, read_settings
 from evo_robust.judging.own import own_network
+from evo_robust.judging.searches import repeated
 from evo_robust.judging.trained import recipe_words, strength_of, trained_as
 from evo_robust.judging.weights import expect_weights, fitted
 from evo_robust.networks.genotype import FILE_NAME, Genotype, load_genotype
@@ -56,6 +57,7 @@ class Subject:
         group: the search that it is from, where several networks are from one.
         search_hours: hours that this search took on its device; None where that is not known.
         searched_on: that device; empty where it is not known.
+        repeats: the search of a paper that this search repeats, see :func:`evo_robust.judging.searches.repeated`.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Subject:
     group: str | None = None
     search_hours: float | None = None
     searched_on: str = ""
+    repeats: str = ""
 
 
 def subjects_of(
@@ -281,6 +284,7 @@ def of_run(folder: Path, pick: str, device: str, say: Say, *, trust: bool = Fals
             group=folder.resolve().name,
             search_hours=_hours(folder),
             searched_on=str(run.info.get("device") or ""),
+            repeats=repeated(run.info.get("problem"), run.info.get("scale"), problem),
             key=digest([row["fingerprint"], row["architecture"], row["id"]]),
             seconds=float(row.get("seconds", 0.0)),
         )

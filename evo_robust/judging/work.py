@@ -236,6 +236,7 @@ def _verdict(
         group=subject.group,
         search_hours=subject.search_hours,
         searched_on=subject.searched_on,
+        repeats=subject.repeats,
         signs=signs_of(judged, seen.found, gradient=gradient, say=say) if judging.signs else None,
         without=tuple(seen.without),
     )

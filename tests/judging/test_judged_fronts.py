@@ -13,6 +13,7 @@ from evo_robust import judge, plot, retrain
 from evo_robust.judging import subjects
 from evo_robust.judging.work import read_judgement
 from evo_robust.parts.base import UserError
+from evo_robust.progress import silent
 from evo_robust.record.reading import load_run
 
 FAST = ("attacks=pgd-2", "eps=.05,.1", "device=cpu", "images=60")
@@ -47,6 +48,14 @@ def test_weights_are_made_again_once(
     # the run's folder stays a run's folder, and plot shows both
     assert plot.main([f"run={run}"]) == 0
     assert "front.png" in capsys.readouterr().out
+
+
+def test_a_search_is_compared_by_its_problem_and_scale(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(subjects, "repeated", lambda *given: told.append(given) or "a paper's search")
+    (found,) = subjects.of_run(run, "knee", "cpu", silent)
+    assert found.repeats == "a paper's search"
+    assert told == [("roco", "demo", load_run(run).problem)]
 
 
 def test_damaged_weights_are_made_again(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
