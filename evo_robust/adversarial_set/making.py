@@ -32,8 +32,9 @@ from evo_robust.files import build_once, former_digests, read_tensors, stored_ch
 from evo_robust.inference.predictions import clean_error, correct_mask
 from evo_robust.parts.base import Part, UserError, digest, dotted, seed_from
 from evo_robust.progress import Say, silent
-from evo_robust.training.loop import TrainingDiverged, train
+from evo_robust.training.loop import train
 from evo_robust.training.recipes import Recipe, Standard
+from evo_robust.training.steps import TrainingDiverged
 from evo_robust.training.weights import fresh_weights
 from evo_robust.workers import Died, Pool
 

@@ -31,7 +31,8 @@ from evo_robust.parts.facts import CO_TRAINED_WEIGHTS, CO_TRAINING, DISTRIBUTION
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Supernet
 from evo_robust.training.learning_curve import LearningCurve
-from evo_robust.training.loop import TrainingDiverged, train
+from evo_robust.training.loop import train
+from evo_robust.training.steps import TrainingDiverged
 from evo_robust.training.supernet_training import initial_supernet
 
 FOLDER = "co_training"

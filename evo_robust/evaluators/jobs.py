@@ -23,7 +23,7 @@ from evo_robust.objectives.cost import count_flops, count_params
 from evo_robust.objectives.figures import flat, one_number
 from evo_robust.parts.base import UserError
 from evo_robust.spaces.base import Architecture
-from evo_robust.training.loop import TimeLimit, TrainingDiverged
+from evo_robust.training.steps import TimeLimit, TrainingDiverged
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from evo_robust.training.loop import TimeLimit
+from evo_robust.training.steps import TimeLimit
 
 T = TypeVar("T")
 

@@ -46,7 +46,8 @@ from evo_robust.record.reading import IMAGES
 from evo_robust.record.writing import library_versions
 from evo_robust.training.choice import ByValidation
 from evo_robust.training.epochs import EpochLog
-from evo_robust.training.loop import TrainingDiverged, train
+from evo_robust.training.loop import train
+from evo_robust.training.steps import TrainingDiverged
 from evo_robust.training.together import Group, own_device
 
 CHECKPOINT_FILE = "checkpoint.safetensors"

@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from evo_robust.data.images import Images, batches
-from evo_robust.files import DamagedFile, read_tensors, write_tensors
-from evo_robust.inference.checks import check_logits, check_trainable, checked_images, highest_label, known_good
-from evo_robust.parts.base import UserError, digest, seed_from
-from evo_robust.spaces.base import Architecture
+from evo_robust.data.images import Images
+from evo_robust.files import DamagedFile
+from evo_robust.inference.checks import check_trainable, checked_images, highest_label
+from evo_robust.parts.base import digest, seed_from
 from evo_robust.spaces.ops import fit_normalization
 from evo_robust.spaces.supernet import Supernet
-from evo_robust.training.average import WeightAverage
 from evo_robust.training.beside import Choice, Companion
-from evo_robust.training.epochs import EpochLog, expect, logs_of
+from evo_robust.training.checkpoint import restore, save
+from evo_robust.training.epochs import EpochLog
 from evo_robust.training.recipes import Recipe
+from evo_robust.training.steps import Paths, Run
 from evo_robust.training.together import Group
-
-Paths = Callable[[int], Iterator[Sequence[Architecture]]]
-"""Gives, for an epoch counted from 0, the architectures of each step in turn; endless."""
-
-
-# Steps between two checks of the loss: each check waits for the device.
-_LOOK_EVERY = 50
-
-
-class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite."""
-
-
-class TimeLimit(RuntimeError):
-    """The deadline passed before training ended."""
 
 
 def train(
@@ -104,9 +86,7 @@ def train(
         [1, 2]
     """
     device = _check_arguments(model, images, recipe, epochs, seed, paths, group)
-    if until is not None and (checkpoint is None or choice is not None):
-        wrong = "until without one" if checkpoint is None else "until with a choice of weights"
-        raise ValueError(f"expected a checkpoint where training stops early, got {wrong}")
+    _check_stop(until, checkpoint, choice)
     last = epochs if until is None else min(epochs, until)
     with (
         checked_images(model, images, gradient=True, device=device) as images,
@@ -114,12 +94,10 @@ def train(
         reproducible(device, seed_from(seed, "layers")),
     ):
         model.to(memory_format=torch.channels_last)
-        run = _Run(model, images, recipe, seed, paths, choice, group)
-        shapes = [(k, list(v.shape)) for k, v in model.state_dict().items()]
-        identity = digest(recipe, epochs, seed, len(images), shapes, *([] if choice is None else [choice.identity]))
-        identity = identity if group is None else digest(identity, "processes", group.size)
+        run = Run(model, images, recipe, seed, paths, choice, group)
+        identity = _identity(run, epochs)
         if checkpoint is not None and checkpoint.exists():
-            run.restore(checkpoint, identity, companion)
+            restore(run, checkpoint, identity, companion)
             if len(run.logs) > epochs:
                 raise DamagedFile(checkpoint, f"it was written after {len(run.logs)} epochs, more than {epochs}")
         else:
@@ -132,7 +110,7 @@ def train(
                     break
                 log = run.epoch(epoch, recipe.lr_at(epoch, epochs), deadline)
                 if checkpoint is not None and (group is None or group.rank == 0):
-                    run.save(checkpoint, identity, companion)
+                    save(run, checkpoint, identity, companion)
                 if on_epoch is not None:
                     on_epoch(log)
             run.take_chosen()
@@ -168,6 +146,21 @@ def _check_arguments(
     return device
 
 
+def _check_stop(until: int | None, checkpoint: Path | None, choice: Choice | None) -> None:
+    """Refuse a stop that no later call could go on from."""
+    if until is not None and (checkpoint is None or choice is not None):
+        wrong = "until without one" if checkpoint is None else "until with a choice of weights"
+        raise ValueError(f"expected a checkpoint where training stops early, got {wrong}")
+
+
+def _identity(run: Run, epochs: int) -> str:
+    """Digest of what a checkpoint must have in common with a training that goes on from it."""
+    shapes = [(k, list(v.shape)) for k, v in run.model.state_dict().items()]
+    chosen = [] if run.choice is None else [run.choice.identity]
+    identity = digest(run.recipe, epochs, run.seed, len(run.images), shapes, *chosen)
+    return identity if run.group is None else digest(identity, "processes", run.group.size)
+
+
 @contextlib.contextmanager
 def reproducible(device: torch.device, seed: int) -> Iterator[None]:
     """Seed torch's global generators and choose deterministic convolutions; on leaving, restore both."""
@@ -186,236 +179,3 @@ def reproducible(device: torch.device, seed: int) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
-
-
-class _Run:
-    """A training in progress: everything that a checkpoint must hold."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Images,
-        recipe: Recipe,
-        seed: int,
-        paths: Paths | None,
-        choice: Choice | None = None,
-        group: Group | None = None,
-    ) -> None:
-        self.model = model
-        self.images = images
-        self.recipe = recipe
-        self.bf16 = recipe.precision == "bf16"
-        self.device = next(model.parameters()).device
-        self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, recipe)
-        self.logs: list[EpochLog] = []
-        self.paths = paths
-        self.choice = choice
-        self.group = group
-        self.seed = seed
-        self.own = self.generator  # for attacks; of several processes each has one of its own
-        self.average: WeightAverage | None = None
-        self._content: str | None = None
-        if paths is not None and recipe.momentum > 0:
-            # fused SGD cannot mix weights that have momentum with weights that have none yet
-            for parameter in self.parameters:
-                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-
-    def epoch(self, number: int, lr: float, deadline: float | None) -> EpochLog:
-        """One pass over the images."""
-        started = time.monotonic()
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        totals = torch.zeros(2, device=self.device)  # loss and errors, summed on the device: no waiting per step
-        seen = steps = 0
-        self._own_randomness(number)
-        fewest = 2 if self.group is None else 2 * self.group.size
-        paths = None if self.paths is None else self.paths(number)
-        for x, y in batches(self.images, self.recipe.batch_size, self.generator, self.recipe.augment):
-            if len(y) < fewest:
-                continue
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeLimit(f"time limit reached in epoch {number + 1} of training")
-            totals += self._step(x, y, [None] if paths is None else next(paths))
-            seen, steps = seen + len(y), steps + 1
-            if steps % _LOOK_EVERY == 0:
-                _check(totals, number)
-        # if the last step ruined the weights, no loss of this epoch shows it
-        sound = torch.stack([parameter.detach().isfinite().all() for parameter in self.parameters]).all()
-        _check(totals.where(sound, torch.nan), number)
-        loss, error = (totals / seen).tolist()
-        if self.group is not None:
-            self.group.average_statistics(self.model)
-        judged = self._judged(number + 1)
-        self.logs.append(EpochLog(number + 1, loss, error, lr, round(time.monotonic() - started, 3), judged))
-        return self.logs[-1]
-
-    def _own_randomness(self, number: int) -> None:
-        """Of several processes, give this one its own random numbers for attacks and dropout in an epoch."""
-        if self.group is not None:
-            self.own = torch.Generator(self.device).manual_seed(self.group.seed(self.seed, number, "attack"))
-            torch.manual_seed(self.group.seed(self.seed, number, "layers"))
-
-    def begin_average(self) -> None:
-        """Begin the average of the weights with the present ones, where the recipe wants one."""
-        if self.recipe.ema is not None:
-            self.average = WeightAverage(self.model, self.recipe.ema)
-
-    def _judged(self, epoch: int) -> float | None:
-        """Error on the validation split, of the weights that the network would get now."""
-        if self.choice is None:
-            return None
-        with contextlib.nullcontext() if self.average is None else self.average.instead():
-            return self.choice.look(self.model, epoch)
-
-    def take_chosen(self) -> None:
-        """Give the network the weights that it ends with: chosen ones, else their average, else the last ones."""
-        if self.choice is not None and (chosen := self.choice.chosen()) is not None:
-            self.model.load_state_dict(chosen)
-        elif self.average is not None:
-            self.average.copy_into_model()
-
-    def _step(self, x: Tensor, y: Tensor, paths: Sequence[Architecture]) -> Tensor:
-        """One step of SGD; gives loss and errors, float32 ``(2,)``: summed over the batch, averaged over the paths."""
-        self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros(2, device=self.device)
-        whole = len(y)
-        if self.group is not None:
-            x, y = self.group.share(x, y)
-        for path in paths:
-            if isinstance(self.model, Supernet) and path is not None:
-                self.model.choose(path)
-            # the images come from bytes, so the recipe and its attack need not check them in every step
-            with known_good(x, y), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                loss, logits = _checked_loss(self.recipe, self.recipe.loss(self.model, x, y, self.own), len(y))
-            if not self.model.training:
-                raise ValueError(
-                    f"{type(self.recipe).__name__}.loss left the network in eval mode: expected train mode"
-                )
-            if len(y) < whole:  # this process's part of the mean over the whole batch
-                loss = loss * (len(y) / whole)
-            (loss / len(paths)).backward()
-            total += torch.stack((loss.detach() * whole, (logits.argmax(1) != y).sum()))
-        if self.group is not None:
-            self.group.sum_gradients(self.parameters)
-            self.group.sum(total)
-        if self.recipe.clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update()
-        return total / len(paths)
-
-    def _images(self) -> str:
-        """Digest of the training images; computed once, and only where there is a checkpoint."""
-        if self._content is None:
-            self._content = self.images.content()
-        return self._content
-
-    def save(self, path: Path, identity: str, companion: Companion | None) -> None:
-        """Write everything that a resumed training needs."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        for index, parameter in enumerate(self.parameters):
-            momentum = self.optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[f"momentum.{index}"] = momentum
-        tensors["generator"] = self.generator.get_state()
-        tensors["layers"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            tensors["layers.cuda"] = torch.cuda.get_rng_state(self.device)
-        if self.average is not None:
-            tensors |= {f"average.{name}": value for name, value in self.average.state().items()}
-        for prefix, other in (("companion", companion), ("choice", self.choice)):
-            if other is not None:
-                tensors |= {f"{prefix}.{name}": value for name, value in other.state().items()}
-        logs = [dataclasses.asdict(log) for log in self.logs]
-        write_tensors(path, tensors, {"training": identity, "images": self._images(), "logs": logs})
-
-    def restore(self, path: Path, identity: str, companion: Companion | None) -> None:
-        """Continue from a checkpoint."""
-        tensors, info = read_tensors(path)
-        # older checkpoints hold no digest of the images
-        if info.get("training") != identity or info.get("images", self._images()) != self._images():
-            raise UserError(
-                f"{path} belongs to another training (network, recipe, epochs, seed or images differ): "
-                "delete it or name another file"
-            )
-        try:
-            self._take(tensors, info, companion)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DamagedFile(path, f"it is not the complete state of a training: {error}") from error
-
-    def _take(self, tensors: dict[str, Tensor], info: dict[str, Any], companion: Companion | None) -> None:
-        """Take over a checkpoint's state."""
-        self.logs = logs_of(info)
-        weights = _below("model", tensors)
-        # torch would silently accept numbers of another type
-        kinds = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
-        for name, tensor in weights.items():
-            expect(tensor.dtype == kinds.get(name, tensor.dtype), f"{name} is {tensor.dtype}, not {kinds.get(name)}")
-        self.model.load_state_dict(weights)
-        for name, weight in self.model.named_parameters():
-            expect(bool(weight.isfinite().all()), f"{name} is not finite")
-        for index, parameter in enumerate(self.parameters):
-            if f"momentum.{index}" in tensors:
-                kept = tensors[f"momentum.{index}"]
-                expect(kept.dtype == parameter.dtype and bool(kept.isfinite().all()), f"momentum.{index} is not finite")
-                expect(kept.shape == parameter.shape, f"momentum.{index} has the shape {tuple(kept.shape)}")
-                buffer = torch.empty_like(parameter).copy_(tensors[f"momentum.{index}"]).detach()
-                self.optimizer.state[parameter]["momentum_buffer"] = buffer
-        self.begin_average()
-        if self.average is not None:
-            self.average.restore(_below("average", tensors))
-        for prefix, other in (("companion", companion), ("choice", self.choice)):
-            if other is not None:
-                other.restore(_below(prefix, tensors), len(self.logs))
-        self.generator.set_state(tensors["generator"])
-        torch.set_rng_state(tensors["layers"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["layers.cuda"], self.device)
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with ``prefix`` and a point, by the rest of their names."""
-    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
-
-
-def _checked_loss(recipe: Recipe, found: Any, n: int) -> tuple[Tensor, Tensor]:
-    """A recipe's result for ``n`` images, checked: a scalar loss with a gradient, and logits ``(n, n_classes)``.
-
-    Raises:
-        ValueError: the recipe returned something else.
-    """
-    whose = f"{type(recipe).__name__}.loss"
-    if not isinstance(found, tuple) or len(found) != 2:
-        raise ValueError(f"expected {whose} to return (loss, logits), got {type(found).__name__}")
-    loss, logits = found
-    if not isinstance(loss, Tensor) or loss.ndim != 0 or not loss.requires_grad:
-        kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        cut = " without a gradient" if isinstance(loss, Tensor) and not loss.requires_grad else ""
-        raise ValueError(f"expected {whose} to return a mean loss with a gradient, a single number, got {kind}{cut}")
-    return loss, check_logits(logits, n)
-
-
-def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
-    """SGD for a recipe; without ``decay_bn``, vectors (biases, normalisation layers) get no weight decay."""
-    spared = [] if recipe.decay_bn else [p for p in parameters if p.ndim < 2]
-    rest = parameters if recipe.decay_bn else [p for p in parameters if p.ndim >= 2]
-    groups: list[dict[str, Any]] = [
-        {"params": rest, "weight_decay": recipe.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        fused=True,
-    )
-
-
-def _check(totals: Tensor, epoch: int) -> None:
-    if not bool(totals.isfinite().all()):
-        raise TrainingDiverged(f"the training loss became NaN or infinite in epoch {epoch + 1}; try a smaller lr")

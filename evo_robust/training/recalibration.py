@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from evo_robust.data.images import Augment, Images, batches
 from evo_robust.inference.checks import check_images, check_network, check_values, is_known
-from evo_robust.training.loop import TimeLimit, reproducible
+from evo_robust.training.loop import reproducible
+from evo_robust.training.steps import TimeLimit
 
 Batches = tuple[tuple[Tensor, Tensor], ...]
 """Images ``(b, c, h, w)`` in [0,1] and labels ``(b,)``, on the device."""

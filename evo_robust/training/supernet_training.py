@@ -24,8 +24,9 @@ from evo_robust.progress import Say, silent
 from evo_robust.spaces.base import Architecture, SearchSpace
 from evo_robust.spaces.supernet import Supernet
 from evo_robust.training.learning_curve import LearningCurve
-from evo_robust.training.loop import TrainingDiverged, train
+from evo_robust.training.loop import train
 from evo_robust.training.recipes import PGDTraining, Recipe
+from evo_robust.training.steps import TrainingDiverged
 from evo_robust.training.weights import fresh_weights
 
 VERSION = 1

@@ -33,7 +33,7 @@ from evo_robust.objectives.figures import as_json
 from evo_robust.problem.value import Problem
 from evo_robust.search import search
 from evo_robust.spaces import NSGAPhases
-from evo_robust.training.loop import TimeLimit
+from evo_robust.training.steps import TimeLimit
 
 TINY = Problem(
     space=NSGAPhases(phases=2, nodes=3, channels=4),

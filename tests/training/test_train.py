@@ -26,7 +26,7 @@ from evo_robust.spaces.robnet.codec import RobNetArchitecture
 from evo_robust.spaces.robnet.space import RobNet
 from evo_robust.spaces.supernet import inherit
 from evo_robust.training.epochs import read_logs
-from evo_robust.training.loop import TimeLimit, TrainingDiverged, train
+from evo_robust.training.loop import train
 from evo_robust.training.recipes import (
     RECIPES,
     TRADES,
@@ -36,6 +36,7 @@ from evo_robust.training.recipes import (
     Recipe,
     Standard,
 )
+from evo_robust.training.steps import TimeLimit, TrainingDiverged
 
 
 @pytest.fixture(autouse=True)
