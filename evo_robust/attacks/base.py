@@ -32,11 +32,15 @@ def check_norm(norm: object, known: Sequence[str] = get_args(Norm)) -> None:
     raise ValueError(f"expected norm {' or '.join(known)}, got {norm!r}{hint}")
 
 
+LEAST_EPS = 2.0**-25
+"""No pixel near 1 notices less, since float32 images hold no such change. Far smaller radii would divide by zero."""
+
+
 def check_eps(eps: object, norm: Norm = "linf", shape: Sequence[int] | None = None, *, name: str = "eps") -> float:
     """The radius of a ball as a float, checked; there is one rule for every ε.
 
-    In L∞ it is in (0, 1], where 1 is the whole pixel range. In L2 it is finite and > 0; where the images are known, it
-    is at most their diagonal √(c·h·w), the largest possible distance.
+    In L∞ it is at most 1, the whole pixel range. In L2 it is finite; where the images are known, it is at most their
+    diagonal √(c·h·w), the largest possible distance. In both it is at least :data:`LEAST_EPS`.
 
     Args:
         eps: radius, in units of the pixel range 0..1.
@@ -59,8 +63,13 @@ def check_eps(eps: object, norm: Norm = "linf", shape: Sequence[int] | None = No
     except OverflowError:
         value = math.inf
     widest = 1.0 if norm == "linf" else math.inf if shape is None else math.sqrt(math.prod(shape))
-    if 0 < value <= widest and math.isfinite(value):
+    if LEAST_EPS <= value <= widest and math.isfinite(value):
         return value
+    if 0 < value < LEAST_EPS:
+        raise ValueError(
+            f"expected {name} >= {LEAST_EPS:.2g}, since float32 images hold no smaller change (units of the pixel "
+            f"range 0..1, such as 8/255), got {value:g}"
+        )
     wanted = "> 0 and finite" if math.isinf(widest) else f"in (0, {widest:.6g}]"
     images = "" if norm == "linf" or shape is None else f" and images {tuple(shape)}, whose diagonal that is"
     hint = f": did you mean {value:g}/255?" if 1 < value <= 255 else ""

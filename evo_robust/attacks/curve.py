@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -65,7 +66,7 @@ def check_strengths(
     if not values:
         raise ValueError(f"expected at least one {name}, such as 8/255, got none")
     for before, after in itertools.pairwise(values):
-        if before == after:
+        if math.isclose(before, after, rel_tol=1e-6):  # float32 can hardly tell them apart
             raise ValueError(f"expected distinct {name} in ascending order, got {before:g} twice in {values}")
         if before > after:
             raise ValueError(f"expected distinct {name} in ascending order, got {after:g} after {before:g} in {values}")

@@ -521,6 +521,7 @@ def test_bad_settings_are_refused(make: object, message: str) -> None:
         ([0.1, 8], "got 8: did you mean 8/255"),
         ([0.2, 0.1], "ascending"),
         ([0.1, 0.1], "distinct"),
+        ([1e-300, 0.1], "expected eps >= 3e-08"),
     ],
 )
 def test_bad_strengths_are_refused(eps: list[float], message: str, trained: nn.Module, held_out: Images) -> None:
