@@ -40,12 +40,16 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=8)
-def _lengths(steps: int, device: torch.device) -> Tensor:
-    """For each number of steps made, ``(steps + 1,)``: at a checkpoint the steps since the last one, else 0."""
-    lengths, before = torch.zeros(steps + 1), 0
-    for at in checkpoints(steps):
-        lengths[at], before = at - before, at
-    return lengths.to(device)
+def _stretches(steps: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The checkpoints ``(k,)``, and the steps since the one before each of them ``(k,)``; k is at most 20."""
+    at = torch.tensor(checkpoints(steps), dtype=torch.long)
+    return at.to(device), at.diff(prepend=at.new_zeros(1)).float().to(device)
+
+
+def _lengths(steps: int, time: Tensor) -> Tensor:
+    """For each number of steps made ``(n,)``: at a checkpoint the steps since the last one, else 0."""
+    at, lengths = _stretches(steps, time.device)
+    return ((time[:, None] == at) * lengths).sum(1)
 
 
 @chz.chz
@@ -110,7 +114,7 @@ class APGD(GradientAttack):
         checked_loss = torch.where(first, loss, old["checked_loss"])
         # at the first checkpoint a best loss that has not moved is no reason to halve, as in the authors' code
         halved = first | old["halved"]
-        length = _lengths(self.steps, point.time.device)[point.time]
+        length = _lengths(self.steps, point.time)
         due = length > 0
         stuck = (rises <= RHO * length) | (~halved & (checked_loss >= best_loss))
         back = due & stuck

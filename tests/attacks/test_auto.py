@@ -27,6 +27,11 @@ def test_checkpoints_are_those_of_the_authors() -> None:
     assert checkpoints(1) == ()
 
 
+def test_many_steps_cost_no_memory_before_they_are_made() -> None:
+    model, images = linear_problem()
+    assert robust_curve(model, images, APGD(steps=10**12), (1.0,), generator=seeded()).error == (1.0,)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_it_breaks_exactly_what_can_be_broken(norm: Norm) -> None:
     model, images = linear_problem()
