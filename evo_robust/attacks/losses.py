@@ -53,7 +53,7 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than three classes.
     """
-    _enough("dlr", logits, 3)
+    _enough("dlr", logits)
     first, _, third = logits.topk(3, dim=1).values.unbind(1)
     return margin(logits, y) / (first - third + _TINY)
 
@@ -66,7 +66,7 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: fewer than four classes.
     """
-    _enough("targeted-dlr", logits, 4)
+    _enough("targeted-dlr", logits)
     first, _, third, fourth = logits.topk(4, dim=1).values.unbind(1)
     ahead = (logits.gather(1, target[:, None]) - logits.gather(1, y[:, None])).squeeze(1)
     return ahead / (first - 0.5 * (third + fourth) + _TINY)
@@ -76,8 +76,12 @@ _TINY = 1e-12
 """Keeps a ratio of logits finite where all of them are equal."""
 
 
-def _enough(name: str, logits: Tensor, least: int) -> None:
-    if logits.shape[1] < least:
+NEEDED_CLASSES = {"dlr": 3, "targeted-dlr": 4}
+"""Least number of classes of losses that look at a third logit, or a fourth."""
+
+
+def _enough(name: str, logits: Tensor) -> None:
+    if logits.shape[1] < (least := NEEDED_CLASSES[name]):
         raise ValueError(
             f"expected at least {least} classes for loss {name}, got {logits.shape[1]}: loss=margin serves any number"
         )

@@ -12,10 +12,11 @@ import chz
 from evo_robust.attacks.auto import APGD
 from evo_robust.attacks.base import Attack, Norm
 from evo_robust.attacks.curve import check_strengths
-from evo_robust.attacks.gradient import MIFGSM, PGD, IterativeAttack
+from evo_robust.attacks.gradient import MIFGSM, PGD, GradientAttack, IterativeAttack
 from evo_robust.attacks.level.attack import CMAES
 from evo_robust.attacks.level.base import LevelAttack
 from evo_robust.attacks.level.sigma_zero import SigmaZero
+from evo_robust.attacks.losses import NEEDED_CLASSES
 from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
 from evo_robust.judging.named import KINDS, LEVELS, SAMPLES, SETS, SETS_ON, TrialNorm
 from evo_robust.parts.base import Fraction, UserError, nearest
@@ -67,8 +68,10 @@ def shown(eps: float, norm: TrialNorm | str, levels: bool) -> str:
     if levels:
         return f"{eps:.0f} px" if norm == "l0" else f"{eps:.0f}/255"
     steps = 255 * eps
-    whole = abs(steps - round(steps)) < 1e-6 and abs(100 * eps - round(100 * eps)) > 1e-9
-    return f"{round(steps)}/255" if whole else f"{eps:.4g}"
+    whole = steps > 0.5 and abs(steps - round(steps)) < 1e-6 and abs(100 * eps - round(100 * eps)) > 1e-6
+    # seven digits tell apart all strengths that are distinct in float32
+    short = f"{eps:.4g}"
+    return f"{round(steps)}/255" if whole else short if float(short) == eps else f"{eps:.7g}"
 
 
 Given = dict[str, list[str]]
@@ -113,13 +116,14 @@ def trials(
         raise UserError(f"attacks={text}: expected names such as {', '.join([*SETS, *KINDS])}")
     found: list[Trial] = []
     settings: list[str] = []
-    free = False
+    free = takes_step = False
     for name in names:
         _refuse_twice(name)
         head, colon, rest = name.partition(":")
         parts = _without_sets(SETS_ON.get((head.lower(), data), head) + colon + rest)
         for part, label in parts:
             free |= _free(part)
+            takes_step |= _takes_step(part)
             for trial in _of(part, label, {"linf": eps, "l2": eps_l2 or eps}, steps, step, norm, n_classes):
                 known = next((k for k, other in enumerate(found) if trial.same_as(other)), None)
                 if known is None:
@@ -137,6 +141,11 @@ def trials(
         raise UserError(
             f"steps={','.join(map(str, steps))} has no effect on attacks={text}: expected an attack without a number "
             "of steps that takes one, such as pgd"
+        )
+    if step is not None and not takes_step:
+        raise UserError(
+            f"step={step} has no effect on attacks={text}: expected an attack in small steps without a step of its "
+            "own, such as pgd-20"
         )
     return _apart(found, settings)
 
@@ -214,7 +223,8 @@ def _of(
     """The trials of one name, or of several that ``+`` joins: one for each number of steps."""
     if text.lower() == SAMPLES:
         return [Trial(SAMPLES, (), "linf", (), samples=True)]
-    each = [_read(part, text) for part in text.split("+")]
+    pieces = text.split("+")
+    each = [_read(part, text) for part in pieces]
     found = []
     for many in steps if steps and _free(text) else (None,):
         parts, strengths, mean = [], [], False
@@ -222,16 +232,19 @@ def _of(
         for kind, number, given in each:
             own = dict(given)
             strengths.append(own.pop("eps", None))
-            norms.append(_norm(kind, own.pop("norm", [KINDS[kind].norm or norm])[0]))
+            norms.append(_norm(kind, ":".join(own.pop("norm", [KINDS[kind].norm or norm]))))
             mean |= _yes(text, own.pop("mean", ["no"]))
             parts.append(_attack(text, kind, many if number is None else number, own, step, n_classes))
+        if twice := [name for k, name in enumerate(pieces) if each[k] in each[:k]]:
+            raise UserError(f"attacks={text}: expected different attacks joined by +, got {twice[0]} twice")
         own_eps = [texts for texts in strengths if texts is not None]
         if len(set(norms)) > 1 or len({tuple(texts) for texts in own_eps}) > 1:
             raise UserError(f"attacks={text}: expected one norm and the same strengths for attacks that + joins")
         free_eps = eps["l2" if norms[0] == "l2" else "linf"]
         values = _strengths(text, own_eps[0] if own_eps else None, free_eps, parts, norms[0])
         name = (label or "+".join(_words(part) for part in parts)) + (" l2" if norms[0] == "l2" else "")
-        found.append(Trial(name, tuple(parts), norms[0], values, mean))
+        # of few classes, two attacks of a set may be the same
+        found.append(Trial(name, tuple(dict.fromkeys(parts)), norms[0], values, mean))
     return found
 
 
@@ -241,6 +254,16 @@ def _free(text: str) -> bool:
         return False
     each = [_read(part, text) for part in text.split("+")]
     return any(number is None and (field := KINDS[kind].steps) and field not in own for kind, number, own in each)
+
+
+def _takes_step(text: str) -> bool:
+    """Whether one of the attacks that ``+`` joins goes in steps whose length it does not name."""
+    if text.strip().lower() == SAMPLES:
+        return False
+    each = [_read(part, text) for part in text.split("+")]
+    return any(
+        issubclass(KINDS[kind].cls, IterativeAttack) and {"step", "step_ratio"}.isdisjoint(own) for kind, _, own in each
+    )
 
 
 def _yes(text: str, words: Sequence[str]) -> bool:
@@ -292,8 +315,8 @@ def _attack(
     if n_classes < known.classes:
         raise UserError(f"attacks={kind}: expected {known.classes} classes or more, got {n_classes}; try compact")
     base = dict(known.usual)
-    if n_classes < {"dlr": 3, "targeted-dlr": 4}.get(str(base.get("loss")), 0):
-        base["loss"] = "margin"  # the ratio needs a third logit, or a fourth
+    if n_classes < NEEDED_CLASSES.get(str(base.get("loss")), 0):
+        base["loss"] = "margin"
     fields = {key: ",".join(values) for key, values in given.items()}
     if number is not None and known.steps is not None:
         fields.setdefault(known.steps, str(number))
@@ -312,6 +335,11 @@ def _attack(
     except UserError as error:
         more = ", or a multiple such as eps/10" if str(error).startswith("step=") else ""
         raise UserError(f"attacks={text}: {error}{more}") from None
+    if isinstance(made, GradientAttack) and n_classes < (least := NEEDED_CLASSES.get(made.loss, 0)):
+        raise UserError(
+            f"attacks={text}: expected {least} classes or more for loss={made.loss}, got {n_classes}; "
+            "loss=margin serves any number"
+        )
     if isinstance(made, APGD) and "restarts" in known.usual:  # one start for each class aimed at
         made = chz.replace(made, restarts=min(made.restarts, n_classes - 1))
     return made
@@ -355,8 +383,10 @@ def _strengths(
         if not any(levels):
             return check_strengths(eps if values is None else values, "l2" if norm == "l2" else "linf")
         found = LEVELS if values is None else tuple(sorted(values))
-        if any(value != int(value) or value < 1 for value in found):
+        if any(not value.is_integer() or value < 1 for value in found):
             raise ValueError(f"expected eps as whole numbers of pixels or grey steps, got {found}")
+        if len({*found}) < len(found):
+            raise ValueError(f"expected distinct eps, got one twice in {found}")
         return tuple(found)
     except ValueError as error:
         raise UserError(f"attacks={text}: {error}") from None

@@ -181,11 +181,40 @@ def test_strengths_are_shown_as_people_write_them() -> None:
         ("adversarial-set:eps=1", "without settings"),
         ("fgsm:eps=.1:.2,fgsm:eps=.2", "expected all strengths of FGSM at once"),
         ("fgsm:eps=.1:.2:mean=yes,fgsm:eps=.3:mean=yes", "expected all strengths of FGSM at once, got them in parts"),
+        ("fgsm:eps=.1:norm=l2:.2", "norm=l2:.2: expected linf or l2"),
+        ("fgsm:eps=.3:0.30000000000000004", "expected distinct eps"),
+        ("fgsm:eps=1e-300:.1", "expected eps >= 3e-08"),
+        ("level-l0:eps=inf", "whole numbers"),
+        ("level-l0:eps=nan", "whole numbers"),
+        ("level-l0:eps=3:3", "expected distinct eps"),
+        ("pgd+pgd", r"expected different attacks joined by \+, got pgd twice"),
+        ("compact+apgd-50", "got apgd-50 twice"),
     ],
 )
 def test_a_wrong_name_gets_one_clear_message(text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         named(text)
+
+
+@pytest.mark.parametrize(("loss", "least"), [("dlr", 3), ("targeted-dlr", 4)])
+def test_a_loss_for_more_classes_than_there_are_is_refused(loss: str, least: int) -> None:
+    with pytest.raises(UserError, match=f"expected {least} classes or more for loss={loss}, got 2; loss=margin"):
+        named(f"apgd-5:loss={loss}", n_classes=2)
+
+
+def test_of_few_classes_no_attack_is_done_twice() -> None:
+    (trial,) = named("compact", n_classes=2)
+    assert trial.attacks == (APGD(steps=50), APGD(steps=50, loss="margin"))
+
+
+def test_every_strength_has_a_column_of_its_own() -> None:
+    (trial,) = named("fgsm", eps=(1e-6, 0.12341, 0.12342, 1 / 3))
+    assert [trial.column(eps) for eps in trial.eps] == ["FGSM 1e-06", "FGSM 0.12341", "FGSM 0.12342", "FGSM 85/255"]
+
+
+def test_a_step_without_effect_is_refused() -> None:
+    with pytest.raises(UserError, match="step=2/255 has no effect on attacks=fgsm,pgd-5:step=1/255"):
+        named("fgsm,pgd-5:step=1/255", step="2/255")
 
 
 def test_steps_without_effect_are_refused() -> None:
