@@ -6,11 +6,12 @@ import copy
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from evo_robust.attacks.base import Norm
+from evo_robust.attacks.curve import check_strengths
 from evo_robust.attacks.fast import Precision
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
@@ -18,6 +19,7 @@ from evo_robust.judging.judgement import Judgement
 from evo_robust.judging.trials import Trial, trials
 from evo_robust.parts.base import Fraction, UserError
 from evo_robust.parts.paths import refuse_odd_path
+from evo_robust.parts.plain import fault, without_numpy
 from evo_robust.progress import Say, output, silent
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ USUAL_L2 = Fraction(0.5)
 TRANSFERRED = "fgsm,pgd-20"
 """Attacks where sources are given and attacks are not: those that papers make images with."""
 
+NO_NETWORKS = "expected networks: folders, texts such as resnet-18@FILE, or torch modules by name; got none"
+
 Networks = str | Path | Sequence[str | Path] | Mapping[str, nn.Module]
 """Networks as :func:`judge_networks` takes them."""
 
@@ -49,7 +53,7 @@ def judge_networks(
     copies: bool = False,
     eps: Sequence[float] | None = None,
     steps: Sequence[int] = (),
-    step: str | None = None,
+    step: str | float | None = None,
     norm: Norm = "linf",
     images: int | None = None,
     signs: bool = True,
@@ -74,7 +78,7 @@ def judge_networks(
         eps: strengths, ascending, in units of the pixel range 0..1; that of the networks' training when not given,
             else 8/255 (linf) or .5 (l2).
         steps: numbers of steps for attacks that name none.
-        step: step length for attacks that name none, such as ``2/255`` or ``eps/10``.
+        step: step length for attacks that name none: a number, or a text such as ``2/255`` or ``eps/10``.
         norm: of the balls.
         images: how many test images, >= 1; all when not given.
         signs: whether to look for signs of masked gradients.
@@ -88,7 +92,8 @@ def judge_networks(
         Every network's figures, each with its 95 % interval.
 
     Raises:
-        UserError: a network is no network, is damaged or does not fit the images; or an attack is unknown.
+        UserError: a network is no network, is damaged or does not fit the images; an attack is unknown; or an argument
+            is of a wrong type.
 
     Example:
         >>> found = judge_networks({"mine": model}, "runs/mine-judged", data=Digits(), attacks="compact,pgd-20")
@@ -99,6 +104,26 @@ def judge_networks(
     from evo_robust.judging.transfer_report import write_transfers
     from evo_robust.judging.work import Judging, judge
 
+    images, seed, step = (without_numpy(value) for value in (images, seed, step))
+    steps = without_numpy(tuple(steps)) if isinstance(steps, (list, tuple)) else steps
+    _check_types(
+        attacks=attacks,
+        data=data,
+        pick=pick,
+        copies=copies,
+        steps=steps,
+        step=step,
+        norm=norm,
+        images=images,
+        signs=signs,
+        seed=seed,
+        precision=precision,
+        device=device,
+        trust=trust,
+        progress=progress,
+    )
+    eps = None if eps is None else _checked_strengths(eps, norm)
+    step = None if step is None else str(step)
     refuse_odd_path("out", str(out))
     chosen = choose_device(device)
     say: Say = functools.partial(output().print, markup=False) if progress else silent
@@ -135,21 +160,56 @@ def judge_networks(
     return judgement
 
 
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("copies", "signs", "trust", "progress"), bool),
+    **dict.fromkeys(("pick", "device"), str),
+    "attacks": str | None,
+    "data": DataSet | None,
+    "steps": tuple[int, ...],
+    "step": str | float | None,
+    "norm": Norm,
+    "images": int | None,
+    "seed": int,
+    "precision": Precision,
+}
+"""Types of the arguments of :func:`judge_networks` that are checked as the fields of parts are."""
+
+
+def _check_types(**given: object) -> None:
+    """Raise ``UserError`` for the first argument that is of a wrong type."""
+    for name, value in given.items():
+        if wrong := fault(value, _KINDS[name]):
+            raise UserError(f"expected {name} to be {wrong}")
+
+
+def _checked_strengths(eps: Sequence[float], norm: Norm) -> tuple[float, ...]:
+    try:
+        return check_strengths(eps, norm)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
 def _read(networks: Networks, data: DataSet | None, pick: str, device: str, say: Say, trust: bool) -> list[Subject]:
     """The networks; one of one's own is copied, so that it stays as it is."""
     from evo_robust.judging.subjects import Subject, subjects_of
 
     if isinstance(networks, Mapping):
+        if not networks:
+            raise UserError(NO_NETWORKS)
         for name, network in networks.items():
+            if not isinstance(name, str) or not name.strip() or not name.isprintable():
+                raise UserError(f"networks: expected a name for each network, in one line of text, got {name!r}")
             if not isinstance(network, nn.Module):
                 raise UserError(f"networks: expected a torch.nn.Module for {name!r}, got {type(network).__name__}")
         return [
             Subject(name, "given in Python", functools.partial(_copied, network)) for name, network in networks.items()
         ]
-    texts = [networks] if isinstance(networks, (str, Path)) else list(networks)
+    texts = [networks] if isinstance(networks, (str, Path)) else networks
+    if not isinstance(texts, Sequence) or not all(isinstance(text, (str, Path)) for text in texts):
+        raise UserError(f"{NO_NETWORKS.partition(';')[0]}; got {type(networks).__name__}")
     found = subjects_of([str(text) for text in texts], data, pick, device, say, trust=trust)
     if not found:
-        raise UserError("expected networks: folders, texts such as resnet-18@FILE, or torch modules by name; got none")
+        raise UserError(NO_NETWORKS)
     return found
 
 
@@ -174,8 +234,9 @@ def trials_of(
     Raises:
         UserError: an attack is unknown, or its settings are wrong.
     """
-    return trials(
-        attacks or (TRANSFERRED if made_on_others else "compact"),
+    text = attacks or (TRANSFERRED if made_on_others else "compact")
+    found = trials(
+        text,
         eps or _strengths(norm, subjects, say),
         steps,
         step,
@@ -184,6 +245,13 @@ def trials_of(
         data=data.name,
         eps_l2=eps or (USUAL_L2,),
     )
+    if eps is not None and all(trial.eps != tuple(eps) for trial in found):
+        given = ", ".join(f"{one:g}" for one in eps)
+        raise UserError(
+            f"eps={given} has no effect on attacks={text}: expected strengths behind the name, such as fgsm:eps=.1:.2, "
+            "or an attack without strengths of its own"
+        )
+    return found
 
 
 def data_of(subjects: Sequence[Subject]) -> DataSet:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -66,6 +67,21 @@ def test_images_of_one_network_judge_another(network: nn.Module, tmp_path: Path)
         ({"attacks": "pgdd"}, "did you mean 'pgd'"),
         ({"images": 0}, "expected images >= 1"),
         ({"device": "gpu"}, "expected auto, cpu"),
+        ({"networks": {}}, "expected networks: .*got none"),
+        ({"networks": 3}, "expected networks: .*got int"),
+        ({"networks": {"a\nb": nn.Identity()}}, "in one line of text, got"),
+        ({"networks": {1: nn.Identity()}}, "in one line of text, got 1"),
+        ({"data": Digits}, "expected data to be a DataSet or None"),
+        ({"data": "digits"}, "expected data to be a DataSet or None, got 'digits'"),
+        ({"images": 1.5}, "expected images to be a whole number or None, got 1.5"),
+        ({"seed": None}, "expected seed to be a whole number"),
+        ({"attacks": ["fgsm"]}, "expected attacks to be text"),
+        ({"attacks": "pgd", "steps": 5}, "expected steps to be"),
+        ({"precision": "float16"}, "expected precision to be"),
+        ({"norm": "l1"}, "expected norm to be 'linf' or 'l2'"),
+        ({"eps": 0.1}, "expected eps to be a sequence of numbers"),
+        ({"eps": ()}, "expected at least one eps"),
+        ({"attacks": "level-l0-2"}, r"eps=0.05, 0.1 has no effect on attacks=level-l0-2"),
     ],
 )
 def test_a_wrong_argument_gets_one_clear_message(
@@ -74,6 +90,14 @@ def test_a_wrong_argument_gets_one_clear_message(
     with pytest.raises(UserError, match=said):
         judge_networks(**{"networks": {"mine": network}, "out": tmp_path / "out", **ASKED, **given})  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(network: nn.Module, tmp_path: Path) -> None:
+    given = {"images": np.int64(40), "seed": np.int64(1), "steps": [np.int64(2)], "step": 2 / 255}
+    asked = {**ASKED, "attacks": "pgd", "eps": torch.tensor([0.05, 0.1]), **given}
+    found = judge_networks({"mine": network}, tmp_path, **asked)  # type: ignore[arg-type]
+    assert (found.n, found.columns) == (40, ["clean", "PGD-2 0.05", "PGD-2 0.1"])
+    assert read_judgement(tmp_path) == found
 
 
 def test_the_front_door_imports_no_pictures() -> None:

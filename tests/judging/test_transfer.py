@@ -236,9 +236,9 @@ def test_one_command_pairs_each_network_with_its_copy(
         (("sources=,",), "sources=networks for these"),
         (("copies=yes",), "expected sources= with copies=yes"),
         (("sources=networks", "attacks=fgsm,square"), "Square makes no images for other networks. Expected attacks by"),
-        (("sources=networks", "attacks=robnet"), "attacks=DeepFool"),
+        (("sources=networks", "attacks=robnet:eps=.1"), "attacks=DeepFool"),
         (("sources=networks", "attacks=adversarial-set"), "attacks=adversarial-set"),
-        (("sources=networks", "attacks=level-l0:eps=3"), "CMAES makes no images"),
+        (("sources=networks", "attacks=fgsm,level-l0:eps=3"), "CMAES makes no images"),
         (("sources=networks", "copies=yes"), "lenet has no copy among the sources. Expected a network with the same"),
     ],
 )
