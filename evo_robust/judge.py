@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -22,7 +21,7 @@ from evo_robust.device import choose_device
 from evo_robust.judging.asked import TRANSFERRED, data_of, trials_of
 from evo_robust.judging.named import KINDS, SAMPLES, SETS
 from evo_robust.judging.report import write_report
-from evo_robust.judging.subjects import Subject, named_apart, subjects_of
+from evo_robust.judging.subjects import Subject, named_apart, place_of, subjects_of
 from evo_robust.judging.transfer_report import write_transfers
 from evo_robust.judging.work import JUDGE_FOLDER, Judging, judge
 from evo_robust.parts.base import Fraction, Part, UserError, digest
@@ -181,16 +180,11 @@ def _sources(options: Judge, subjects: Sequence[Subject], device: str, say: Say)
                 more = subjects_of([text], options.data, options.pick, device, say, trust=options.trust)
             except UserError as error:
                 raise UserError(re.sub(r"^networks=", "sources=", str(error))) from None
-        found |= {_place(source): source for source in more if _place(source) not in found}
+        found |= {place_of(source): source for source in more if place_of(source) not in found}
     if options.sources is not None and not found:
         raise UserError(f"sources={options.sources}: expected networks as in networks=, or sources=networks for these")
-    known = {_place(subject): subject for subject in reversed(subjects)}
+    known = {place_of(subject): subject for subject in reversed(subjects)}
     return [known.get(place, source) for place, source in found.items()]
-
-
-def _place(subject: Subject) -> str:
-    """Where a network is from, alike however its folder is written."""
-    return os.path.realpath(subject.origin) if os.path.isdir(subject.origin) else subject.origin
 
 
 def judging_of(options: Judge, subjects: Sequence[Subject], say: Say, sources: Sequence[Subject] = ()) -> Judging:

@@ -84,7 +84,7 @@ class Subject:
 def subjects_of(
     texts: Sequence[str], data: DataSet | None, pick: str, device: str, say: Say, *, trust: bool
 ) -> list[Subject]:
-    """The networks that ``networks=`` names, with distinct names.
+    """The networks that ``networks=`` names, each once however it is written, with distinct names.
 
     Args:
         texts: folders of retrain, export or a search; ``NAME@WEIGHTS`` of the zoo; ``MODULE:FUNCTION@WEIGHTS`` or
@@ -101,7 +101,21 @@ def subjects_of(
     found: list[Subject] = []
     for text in folders_of(texts):
         found += _named(text.strip(), data, pick, device, say, trust)
-    return _distinct(found)
+    once: dict[str, Subject] = {}
+    for subject in found:
+        once.setdefault(place_of(subject), subject)
+    return _distinct(list(once.values()))
+
+
+def place_of(subject: Subject) -> str:
+    """Where a network is from, alike however its folder or its file of weights is written."""
+    folder, pick, which = subject.origin.rpartition(", pick=")
+    made, at, weights = subject.origin.rpartition("@")
+    if os.path.isdir(subject.origin):
+        return os.path.realpath(subject.origin)
+    if os.path.isdir(folder):
+        return os.path.realpath(folder) + pick + which
+    return made + at + os.path.realpath(weights) if os.path.isfile(weights) else subject.origin
 
 
 def _named(text: str, data: DataSet | None, pick: str, device: str, say: Say, trust: bool) -> list[Subject]:

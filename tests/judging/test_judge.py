@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from evo_robust.judging import levels
 from evo_robust.judging.judgement import worst_cases
 from evo_robust.judging.named import KINDS, SETS
 from evo_robust.judging.store import Store
-from evo_robust.judging.subjects import of_folder
+from evo_robust.judging.subjects import of_folder, subjects_of
 from evo_robust.judging.trials import Trial
 from evo_robust.judging.weights import fitted, identity
 from evo_robust.networks.genotype import Genotype, save_genotype
@@ -93,6 +94,18 @@ def test_a_folder_may_have_any_name(retrained: Path, tmp_path: Path, monkeypatch
     assert [entry["name"] for entry in json.loads(Path("o, p/judgement.json").read_text())["networks"]] == [
         "a, b:c@d é"
     ]
+
+
+def test_a_network_is_judged_once_however_it_is_written(
+    retrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(retrained)
+    shutil.copytree(retrained, tmp_path / "copy")
+    folders = [str(retrained), f"{retrained}/", os.path.relpath(retrained), "link", "copy"]
+    files = ["lenet@copy/model.safetensors", "lenet@./copy/model.safetensors"]
+    found = subjects_of([*folders, *files], Digits(), "front", "cpu", print, trust=False)
+    assert [subject.name for subject in found] == [retrained.name, "copy", "lenet"]
 
 
 def test_a_later_attack_costs_that_attack_alone(
