@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -61,6 +62,14 @@ class Judged:
         return digest([self.network, self.content, parts, *rest], length=20)
 
 
+@contextlib.contextmanager
+def repeatable(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, a network that draws random numbers of torch draws the same ones each time; outside, nothing changes."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed % 2**63)
+        yield
+
+
 def clean(judged: Judged) -> Kept:
     """Which images the network misclassifies without attack: -1, else 0."""
     key = judged.key((), _NOTHING)
@@ -68,7 +77,8 @@ def clean(judged: Judged) -> Kept:
     if len(kept.level) == len(judged.images):
         return kept
     began = time.perf_counter()
-    right = correct_mask(judged.model, judged.images)
+    with repeatable(0, judged.images.x.device):
+        right = correct_mask(judged.model, judged.images)
     kept = Kept(right.long().cpu() - 1, time.perf_counter() - began)
     judged.store.put(key, kept, {**judged.told, "attacks": []})
     return kept
@@ -138,7 +148,8 @@ def _after(judged: Judged, trial: Trial, place: int, before: Tensor, progress: C
         began = time.perf_counter()
         part = slice(done, done + chunk)
         seed = seed_from(judged.seed, [type(attack).__name__, dotted(attack, identity=True), done])
-        found = _under(judged, attack, trial, judged.images.take(part), before[part], seed).cpu()
+        with repeatable(seed, judged.images.x.device):
+            found = _under(judged, attack, trial, judged.images.take(part), before[part], seed).cpu()
         kept = Kept(torch.cat((kept.level, found)), kept.seconds + time.perf_counter() - began)
         judged.store.put(key, kept, told)
         progress(len(kept.level), kept)

@@ -17,7 +17,7 @@ from evo_robust.attacks.square import Square
 from evo_robust.data.images import Images
 from evo_robust.inference.checks import slope
 from evo_robust.inference.predictions import classes, eval_mode, undisturbed
-from evo_robust.judging.levels import Judged, clean, levels
+from evo_robust.judging.levels import Judged, clean, levels, repeatable
 from evo_robust.judging.trials import Trial
 from evo_robust.parts.base import digest, seed_from
 
@@ -108,8 +108,9 @@ def _masks(judged: Judged, ball: Ball, right: Tensor, gradient: bool) -> dict[st
     kept = judged.store.masks(key)
     if kept is not None:
         return kept
-    generator = torch.Generator(judged.images.x.device).manual_seed(seed_from(judged.seed, ["probe"]))
-    with eval_mode(judged.model), undisturbed(judged.model):
+    device, seed = judged.images.x.device, seed_from(judged.seed, ["probe"])
+    generator = torch.Generator(device).manual_seed(seed)
+    with eval_mode(judged.model), undisturbed(judged.model), repeatable(seed, device):
         masks = _outputs(judged.model, judged.images, generator)
         chosen = right.nonzero().squeeze(1).to(judged.images.y.device)
         if gradient and len(chosen):

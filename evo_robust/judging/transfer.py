@@ -16,6 +16,7 @@ from evo_robust.attacks.gradient import GradientAttack
 from evo_robust.data.images import Images
 from evo_robust.inference.predictions import classes, eval_mode
 from evo_robust.judging.judgement import Figure, Kinship, Transfer, Verdict
+from evo_robust.judging.levels import repeatable
 from evo_robust.judging.named import KINDS
 from evo_robust.judging.store import Kept, Store
 from evo_robust.judging.subjects import Subject
@@ -244,11 +245,15 @@ def _answers(
             continue
         began = time.perf_counter()
         part = ground.images.take(slice(begin, begin + CHUNK))
-        images = maker.make(attack, norm, eps, part, seed_from(ground.seed, [*what, begin]))
+        seed = seed_from(ground.seed, [*what, begin])
+        with repeatable(seed, part.x.device):
+            images = maker.make(attack, norm, eps, part, seed)
         share = (time.perf_counter() - began) / len(lacking)
         for k in lacking:
             began = time.perf_counter()
-            level = torch.cat((answers[k].level, _right(targets[k].model, images, part.y, maker.size).long().cpu()))
+            with repeatable(seed, part.x.device):
+                right = _right(targets[k].model, images, part.y, maker.size)
+            level = torch.cat((answers[k].level, right.long().cpu()))
             answers[k] = Kept(level, answers[k].seconds + share + time.perf_counter() - began)
             ground.store.put(keys[k], answers[k], _about(maker.source, targets[k], attack, trial, eps, ground))
         if time.monotonic() - last > 10:

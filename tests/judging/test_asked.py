@@ -92,6 +92,26 @@ def test_a_wrong_argument_gets_one_clear_message(
     assert not (tmp_path / "out").exists()
 
 
+class Noisy(nn.Module):
+    """A network that draws random numbers at every pass."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) + torch.randn(len(x), 10)
+
+
+def test_a_network_that_draws_gets_the_same_figures_again(network: nn.Module, tmp_path: Path) -> None:
+    given = {"networks": {"noisy": Noisy(network)}, **ASKED, "signs": True}
+    noisy = {**given, "sources": {"one": Noisy(network), "other": Noisy(zoo.build("lenet", 10, (1, 8, 8)))}}
+    for asked in (given, noisy):
+        once, again = (judge_networks(out=tmp_path / f"{len(asked)}-{k}", **asked) for k in range(2))  # type: ignore[arg-type]
+        assert figures(once) == figures(again)
+        assert [v.signs for v in once.verdicts] == [v.signs for v in again.verdicts]
+
+
 def test_numbers_of_numpy_and_torch_are_numbers(network: nn.Module, tmp_path: Path) -> None:
     given = {"images": np.int64(40), "seed": np.int64(1), "steps": [np.int64(2)], "step": 2 / 255}
     asked = {**ASKED, "attacks": "pgd", "eps": torch.tensor([0.05, 0.1]), **given}
