@@ -20,7 +20,7 @@ from evo_robust.data.images import Images
 from evo_robust.inference.checks import slope
 from evo_robust.inference.predictions import correct_mask, eval_mode, undisturbed
 from evo_robust.judging.store import Kept, Store
-from evo_robust.judging.trials import Trial
+from evo_robust.judging.trials import Trial, named_after
 from evo_robust.parts.base import digest, dotted, seed_from
 
 GRADIENT_CHUNK = 512
@@ -105,10 +105,14 @@ def has_gradient(model: nn.Module, images: Images) -> bool:
 
 
 def possible(trial: Trial, *, gradient: bool) -> Trial:
-    """The trial with those of its attacks that can be made on a network with or without a gradient; maybe none."""
-    if gradient:
-        return trial
-    return dataclasses.replace(trial, attacks=tuple(a for a in trial.attacks if not needs_gradient(a)))
+    """The trial with those of its attacks that can be made on a network with or without a gradient; maybe none.
+
+    Where only some can be made, it is called after these: they are not the worst case that its name promises.
+    """
+    left = tuple(a for a in trial.attacks if gradient or not needs_gradient(a))
+    if left in ((), trial.attacks):
+        return dataclasses.replace(trial, attacks=left)
+    return dataclasses.replace(trial, attacks=left, name=named_after(left, trial.norm))
 
 
 def levels(judged: Judged, trial: Trial, progress: Callable[[int, Kept], None]) -> Kept:

@@ -18,7 +18,7 @@ from evo_robust.attacks.level.base import LevelAttack
 from evo_robust.attacks.level.sigma_zero import SigmaZero
 from evo_robust.attacks.losses import NEEDED_CLASSES
 from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
-from evo_robust.judging.named import KINDS, LEVELS, SAMPLES, SETS, SETS_ON, TrialNorm
+from evo_robust.judging.named import KINDS, LEVELS, SAMPLES, SETS, SETS_IN, SETS_ON, TrialNorm
 from evo_robust.parts.base import Fraction, UserError, nearest
 from evo_robust.parts.making import make
 
@@ -120,7 +120,7 @@ def trials(
     for name in names:
         _refuse_twice(name)
         head, colon, rest = name.partition(":")
-        parts = _without_sets(SETS_ON.get((head.lower(), data), head) + colon + rest)
+        parts = _without_sets(SETS_ON.get((head.lower(), data), head) + colon + rest, norm)
         for part, label in parts:
             free |= _free(part)
             takes_step |= _takes_step(part)
@@ -189,13 +189,21 @@ def _apart(found: Sequence[Trial], settings: Sequence[str]) -> list[Trial]:
     return named
 
 
-def _without_sets(text: str) -> list[tuple[str, str | None]]:
+def _set(text: str, norm: Norm) -> str | None:
+    """The attacks of the set that a piece of a text names, in its norm; None where it names none."""
+    name, _, settings = text.partition(":")
+    own = re.search(r"(?:^|:)norm=(\w+)", settings)
+    known = name.strip().lower()
+    return SETS.get(SETS_IN.get((known, own[1] if own else norm), known))
+
+
+def _without_sets(text: str, norm: Norm) -> list[tuple[str, str | None]]:
     """The attacks that a name stands for, as texts, each with its label where a set has given it one.
 
     Settings behind a set take the place of those of its attacks.
     """
     pieces = text.split("+")
-    wholes = [SETS.get(piece.partition(":")[0].strip().lower()) for piece in pieces]
+    wholes = [_set(piece, norm) for piece in pieces]
     if all(whole is None for whole in wholes):
         return [(text, None)]
     if len(pieces) > 1 and (several := [p for p, whole in zip(pieces, wholes, strict=True) if whole and "," in whole]):
@@ -242,7 +250,7 @@ def _of(
             raise UserError(f"attacks={text}: expected one norm and the same strengths for attacks that + joins")
         free_eps = eps["l2" if norms[0] == "l2" else "linf"]
         values = _strengths(text, own_eps[0] if own_eps else None, free_eps, parts, norms[0])
-        name = (label or "+".join(_words(part) for part in parts)) + (" l2" if norms[0] == "l2" else "")
+        name = named_after(parts, norms[0], label)
         # of few classes, two attacks of a set may be the same
         found.append(Trial(name, tuple(dict.fromkeys(parts)), norms[0], values, mean))
     return found
@@ -393,6 +401,11 @@ def _strengths(
 
 
 _NAMES: dict[type, str] = {CMAES: "CMA-ES", SigmaZero: "σ-zero", CarliniWagner: "C&W"}
+
+
+def named_after(attacks: Sequence[Attack | LevelAttack], norm: TrialNorm, label: str | None = None) -> str:
+    """What tables call several attacks that are one worst case: their names, or a label instead."""
+    return (label or "+".join(map(_words, attacks))) + (" l2" if norm == "l2" else "")
 
 
 def _words(part: Attack | LevelAttack) -> str:

@@ -269,11 +269,14 @@ def _under_trials(judging: Judging, judged: Judged, device: str, say: Say, *, gr
         if trial.samples:
             seen.figures.append(_on_samples(judging, judged.model, device, say))
             continue
-        trial = possible(trial, gradient=gradient)
-        if not trial.attacks:
-            seen.without += map(trial.column, trial.eps)
-            say(f"  {trial.name}: cannot be made, since the network has no gradient")
-            continue
+        whole, trial = trial, possible(trial, gradient=gradient)
+        if trial.attacks != whole.attacks:
+            seen.without += map(whole.column, whole.eps)
+            rest = f"; of its attacks, {trial.name} can" if trial.attacks else ""
+            say(f"  {whole.name}: cannot be made, since the network has no gradient{rest}")
+            told = [*judging.trials, *(other for other, _ in seen.found)]
+            if not trial.attacks or any(map(trial.same_as, told)):
+                continue
         kept = levels(judged, trial, _Progress(trial, n, say))
         mine = figures_of_trial(trial, kept.level, kept.seconds)
         if trial.mean:

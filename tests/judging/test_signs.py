@@ -246,9 +246,10 @@ def test_which_attacks_need_a_gradient() -> None:
         "fgsm,compact,deepfool,fmn,cw-l2,autoattack,square,level-l0,de-linf,sigma-zero", (EPS,), (), None, "linf"
     )
     without = [trial.name for trial in asked if possible(trial, gradient=False).attacks]
-    assert without == ["Square-5000", "CMA-ES L0", "DE L∞"]
+    assert without == ["compact", "Square-5000", "CMA-ES L0", "DE L∞"]
     (mixed,) = trials("pgd+square-9", (EPS,), (), None, "linf")
     assert possible(mixed, gradient=False).attacks == (Square(queries=9),)
+    assert (possible(mixed, gradient=False).name, possible(mixed, gradient=True).name) == ("Square-9", mixed.name)
 
 
 def test_one_odd_image_is_no_sign() -> None:
@@ -314,14 +315,21 @@ def test_the_judge_gives_black_box_figures_where_there_is_no_gradient(
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     torch.save(made(Cut).state_dict(), tmp_path / "w.pt")
     networks = f"networks=test_signs:Cut@{tmp_path / 'w.pt'}"
-    given = ("data=digits", "data.test_limit=60", "attacks=pgd-5,square-20,wsr", "eps=.1", "device=cpu")
+    given = (
+        "data=digits",
+        "data.test_limit=60",
+        "attacks=pgd-5,square-20,pgd+square-20,fgsm+square-9,wsr",
+        "eps=.1",
+        "device=cpu",
+    )
     assert door.main([networks, *given, f"out={tmp_path / 'one'}"]) == 0
     (network,) = json.loads((tmp_path / "one" / "judgement.json").read_text())["networks"]
-    assert [figure["trial"] for figure in network["figures"]] == ["clean", "Square-20"]
-    assert network["without"][0] == "PGD-5 0.1"
+    assert [figure["trial"] for figure in network["figures"]] == ["clean", "Square-20", "Square-9", "worst case"]
+    # what is left of an attack that + joins goes by its own name, and once
+    assert network["without"][:3] == ["PGD-5 0.1", "PGD-20+Square-20 0.1", "FGSM+Square-9 0.1"]
     assert network["signs"][0].startswith("No gradient flows")
     with (tmp_path / "one" / "judgement.csv").open(encoding="utf-8") as file:
-        assert {row["trial"] for row in csv.DictReader(file)} == {"clean", "Square-20"}
+        assert {row["trial"] for row in csv.DictReader(file)} == {"clean", "Square-20", "Square-9", "worst case"}
     text = (tmp_path / "one" / "judgement.md").read_text()
     assert "| – |" in text
     assert "Cut shows signs of masked gradients" in text
