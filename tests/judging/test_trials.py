@@ -207,7 +207,7 @@ def test_a_loss_for_more_classes_than_there_are_is_refused(loss: str, least: int
 
 def test_of_few_classes_no_attack_is_done_twice() -> None:
     (trial,) = named("compact", n_classes=2)
-    assert trial.attacks == (APGD(steps=50), APGD(steps=50, loss="margin"))
+    assert trial.attacks == (APGD(steps=50), APGD(steps=50, loss="margin"), Square(queries=400))
 
 
 def test_every_strength_has_a_column_of_its_own() -> None:
