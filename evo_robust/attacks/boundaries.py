@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +17,9 @@ def rivals(logits: Tensor, y: Tensor, most: int) -> Tensor:
     return wrong[:, : min(most, logits.shape[1] - 1)]
 
 
-def linearised(model: nn.Module, images: Tensor, y: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def linearised(
+    model: nn.Module, images: Tensor, y: Tensor, others: Tensor, read: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     """A network as a linear function, seen from each image. Costs a gradient for each of the k other classes.
 
     Args:
@@ -23,10 +27,11 @@ def linearised(model: nn.Module, images: Tensor, y: Tensor, others: Tensor) -> t
         images: ``(n, c, h, w)`` in [0,1].
         y: true classes ``(n,)``.
         others: classes to look at ``(n, k)``.
+        read: what to keep of a slope ``(n, c, h, w)``: the slope itself, or less, since k of them may be large.
 
     Returns:
-        The logits ``(n, n_classes)``; how far each other class is ahead of the true one, ``(n, k)``; and the slope of
-        that, ``(n, k, c, h, w)``.
+        The logits ``(n, n_classes)``; how far each other class is ahead of the true one, ``(n, k)``; and what was read
+        of the slope of that, ``(n, k, ...)``.
 
     Raises:
         ValueError: the network cuts the gradient off.
@@ -36,13 +41,16 @@ def linearised(model: nn.Module, images: Tensor, y: Tensor, others: Tensor) -> t
         logits = model(images)
         ahead = logits.gather(1, others) - logits.gather(1, y[:, None])
         columns = ahead.sum(0).unbind()
-        slopes = [slope(column, images, retain=k + 1 < len(columns)) for k, column in enumerate(columns)]
-    return logits.detach(), ahead.detach(), torch.stack(slopes, 1).nan_to_num(0.0, 0.0, 0.0)
+        found = [
+            read(slope(column, images, retain=k + 1 < len(columns)).nan_to_num(0.0, 0.0, 0.0))
+            for k, column in enumerate(columns)
+        ]
+    return logits.detach(), ahead.detach(), torch.stack(found, 1)
 
 
 def steepness(slopes: Tensor, norm: Norm) -> Tensor:
-    """By how much a step of length 1 raises each of the functions with ``slopes`` ``(n, k, c, h, w)``: ``(n, k)``."""
-    return torch.linalg.vector_norm(slopes.flatten(2), ord=1 if norm == "linf" else 2, dim=2)
+    """By how much a step of length 1 raises functions with the slopes ``(..., c, h, w)``: ``(...)``."""
+    return torch.linalg.vector_norm(slopes.flatten(-3), ord=1 if norm == "linf" else 2, dim=-1)
 
 
 def nearest_first(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, most: int) -> Tensor:
@@ -51,15 +59,8 @@ def nearest_first(model: nn.Module, x: Tensor, y: Tensor, norm: Norm, most: int)
     Of an image that only some classes can reach, these are found earlier in this order than by their logits: a class
     whose logit is far behind may still rise fast. Classes whose distance is not finite come last.
     """
-    found = []
-    for images, true in zip(x.split(_TOGETHER), y.split(_TOGETHER), strict=True):
-        with torch.no_grad():
-            others = rivals(model(images), true, most)
-        _, ahead, slopes = linearised(model, images, true, others)
-        distance = (-ahead / steepness(slopes, norm)).nan_to_num(torch.inf, torch.inf)
-        found.append(others.gather(1, distance.argsort(dim=1, stable=True)))
-    return torch.cat(found)
-
-
-_TOGETHER = 128
-"""Images whose slopes are held at once: nine classes of 128 CIFAR-10 images take 14 MB."""
+    with torch.no_grad():
+        others = rivals(model(x), y, most)
+    _, ahead, steep = linearised(model, x, y, others, lambda slopes: steepness(slopes, norm))
+    distance = (-ahead / steep).nan_to_num(torch.inf, torch.inf)
+    return others.gather(1, distance.argsort(dim=1, stable=True))

@@ -16,7 +16,7 @@ from evo_robust.adversarial_set.making import AdversarialSet
 from evo_robust.data.base import DataSet
 from evo_robust.data.sets import DATA_SETS
 from evo_robust.final_training.front import INDEX_FILE, read_front
-from evo_robust.final_training.settings import SETTINGS_FILE, Retraining, load_result, read_settings
+from evo_robust.final_training.settings import RESULT_FILE, SETTINGS_FILE, Retraining, load_result, read_settings
 from evo_robust.judging.own import own_network
 from evo_robust.judging.searches import repeated
 from evo_robust.judging.trained import recipe_words, strength_of, trained_as
@@ -208,7 +208,7 @@ def of_folder(folder: Path, *, trust: bool = False) -> Subject:
 
 
 def of_front(folder: Path, pick: str, *, trust: bool = False) -> list[Subject]:
-    """Networks of a front that ``retrain run=DIR pick=front`` trained; ``front`` picks all that are finished.
+    """Networks of a front that ``retrain run=DIR pick=front`` trained.
 
     Raises:
         UserError: a network is not there or not finished, or is damaged.
@@ -222,6 +222,13 @@ def of_front(folder: Path, pick: str, *, trust: bool = False) -> list[Subject]:
                 f"{folder} has no network {absent[0]}: expected pick=front, or INDEX of {', '.join(entries)}"
             )
         entries = {name: entries[name] for name in wanted}
+    if missing := [part for part in entries if not (folder / part / RESULT_FILE).is_file()]:
+        trained = [part.removeprefix("front-") for part in entries if part not in missing]
+        those = f", or judge those that are with pick={','.join(trained)}" if trained else ""
+        raise UserError(
+            f"{folder}: {len(trained)} of {len(entries)} networks are trained, {missing[0]} is not: repeat the command "
+            f"that trained them, which goes on{those}"
+        )
     name = folder.resolve().name
     return [
         dataclasses.replace(

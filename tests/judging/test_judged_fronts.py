@@ -73,7 +73,9 @@ def test_damaged_weights_are_made_again(run: Path, capsys: pytest.CaptureFixture
     assert [f.right for f in again.verdicts[0].figures] == [f.right for f in first.verdicts[0].figures]
 
 
-def test_a_retrained_front_is_judged_with_what_the_search_said(run: Path, tmp_path: Path) -> None:
+def test_a_retrained_front_is_judged_with_what_the_search_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "trained"
     small = ["recipe=standard", "recipe.batch_size=50", "epochs=1", "data.train_limit=100", "data.test_limit=60"]
     assert retrain.main([f"run={run}", "pick=0,1", "space.channels=4", *small, "eps=.1", f"out={out}"]) == 0
@@ -88,6 +90,12 @@ def test_a_retrained_front_is_judged_with_what_the_search_said(run: Path, tmp_pa
     assert (tmp_path / "judged" / "tops.csv").is_file()
     assert judge.main([f"networks={out}", *FAST, "pick=1", f"out={tmp_path / 'one'}"]) == 0
     assert [v.name for v in read_judgement(tmp_path / "one").verdicts] == ["trained front 1"]
+    (out / "front-0" / "result.json").unlink()
+    capsys.readouterr()
+    assert judge.main([f"networks={out}", *FAST, f"out={tmp_path / 'half'}"]) == 2
+    told = capsys.readouterr().err
+    assert "1 of 2 networks are trained, front-0 is not" in told and "pick=1" in told
+    assert not (tmp_path / "half").exists()
 
 
 def test_damage_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ class DeepFool(MinimumNormAttack):
         found, index = x.clone(), torch.arange(len(x), device=x.device)
         images, others = x, rivals(network(x), y, self.candidates)
         for _ in range(self.steps):
-            logits, ahead, slopes = linearised(network, images, y, others)
+            logits, ahead, slopes = linearised(network, images, y, others, lambda slopes: slopes)
             wrong = classes(logits) != y
             found[index[wrong]] = images[wrong]
             going = (~wrong).nonzero().squeeze(1)
