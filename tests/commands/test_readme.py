@@ -26,6 +26,7 @@ from evo_robust.problem.files import load
 from evo_robust.record.reading import load_run
 
 TEXTS = [name for name in ("README.md", "docs/tour.md", "docs/extending.md") if (ROOT / name).is_file()]
+LINKED = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 # never run here, and why
 EXEMPT = {
@@ -327,11 +328,20 @@ def test_make_run_is_the_command_that_the_readme_shows() -> None:
     assert command in [step.content for step in steps("README.md")]
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_links_and_pictures_lead_somewhere(text: str) -> None:
-    targets = re.findall(r"\]\(([^)#\s]+)", (ROOT / text).read_text(encoding="utf-8"))
-    here = [target for target in targets if not target.startswith("http")]
-    assert here and all(((ROOT / text).parent / target).exists() for target in here)
+def anchors(path: Path) -> set[str]:
+    """What links to headings of a text may name, as GitHub makes it."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.+)$", text, re.M)}
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: path.name)
+def test_links_and_pictures_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)", path.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            name, _, heading = target.partition("#")
+            there = path.parent / name if name else path
+            assert there.exists(), target
+            assert not heading or heading in anchors(there), target
 
 
 def test_networks_that_the_texts_name_are_there() -> None:
