@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
@@ -234,30 +234,41 @@ def _of_one(judgement: Judgement, verdict: Verdict) -> Table:
 def write_figures(judgement: Judgement, path: Path) -> None:
     """Write a line for each network and figure as CSV; accuracies and intervals are shares in [0, 1].
 
-    The last columns say what the network's search cost, in hours, and what a paper prints of it, in GPU-hours.
+    ``printed`` is what papers print, as shares too, and ``printed_in`` where; of several papers with ``; `` between
+    them. The last columns say what the network's search cost, in hours, and what a paper prints of it, in GPU-hours.
     """
     heads = ("network", "origin", "recipe", "seed", "params", "flops", "trial", "norm", "eps")
     rows = []
     for v in judgement.verdicts:
         network, costs = (v.name, v.origin, v.recipe, v.seed, v.params, v.flops), cost_of(v)
+        shown = _papers(v, judgement)
+        papers = [*zip(labels_of(shown), shown, strict=True)]
         hours = "" if v.search_hours is None else f"{v.search_hours:.6g}"
-        printed = (f"{costs[0].search_hours:g}", costs[0].source) if costs else ("", "")
-        cost = (hours, v.searched_on, *printed)
+        cost = (hours, v.searched_on, *((f"{costs[0].search_hours:g}", costs[0].source) if costs else ("", "")))
         rows += [
             [
                 *(*network, f.trial, f.norm, f.eps, f.right, f.n),
                 *(f"{share:.6f}" for share in (f.accuracy, *f.interval)),
-                *(round(f.seconds, 2), *cost),
+                *(round(f.seconds, 2), *_shares((label, value_of(p, f)) for label, p in papers), *cost),
             ]
             for f in v.figures
         ]
         rows += [
-            [*network, f"{name} mean", "", "", "", "", f"{mean:.6f}", "", "", "", *cost]
+            [
+                *(*network, f"{name} mean", "", "", "", "", f"{mean:.6f}", "", "", ""),
+                *(*_shares((label, mean_of(p, name, v.figures)) for label, p in papers), *cost),
+            ]
             for name, mean in v.means.items()
         ]
-    ends = ("right", "n", "accuracy", "low", "high", "seconds")
+    ends = ("right", "n", "accuracy", "low", "high", "seconds", "printed", "printed_in")
     costs_heads = ("search_hours", "searched_on", "printed_search_hours", "printed_search_in")
     write_csv(path, [*heads, *ends, *costs_heads], rows)
+
+
+def _shares(told: Iterable[tuple[str, float | None]]) -> tuple[str, str]:
+    """What papers print of one figure, as shares from percent, and where."""
+    found = [(label, value) for label, value in told if value is not None]
+    return "; ".join(f"{value / 100:.4f}" for _, value in found), "; ".join(label for label, _ in found)
 
 
 def write_agreements(found: Sequence[Agreement], path: Path) -> None:

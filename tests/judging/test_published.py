@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,7 @@ from evo_robust.judging.published import (
     published,
     value_of,
 )
-from evo_robust.judging.report import caption, grid_of, latex, markdown, tables
+from evo_robust.judging.report import caption, grid_of, latex, markdown, tables, write_figures
 from evo_robust.judging.trained import recipe_words
 from evo_robust.judging.transfer_report import caption as told_of_transfers
 from evo_robust.judging.transfer_report import grids
@@ -59,6 +61,21 @@ def test_robnets_first_table_stands_beside_ours() -> None:
     values = [value_of(table, f) for f in told.figures]
     assert values == [78.38, 49.81, 45.60, 45.10, 47.64, 45.23]
     assert table.params == pytest.approx(11.17e6)
+
+
+def test_the_csv_has_the_printed_figures_too(tmp_path: Path) -> None:
+    told = verdict("wsr-basic", CLEAN, FGSM, *(figure("PGD-20", eps) for eps in (0.03, 0.10, 0.17, 0.25)), mean=True)
+    write_figures(judgement(told), tmp_path / "judgement.csv")
+    with (tmp_path / "judgement.csv").open(encoding="utf-8", newline="") as file:
+        rows = {(row["trial"], row["eps"]): row for row in csv.DictReader(file)}
+    found = rows["PGD-20", "0.1"]
+    papers = printed_of(told, judgement(told))
+    values = [value_of(paper, told.figures[3]) for paper in papers]
+    shares = dict(zip(found["printed_in"].split("; "), map(float, found["printed"].split("; ")), strict=True))
+    known = [(label, v / 100) for label, v in zip(labels_of(papers), values, strict=True) if v is not None]
+    assert shares == pytest.approx(dict(known)) and len(known) > 1
+    assert "Wsr-NAS" in rows["PGD-20 mean", ""]["printed_in"]
+    assert rows["FGSM", str(EIGHT)]["printed_in"] != found["printed_in"]
 
 
 def test_wsr_prints_strengths_and_their_mean() -> None:
