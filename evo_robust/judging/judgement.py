@@ -44,6 +44,11 @@ class Figure:
         return self.right / self.n
 
     @property
+    def strength(self) -> str:
+        """Its strength as columns show it, such as ``8/255``; empty without attack."""
+        return "" if self.eps is None else self.column.removeprefix(f"{self.trial} ").removesuffix(" l2")
+
+    @property
     def interval(self) -> tuple[float, float]:
         """Its 95 % interval, see :func:`wilson`."""
         return wilson(self.right, self.n)
@@ -209,18 +214,18 @@ def figures_of_trial(trial: Trial, level: Tensor, seconds: float) -> list[Figure
 
 
 def worst_cases(found: Sequence[tuple[Trial, Tensor]]) -> list[Figure]:
-    """The pointwise worst case at each norm and strength that two or more trials share.
+    """The pointwise worst case in each ball that two or more trials share, see :meth:`Trial.ball`.
 
     An image counts as right only where no trial breaks it; this is at most the lowest accuracy of all.
     """
-    alive: dict[tuple[str, bool, float], list[Tensor]] = {}
+    alive: dict[tuple[str, float], list[Tensor]] = {}
     for trial, level in found:
         for k, eps in enumerate(trial.eps):
-            alive.setdefault((trial.norm, trial.levels, eps), []).append(level > k)
+            alive.setdefault(trial.ball(eps), []).append(level > k)
     made = []
-    for (norm, levels, eps), masks in alive.items():
+    for (norm, eps), masks in alive.items():
         if len(masks) > 1:
             right = torch.stack(masks).all(0)
-            column = f"{WORST} {shown(eps, norm, levels)}{' l2' if norm == 'l2' else ''}"
+            column = f"{WORST} {shown(eps, norm, norm == 'l0')}{' l2' if norm == 'l2' else ''}"
             made.append(Figure(WORST, column, norm, eps, int(right.sum()), len(right), 0.0))
     return made

@@ -31,7 +31,7 @@ def draw(judgement: Judgement, folder: Path) -> list[Path]:
     found = []
     if len(judgement.verdicts) > 1 and len(columns := hardest(judgement)) > 1:
         names = [_named(column) for column in columns]
-        found.append(draw_ranking(judgement, columns, names, folder / "ranking.png"))
+        found.append(draw_ranking(judgement, columns, names, _telling(judgement), folder / "ranking.png"))
     if len({verdict.params for verdict in judgement.verdicts}) > 1:
         found.append(_sizes(judgement, folder / "accuracy-size.png"))
     if searches := with_trends(judgement):
@@ -47,10 +47,16 @@ def draw(judgement: Judgement, folder: Path) -> list[Path]:
 
 
 def hardest(judgement: Judgement) -> list[str]:
-    """Columns for pictures with room for few: clean, and the worst case of each strength, at most three of them."""
-    attacked = [f for f in judgement.verdicts[0].figures if f.eps is not None]
-    worst = [f.column for f in attacked if f.trial == WORST]
-    chosen = worst or [f.column for f in attacked]
+    """Columns for pictures with room for few: clean, and one column of each strength, at most three of them.
+
+    That is the worst case; of a strength of one attack alone, this one.
+    """
+    columns: dict[tuple[str, str], str] = {}
+    for f in judgement.verdicts[0].figures:
+        ball = f.norm, f.strength
+        if f.eps is not None and (f.trial == WORST or ball not in columns):
+            columns[ball] = f.column
+    chosen = [*columns.values()]
     step = max(1, -(-len(chosen) // 3))
     return ["clean", *chosen[::-1][::step][::-1]]
 
@@ -122,8 +128,7 @@ def steps_of(verdict: Verdict) -> dict[str, list[tuple[int, Figure]]]:
     for figure in verdict.figures:
         named = re.fullmatch(r"(.+)-(\d+)((?: l2)?)", figure.trial)
         if named and figure.eps is not None:
-            strength = figure.column.removeprefix(f"{figure.trial} ")
-            found.setdefault(f"{named[1]}{named[3]} at {strength}", []).append((int(named[2]), figure))
+            found.setdefault(f"{named[1]}{named[3]} at {figure.strength}", []).append((int(named[2]), figure))
     return {name: sorted(figures, key=lambda f: f[0]) for name, figures in found.items() if len(figures) > 1}
 
 

@@ -19,16 +19,17 @@ def ranked(judgement: Judgement, column: str) -> list[Verdict]:
     return sorted(having, key=lambda verdict: -verdict.figure(column).accuracy)
 
 
-def draw_ranking(judgement: Judgement, columns: list[str], names: list[str], path: Path) -> Path:
-    """Draw a row for each network: its accuracy in each column with the 95 % interval, by the last column's order.
+def draw_ranking(judgement: Judgement, columns: list[str], names: list[str], by: str, path: Path) -> Path:
+    """Draw a row for each network: its accuracy in each column with the 95 % interval.
 
     Args:
         judgement: with two networks or more.
-        columns: clean accuracy first, the hardest attack last.
+        columns: what is drawn, clean accuracy first.
         names: of the columns, for the legend.
+        by: the column whose order the rows have.
         path: of the PNG file.
     """
-    verdicts = ranked(judgement, columns[-1])
+    verdicts = ranked(judgement, by)
     shown = verdicts[:MOST_ROWS]
     with picture(path, 8.0, 1.9 + 0.24 * len(shown)) as figure:
         axes = figure.add_subplot()
@@ -44,8 +45,9 @@ def draw_ranking(judgement: Judgement, columns: list[str], names: list[str], pat
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 101)
         axes.set_xlabel("accuracy (%)")
-        hardest = [verdict.figure(columns[-1]) for verdict in verdicts]
-        heading(figure, "Which network stays right under attack?", answer(hardest, verdicts[0].name))
+        figures = [verdict.figure(by) for verdict in verdicts]
+        where = f" under {by}" if len(columns) > 2 else ""
+        heading(figure, "Which network stays right under attack?", answer(figures, verdicts[0].name, where))
         left_out = f", the best {MOST_ROWS} of {len(verdicts)} networks" if len(verdicts) > MOST_ROWS else ""
         note(
             figure, f"{judgement.n:,} test images of {judgement.data}{left_out}. Bars: 95 % intervals of these images."
@@ -53,11 +55,17 @@ def draw_ranking(judgement: Judgement, columns: list[str], names: list[str], pat
     return path
 
 
-def answer(figures: list[Figure], best: str) -> str:
-    """Who is first, and how many others these images cannot tell from it; ``figures`` are the hardest, best first."""
+def answer(figures: list[Figure], best: str, where: str = "") -> str:
+    """Who is first, and how many others these images cannot tell from it.
+
+    Args:
+        figures: of one column, best first.
+        best: the first network.
+        where: the column in words, such as `` under PGD-20 0.1``; empty where there is one alone.
+    """
     first, *others = figures
     close = sum(figure.interval[1] >= first.interval[0] for figure in others)
-    told = f"{best} keeps {100 * first.accuracy:.1f} %"
+    told = f"{best} keeps {100 * first.accuracy:.1f} %{where}"
     if not close:
         return f"{told}, clearly more than all others."
     whose = "the interval of 1 other overlaps" if close == 1 else f"the intervals of {close} others overlap"

@@ -282,13 +282,12 @@ def _stronger(only: int, others: int) -> bool:
 
 
 def _by_ball(found: Found) -> dict[tuple[str, float], list[tuple[Trial, Tensor]]]:
-    """Trials with the images that they break, bool ``(m,)``, by norm and radius; grey steps are 255ths."""
+    """Trials with the images that they break, bool ``(m,)``, by :meth:`Trial.ball`."""
     balls: dict[tuple[str, float], list[tuple[Trial, Tensor]]] = {}
     for trial, level in found:
         for k, eps in enumerate(trial.eps):
-            radius = eps / 255 if trial.levels and trial.norm == "linf" else eps
             # without attack they are misclassified in every ball
-            balls.setdefault((trial.norm, round(radius, 9)), []).append((trial, level <= k))
+            balls.setdefault(trial.ball(eps), []).append((trial, level <= k))
     return balls
 
 

@@ -58,6 +58,10 @@ class Trial:
         """Whether its strengths are whole numbers of pixels or grey steps."""
         return any(isinstance(attack, LevelAttack) for attack in self.attacks)
 
+    def ball(self, eps: float) -> tuple[TrialNorm, float]:
+        """Norm and radius at one of its strengths: grey steps are 255ths of the pixel range, pixels stay pixels."""
+        return self.norm, eps / 255 if self.levels and self.norm == "linf" else eps
+
     def column(self, eps: float) -> str:
         """Its name at one of its strengths, as the head of a column."""
         return f"{self.name} {shown(eps, self.norm, self.levels)}"

@@ -281,7 +281,7 @@ def _under_trials(judging: Judging, judged: Judged, device: str, say: Say, *, gr
         mine = figures_of_trial(trial, kept.level, kept.seconds)
         if trial.mean:
             seen.means[trial.name] = sum(figure.accuracy for figure in mine) / len(mine)
-        shares = ", ".join(f"{100 * f.accuracy:.2f} % at {f.column.removeprefix(f'{trial.name} ')}" for f in mine)
+        shares = ", ".join(f"{100 * f.accuracy:.2f} % at {f.strength}" for f in mine)
         say(f"  {trial.name}: {shares} ({duration(kept.seconds)})")
         seen.figures += mine
         seen.found.append((trial, kept.level))

@@ -29,7 +29,7 @@ from evo_robust.judging.judgement import worst_cases
 from evo_robust.judging.named import KINDS, SETS
 from evo_robust.judging.store import Store
 from evo_robust.judging.subjects import of_folder, subjects_of
-from evo_robust.judging.trials import Trial
+from evo_robust.judging.trials import Trial, trials
 from evo_robust.judging.weights import fitted, identity
 from evo_robust.networks.genotype import Genotype, save_genotype
 from evo_robust.spaces.nsga.space import NSGAPhases
@@ -409,6 +409,15 @@ def test_the_worst_case_is_pointwise() -> None:
         ("worst case 0.1", 1, 4),
         ("worst case 0.2", 0, 4),
     ]
+
+
+def test_grey_steps_and_radii_share_a_worst_case() -> None:
+    (pgd,) = trials("pgd-20:eps=8/255:0.2", (), (), None, "linf")
+    (grey,) = trials("level-linf:eps=8:51", (), (), None, "linf")
+    (pixels,) = trials("level-l0:eps=8:51", (), (), None, "linf")
+    broken = [(pgd, torch.tensor([2, 0, 1, -1])), (grey, torch.tensor([0, 2, 2, -1])), (pixels, torch.tensor([0] * 4))]
+    found = worst_cases(broken)
+    assert [(f.column, f.eps, f.right) for f in found] == [("worst case 8/255", 8 / 255, 1), ("worst case 0.2", 0.2, 0)]
 
 
 def test_other_weights_are_another_network(retrained: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import matplotlib.image
@@ -83,3 +84,28 @@ def test_the_ranking_is_by_the_hardest_attack_and_says_what_the_images_cannot_te
 
 def test_the_hardest_columns_fit_a_picture() -> None:
     assert hardest(judged(2)) == ["clean", "worst case 0.05", "worst case 0.1"]
+
+
+def test_a_strength_of_one_attack_alone_is_no_less_hard() -> None:
+    def alike(k: int) -> Verdict:
+        figures = [Figure("clean", "clean", "", None, 900, 1000, 0.0)]
+        for eps, right in ((0.03, 800), (0.1, 500 + 20 * k), (0.17, 200), (0.25, 0)):
+            figures.append(Figure("PGD-20", f"PGD-20 {eps}", "linf", eps, right, 1000, 1.0))
+        figures.append(Figure("FGSM", "FGSM 0.03", "linf", 0.03, 800, 1000, 0.1))
+        figures.append(Figure("worst case", "worst case 0.03", "linf", 0.03, 790, 1000, 0.0))
+        return Verdict(f"net-{k}", "here", "PGDTraining", 0, None, 1000, 1e6, tuple(figures), {}, {})
+
+    judgement = Judgement("digits", 1000, 0, (alike(0), alike(1)))
+    # the set wsr: two attacks at .03 alone
+    assert hardest(judgement) == ["clean", "PGD-20 0.1", "PGD-20 0.25"]
+    lone = dataclasses.replace(alike(0), figures=alike(0).figures[:2])
+    assert hardest(Judgement("digits", 1000, 0, (lone,))) == ["clean", "PGD-20 0.03"]
+
+
+def test_strengths_stand_as_columns_show_them() -> None:
+    figures = [
+        Figure("PGD-20 l2", "PGD-20 l2 0.5", "l2", 0.5, 1, 2, 0.0),
+        Figure("worst case", "worst case 0.5 l2", "l2", 0.5, 1, 2, 0.0),
+        Figure("clean", "clean", "", None, 1, 2, 0.0),
+    ]
+    assert [figure.strength for figure in figures] == ["0.5", "0.5", ""]
