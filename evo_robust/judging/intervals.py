@@ -25,4 +25,5 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     share = right / n
     middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # at 0 and n the ends are exact; rounding would put the share itself outside
+    return max(0.0, middle - half) if right else 0.0, min(1.0, middle + half) if right < n else 1.0

@@ -9,6 +9,7 @@ import matplotlib.image
 import pytest
 from scipy.stats import kendalltau
 
+from evo_robust.judging.intervals import wilson
 from evo_robust.judging.judgement import Figure, Judgement, Verdict
 from evo_robust.judging.pictures import agreements, draw, hardest, steps_of, strengths_of
 from evo_robust.judging.ranking import answer, ranked
@@ -100,6 +101,22 @@ def test_a_strength_of_one_attack_alone_is_no_less_hard() -> None:
     assert hardest(judgement) == ["clean", "PGD-20 0.1", "PGD-20 0.25"]
     lone = dataclasses.replace(alike(0), figures=alike(0).figures[:2])
     assert hardest(Judgement("digits", 1000, 0, (lone,))) == ["clean", "PGD-20 0.03"]
+
+
+def test_a_share_lies_in_its_interval() -> None:
+    for n in range(1, 400):
+        for right in {0, 1, n // 2, n - 1, n}:
+            low, high = wilson(right, n)
+            assert 0 <= low <= right / n <= high <= 1 and low < high
+
+
+def test_networks_without_an_error_are_drawn(tmp_path: Path) -> None:
+    figures = (
+        Figure("clean", "clean", "", None, 60, 60, 0.0),
+        *(Figure("FGSM", f"FGSM {e}", "linf", e, r, 60, 0.0) for e, r in ((0.1, 60), (0.2, 0))),
+    )
+    verdicts = [Verdict(name, "here", "Standard", 0, None, 1000, 1e6, figures, {}, {}) for name in ("one", "two")]
+    assert "ranking.png" in {path.name for path in draw(Judgement("digits", 60, 0, tuple(verdicts)), tmp_path)}
 
 
 def test_strengths_stand_as_columns_show_them() -> None:
