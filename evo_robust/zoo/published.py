@@ -20,7 +20,7 @@ from evo_robust.zoo.plan import Depth, Entry, Plan
 def stages_of_space(network: nn.Module) -> tuple[str, ...]:
     """Dotted names of the modules with which stages end: phases, or the last cell before each reduction.
 
-    None where the network is of another space.
+    An empty tuple where the network is of another space.
     """
     if isinstance(network, PhasesNetwork):
         return tuple(name for name, module in network.named_modules() if isinstance(module, Phase))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from evo_robust.attacks.ball import project, steepest
 from evo_robust.attacks.base import Norm, widest
+from evo_robust.attacks.boundaries import steepness
 from evo_robust.attacks.losses import margin
 from evo_robust.attacks.minimum.base import Best, MinimumNormAttack, distance, logits_and_slope
 from evo_robust.inference.predictions import classes
@@ -52,7 +53,7 @@ class FMN(MinimumNormAttack):
             ever = best.length.isfinite()
             wrong = classes(logits) != y
             best.look(wrong, x + delta, length)
-            dual = torch.linalg.vector_norm(slopes.flatten(1), ord=1 if norm == "linf" else 2, dim=1)
+            dual = steepness(slopes, norm)
             ahead = (length + gap.abs() / dual.clamp_min(1e-12)).clamp_min(_LEAST)
             # by γ further, which the paper does not do: else an image ends on the boundary, and never beyond it
             outside = (1 + gamma) * torch.where(ever, radius, ahead)
