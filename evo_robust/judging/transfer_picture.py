@@ -73,9 +73,7 @@ def draw_transfers(judgement: Judgement, path: Path) -> None:
         if any(panel.white for panel in panels):
             outline = Rectangle((0, 0), 0, 0, fill=False, edgecolor=INK, linewidth=2, label="white-box: one network")
             every[0].add_patch(outline)
-        heading(
-            figure, "How many images stay right when the attack never saw the network?", _answer(judgement, matrices)
-        )
+        heading(figure, QUESTION, _answer(judgement, matrices))
         note(
             figure,
             f"Accuracy in percent on all {judgement.n:,} test images of {judgement.data}. The darker, the more images "

@@ -148,7 +148,7 @@ def _check(judging: Judging) -> None:
         raise UserError("expected sources= with copies=yes: on which networks are images to be made?")
     for subject in judging.everybody:
         for what, own, theirs in (
-            ("images of shape", subject.in_shape, data.in_shape),
+            ("shape of images", subject.in_shape, data.in_shape),
             ("number of classes", subject.n_classes, data.n_classes),
         ):
             if own is not None and own != theirs:

@@ -288,7 +288,7 @@ class Scans(nn.Module):
         (("networks=lenet@nothing.pt", "data=digits"), "no weights at nothing.pt"),
         (("networks=lenet@{weights}",), "expected data=NAME"),
         (("networks=resnet@{weights}", "data=digits"), "does not fit resnet on digits: expected body"),
-        (("networks={net}", "data=mnist"), "net does not fit data=mnist: its images of shape is (1, 8, 8)"),
+        (("networks={net}", "data=mnist"), "net does not fit data=mnist: its shape of images is (1, 8, 8)"),
         (("networks={net}", "attacks=pgdd"), "did you mean 'pgd'"),
         (("networks={net}", "eps=8"), "did you mean 8/255"),
         (("networks={net}", "eps=.1,.05"), "ascending"),
