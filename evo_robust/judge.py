@@ -18,12 +18,12 @@ from evo_robust.commands.cli import TRUST, command
 from evo_robust.commands.helping import help_text, wrapped
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
-from evo_robust.judging.asked import TRANSFERRED, data_of, trials_of
+from evo_robust.judging.asked import TRANSFERRED, judging_of
 from evo_robust.judging.named import KINDS, SAMPLES, SETS
 from evo_robust.judging.report import write_report
 from evo_robust.judging.subjects import Subject, named_apart, place_of, subjects_of
 from evo_robust.judging.transfer_report import write_transfers
-from evo_robust.judging.work import JUDGE_FOLDER, Judging, judge
+from evo_robust.judging.work import JUDGE_FOLDER, judge
 from evo_robust.parts.base import Fraction, Part, UserError, digest
 from evo_robust.parts.making import HelpRequested, parse
 from evo_robust.parts.paths import PATH, folders_of, refuse_odd_path
@@ -137,7 +137,25 @@ def main(argv: list[str] | None = None) -> int:
     subjects = _subjects(options, device, say)
     folder = Path(options.out) if options.out else _folder(options, subjects)
     subjects, sources = named_apart(subjects, _sources(options, subjects, device, say))
-    judging = judging_of(options, subjects, say, sources)
+    judging = judging_of(
+        *(
+            subjects,
+            sources,
+            options.data,
+            options.attacks,
+            options.eps,
+            options.steps,
+            options.step,
+            options.norm,
+            say,
+        ),
+        images=options.images,
+        seed=options.seed,
+        precision=options.precision,
+        adversarial_set=options.adversarial_set,
+        copies=options.copies,
+        signs=options.signs,
+    )
     line = "python -m evo_robust.judge " + shlex.join(argv)
     judgement = judge(judging, folder, device=device, command=line, say=say)
     for made in [*write_report(judgement, folder), *write_transfers(judgement, folder)]:
@@ -185,39 +203,6 @@ def _sources(options: Judge, subjects: Sequence[Subject], device: str, say: Say)
         raise UserError(f"sources={options.sources}: expected networks as in networks=, or sources=networks for these")
     known = {place_of(subject): subject for subject in reversed(subjects)}
     return [known.get(place, source) for place, source in found.items()]
-
-
-def judging_of(options: Judge, subjects: Sequence[Subject], say: Say, sources: Sequence[Subject] = ()) -> Judging:
-    """What the command asks for, with what the networks themselves say.
-
-    Raises:
-        UserError: the networks' data is not known or differs, or an attack is unknown.
-    """
-    data = options.data or data_of([*subjects, *sources])
-    named = trials_of(
-        options.attacks,
-        subjects,
-        data,
-        made_on_others=bool(sources),
-        eps=options.eps,
-        steps=options.steps,
-        step=options.step,
-        norm=options.norm,
-        say=say,
-    )
-    own = next((subject.adversarial_set for subject in subjects if subject.adversarial_set is not None), None)
-    return Judging(
-        subjects=tuple(subjects),
-        data=data,
-        trials=tuple(named),
-        images=options.images,
-        seed=options.seed,
-        precision=options.precision,
-        adversarial_set=options.adversarial_set or own,
-        sources=tuple(sources),
-        copies=options.copies,
-        signs=options.signs,
-    )
 
 
 def _folder(options: Judge, subjects: Sequence[Subject]) -> Path:

@@ -23,7 +23,9 @@ from evo_robust.parts.plain import fault, without_numpy
 from evo_robust.progress import Say, output, silent
 
 if TYPE_CHECKING:
+    from evo_robust.adversarial_set.making import AdversarialSet
     from evo_robust.judging.subjects import Subject
+    from evo_robust.judging.work import Judging
 
 # what reads networks draws pictures too, and takes seconds to import: it is imported where networks are judged
 
@@ -102,7 +104,7 @@ def judge_networks(
     from evo_robust.judging.report import write_report
     from evo_robust.judging.subjects import named_apart
     from evo_robust.judging.transfer_report import write_transfers
-    from evo_robust.judging.work import Judging, judge
+    from evo_robust.judging.work import judge
 
     images, seed, step = (without_numpy(value) for value in (images, seed, step))
     steps = without_numpy(tuple(steps)) if isinstance(steps, (list, tuple)) else steps
@@ -129,28 +131,11 @@ def judge_networks(
     say: Say = functools.partial(output().print, markup=False) if progress else silent
     read = functools.partial(_read, data=data, pick=pick, device=chosen, say=say, trust=trust)
     subjects, made_on = named_apart(read(networks), read(sources) if sources is not None else [])
-    judged_on = data or data_of([*subjects, *made_on])
-    asked = trials_of(
-        attacks,
-        subjects,
-        judged_on,
-        made_on_others=bool(made_on),
-        eps=eps,
-        steps=steps,
-        step=step,
-        norm=norm,
-        say=say,
-    )
-    own = next((subject.adversarial_set for subject in subjects if subject.adversarial_set is not None), None)
-    judging = Judging(
-        subjects=tuple(subjects),
-        data=judged_on,
-        trials=tuple(asked),
+    judging = judging_of(
+        *(subjects, made_on, data, attacks, eps, steps, step, norm, say),
         images=images,
         seed=seed,
         precision=precision,
-        adversarial_set=own,
-        sources=tuple(made_on),
         copies=copies,
         signs=signs,
     )
@@ -217,11 +202,56 @@ def _copied(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).cpu().eval()
 
 
+def judging_of(
+    subjects: Sequence[Subject],
+    sources: Sequence[Subject],
+    data: DataSet | None,
+    attacks: str | None,
+    eps: Sequence[float] | None,
+    steps: Sequence[int],
+    step: str | None,
+    norm: Norm,
+    say: Say,
+    *,
+    adversarial_set: AdversarialSet | None = None,
+    **rest: Any,
+) -> Judging:
+    """What is asked for, with what the networks themselves say where it does not tell.
+
+    Args:
+        subjects: the networks that are judged.
+        sources: those on which images are made.
+        data: whose test images judge; None for that of the networks.
+        attacks: names with settings, and sets; None for the usual ones.
+        eps: strengths, ascending, in units of the pixel range 0..1; None for that of the networks' training.
+        steps: numbers of steps for attacks that name none.
+        step: step length for attacks that name none.
+        norm: of the balls.
+        say: called with a line on the strength, where that is one of the networks' training.
+        adversarial_set: settings of the trial of that name; None for those of a network's search.
+        rest: further fields of the :class:`evo_robust.judging.work.Judging`.
+
+    Raises:
+        UserError: the networks' data is not known or differs, or an attack is unknown.
+    """
+    from evo_robust.judging.work import Judging
+
+    judged_on = data or data_of([*subjects, *sources])
+    own = next((subject.adversarial_set for subject in subjects if subject.adversarial_set is not None), None)
+    return Judging(
+        subjects=tuple(subjects),
+        data=judged_on,
+        trials=tuple(trials_of(attacks, subjects, judged_on, bool(sources), eps, steps, step, norm, say)),
+        adversarial_set=adversarial_set or own,
+        sources=tuple(sources),
+        **rest,
+    )
+
+
 def trials_of(
     attacks: str | None,
     subjects: Sequence[Subject],
     data: DataSet,
-    *,
     made_on_others: bool,
     eps: Sequence[float] | None,
     steps: Sequence[int],
