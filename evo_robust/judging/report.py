@@ -15,7 +15,7 @@ from evo_robust.judging.named import SAMPLES
 from evo_robust.judging.pictures import Agreement, agreements, draw, hardest
 from evo_robust.judging.published import Printed, labels_of, mean_of, others_of, printed_of, value_of
 from evo_robust.judging.searches import cost_of, costs_below
-from evo_robust.judging.tops import Top, pairs, tops
+from evo_robust.judging.tops import Top, pairs, tops, training_of
 from evo_robust.progress import table
 
 PER_TABLE = 4
@@ -293,21 +293,21 @@ def write_tops(found: Sequence[Top], path: Path) -> None:
     """Write the means over the lightest networks of each search as CSV; accuracies are shares in [0, 1]."""
     columns = list(found[0].accuracy)
     rows = [
-        [t.n, t.group, t.networks, "judge", f"{t.params:.0f}", f"{t.flops:.0f}"]
+        [t.n, t.group, t.networks, "judge", t.training, f"{t.params:.0f}", f"{t.flops:.0f}"]
         + [f"{t.accuracy[column]:.6f}" if column in t.accuracy else "" for column in columns]
         for t in found
     ]
-    write_csv(path, ["top", "search", "networks", "measured", "params", "flops", *columns], rows)
+    write_csv(path, ["top", "search", "networks", "measured", "training", "params", "flops", *columns], rows)
 
 
 def _tops_table(found: Sequence[Top], judgement: Judgement) -> Table:
     """The same for a terminal, with the columns that pictures show."""
     columns = [column for column in [*hardest(judgement), SAMPLES] if column in found[0].accuracy]
     title = "Mean of the networks with the fewest FLOPs (%), as RoCo-NAS's Tables III and IV have it"
-    made = table(title, words=("search",), numbers=("top", "networks", "FLOPs (M)", *columns))
+    made = table(title, words=("search", "training"), numbers=("top", "networks", "FLOPs (M)", *columns))
     for top in found:
         shares = [percent(top.accuracy[column]) for column in columns]
-        made.add_row(top.group, str(top.n), str(top.networks), millions(top.flops), *shares)
+        made.add_row(top.group, top.training, str(top.n), str(top.networks), millions(top.flops), *shares)
     return made
 
 
@@ -319,10 +319,11 @@ def write_pairs(found: Sequence[tuple[Verdict, Verdict]], judgement: Judgement, 
         for verdict in pair:
             shares = {figure.column: f"{figure.accuracy:.6f}" for figure in verdict.figures}
             rows.append(
-                [number, verdict.group, verdict.name, "judge", verdict.params, verdict.flops]
+                [number, verdict.group, verdict.name, "judge", training_of([verdict])]
+                + [verdict.params, verdict.flops]
                 + [shares.get(column, "") for column in columns]
             )
-    write_csv(path, ["pair", "search", "network", "measured", "params", "flops", *columns], rows)
+    write_csv(path, ["pair", "search", "network", "measured", "training", "params", "flops", *columns], rows)
 
 
 def markdown(grid: Grid, told: str) -> str:

@@ -23,6 +23,7 @@ class Top:
         group: name of the search.
         n: how many networks were asked for.
         networks: how many there are, at most n.
+        training: how they were trained, see :func:`training_of`.
         params: their mean number of parameters.
         flops: their mean FLOPs.
         accuracy: mean accuracy in [0, 1] by column.
@@ -31,6 +32,7 @@ class Top:
     group: str
     n: int
     networks: int
+    training: str
     params: float
     flops: float
     accuracy: dict[str, float]
@@ -45,6 +47,12 @@ def groups_of(judgement: Judgement) -> dict[str, list[Verdict]]:
     return {name: sorted(v, key=lambda one: one.flops or 0.0) for name, v in found.items() if len(v) > 1}
 
 
+def training_of(verdicts: Sequence[Verdict]) -> str:
+    """How networks were trained, in words for tables: the paper's were trained again after the search."""
+    found = list(dict.fromkeys(verdict.recipe or "not known" for verdict in verdicts))
+    return found[0] if len(found) == 1 else "in several ways"
+
+
 def tops(judgement: Judgement) -> list[Top]:
     """Top-1, top-3 and top-5 of each search by FLOPs (RoCo-NAS, Tables III and IV)."""
     return [
@@ -57,7 +65,7 @@ def _top(group: str, n: int, networks: Sequence[Verdict], columns: Sequence[str]
     found = [{figure.column: figure.accuracy for figure in verdict.figures} for verdict in networks]
     whole = [column for column in columns if all(column in figures for figures in found)]
     return Top(
-        *(group, n, len(networks)),
+        *(group, n, len(networks), training_of(networks)),
         params=sum(v.params for v in networks) / len(networks),
         flops=sum(v.flops or 0.0 for v in networks) / len(networks),
         accuracy={column: sum(figures[column] for figures in found) / len(found) for column in whole},

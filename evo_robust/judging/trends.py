@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from evo_robust.judging.judgement import WORST, Judgement, Verdict
-from evo_robust.judging.tops import groups_of
+from evo_robust.judging.tops import groups_of, training_of
 from evo_robust.style import MARKERS, RUNS, grid, heading, note, picture, plain
 
 FEWEST = 3
@@ -51,10 +51,11 @@ def draw_trends(judgement: Judgement, searches: Mapping[str, Sequence[Verdict]],
             axes.set_xlabel("FLOPs (multiply-accumulates)" if k >= len(columns) - across else "")
             axes.set_ylabel("accuracy (%)" if k % across == 0 else "")
         heading(figure, "Which search's networks stay right, at equal FLOPs?")
+        trained = training_of([verdict for verdicts in searches.values() for verdict in verdicts])
         note(
             figure,
-            f"{sum(map(len, searches.values()))} networks on {judgement.n:,} test images of {judgement.data}. "
-            "Dashed: least squares on the logarithm of FLOPs, for each search.",
+            f"{sum(map(len, searches.values()))} networks on {judgement.n:,} test images of {judgement.data}, trained: "
+            f"{trained}. Dashed: least squares on the logarithm of FLOPs, for each search.",
         )
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,22 @@ def test_pairs_have_nearly_equal_flops() -> None:
     assert pairs(judged(), tolerance=0.001) == []
 
 
+def test_tables_say_whether_networks_were_trained_again() -> None:
+    searched = [dataclasses.replace(verdict, recipe="as in the search") for verdict in judged().verdicts]
+    assert {top.training for top in tops(dataclasses.replace(judged(), verdicts=tuple(searched)))} == {
+        "as in the search"
+    }
+    mixed = (*searched[:1], *judged().verdicts[1:])
+    found = {(t.group, t.n): t.training for t in tops(dataclasses.replace(judged(), verdicts=mixed))}
+    assert (found["roco", 5], found["base", 5]) == ("in several ways", "Standard")
+
+
 def test_they_are_written_beside_the_judgement(tmp_path: Path) -> None:
     write_report(judged(), tmp_path)
     with (tmp_path / "tops.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
     assert {row["measured"] for row in rows} == {"judge"}
+    assert {row["training"] for row in rows} == {"Standard"}
     with (tmp_path / "pairs.csv").open(encoding="utf-8") as file:
         assert [row["network"] for row in csv.DictReader(file)].count("roco 0") == 1
