@@ -5,22 +5,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import chz
-
-from evo_robust.attacks.auto import APGD
 from evo_robust.attacks.base import Attack, Norm
-from evo_robust.attacks.curve import check_strengths
-from evo_robust.attacks.gradient import MIFGSM, PGD, GradientAttack, IterativeAttack
+from evo_robust.attacks.gradient import MIFGSM, PGD, IterativeAttack
 from evo_robust.attacks.level.attack import CMAES
 from evo_robust.attacks.level.base import LevelAttack
 from evo_robust.attacks.level.sigma_zero import SigmaZero
-from evo_robust.attacks.losses import NEEDED_CLASSES
 from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
-from evo_robust.judging.named import KINDS, LEVELS, SAMPLES, SETS, SETS_IN, SETS_ON, TrialNorm
-from evo_robust.parts.base import Fraction, UserError, nearest
-from evo_robust.parts.making import make
+from evo_robust.judging.named import KINDS, SAMPLES, SETS, SETS_IN, SETS_ON, TrialNorm
+from evo_robust.judging.typed_attack import attack_of, norm_of, read_attack, says_yes, strengths_of
+from evo_robust.parts.base import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +70,6 @@ def shown(eps: float, norm: TrialNorm | str, levels: bool) -> str:
     # seven digits tell apart all strengths that are distinct in float32
     short = f"{eps:.4g}"
     return f"{round(steps)}/255" if whole else short if float(short) == eps else f"{eps:.7g}"
-
-
-Given = dict[str, list[str]]
 
 
 def trials(
@@ -169,7 +160,9 @@ def _refuse_twice(text: str) -> None:
 def _settings(text: str) -> str:
     """The settings of an attack that its name in tables does not tell, such as ``step=2/255``."""
     given = (
-        [part for name in text.split("+") for part in _read(name, text)[2].items()] if text.lower() != SAMPLES else []
+        [part for name in text.split("+") for part in read_attack(name, text)[2].items()]
+        if text.lower() != SAMPLES
+        else []
     )
     return ", ".join(f"{key}={','.join(values)}" for key, values in given if key not in ("eps", "norm", "mean"))
 
@@ -236,7 +229,7 @@ def _of(
     if text.lower() == SAMPLES:
         return [Trial(SAMPLES, (), "linf", (), samples=True)]
     pieces = text.split("+")
-    each = [_read(part, text) for part in pieces]
+    each = [read_attack(part, text) for part in pieces]
     found = []
     for many in steps if steps and _free(text) else (None,):
         parts, strengths, mean = [], [], False
@@ -244,16 +237,16 @@ def _of(
         for kind, number, given in each:
             own = dict(given)
             strengths.append(own.pop("eps", None))
-            norms.append(_norm(kind, ":".join(own.pop("norm", [KINDS[kind].norm or norm]))))
-            mean |= _yes(text, own.pop("mean", ["no"]))
-            parts.append(_attack(text, kind, many if number is None else number, own, step, n_classes))
+            norms.append(norm_of(kind, ":".join(own.pop("norm", [KINDS[kind].norm or norm]))))
+            mean |= says_yes(text, own.pop("mean", ["no"]))
+            parts.append(attack_of(text, kind, many if number is None else number, own, step, n_classes))
         if twice := [name for k, name in enumerate(pieces) if each[k] in each[:k]]:
             raise UserError(f"attacks={text}: expected different attacks joined by +, got {twice[0]} twice")
         own_eps = [texts for texts in strengths if texts is not None]
         if len(set(norms)) > 1 or len({tuple(texts) for texts in own_eps}) > 1:
             raise UserError(f"attacks={text}: expected one norm and the same strengths for attacks that + joins")
         free_eps = eps["l2" if norms[0] == "l2" else "linf"]
-        values = _strengths(text, own_eps[0] if own_eps else None, free_eps, parts, norms[0])
+        values = strengths_of(text, own_eps[0] if own_eps else None, free_eps, parts, norms[0])
         name = named_after(parts, norms[0], label)
         # of few classes, two attacks of a set may be the same
         found.append(Trial(name, tuple(dict.fromkeys(parts)), norms[0], values, mean))
@@ -264,7 +257,7 @@ def _free(text: str) -> bool:
     """Whether one of the attacks that ``+`` joins takes a number of steps and has none."""
     if text.strip().lower() == SAMPLES:
         return False
-    each = [_read(part, text) for part in text.split("+")]
+    each = [read_attack(part, text) for part in text.split("+")]
     return any(number is None and (field := KINDS[kind].steps) and field not in own for kind, number, own in each)
 
 
@@ -272,136 +265,10 @@ def _takes_step(text: str) -> bool:
     """Whether one of the attacks that ``+`` joins goes in steps whose length it does not name."""
     if text.strip().lower() == SAMPLES:
         return False
-    each = [_read(part, text) for part in text.split("+")]
+    each = [read_attack(part, text) for part in text.split("+")]
     return any(
         issubclass(KINDS[kind].cls, IterativeAttack) and {"step", "step_ratio"}.isdisjoint(own) for kind, _, own in each
     )
-
-
-def _yes(text: str, words: Sequence[str]) -> bool:
-    """Whether ``mean=`` asks for the mean over strengths."""
-    if words not in (["yes"], ["no"]):
-        raise UserError(f"attacks={text}: expected mean=yes or mean=no, got mean={':'.join(words)}")
-    return words == ["yes"]
-
-
-def _read(part: str, text: str) -> tuple[str, int | None, Given]:
-    """Kind, number and settings of a part of a text such as ``pgd-20:step=2/255:eps=.03:.1``."""
-    name, *rest = part.strip().split(":")
-    found = re.fullmatch(r"(.+?)(?:-(\d+))?", name.strip().lower())
-    kind, number = (found[1], found[2]) if found else (name, None)
-    if kind not in KINDS and f"{kind}-{number}" in KINDS:  # a name that ends in a number
-        kind, number = f"{kind}-{number}", None
-    if kind not in KINDS:
-        raise UserError(f"attacks={text}: {_unknown(name.strip().lower(), kind)}")
-    if number is not None and KINDS[kind].steps is None:
-        raise UserError(f"attacks={text}: expected {kind} without a number, since its steps are fixed")
-    given: Given = {}
-    for setting in rest:
-        key, equals, value = setting.partition("=")
-        if equals:
-            given[key.strip()] = [value]
-        elif given:
-            given[list(given)[-1]].append(setting)
-        else:
-            raise UserError(f"attacks={text}: expected {kind}:KEY=VALUE, such as {kind}:eps=8/255, got {setting!r}")
-    return kind, int(number) if number is not None else None, given
-
-
-def _unknown(name: str, kind: str) -> str:
-    """What is wrong with a name that no attack has."""
-    if name == SAMPLES:
-        return f"{SAMPLES} has images of its own: expected it without settings and without +"
-    if not name:
-        return "expected a name on each side of +"
-    if re.fullmatch(r"[\d./]+", name):
-        return f"unknown attack {name!r}: expected strengths behind colons, such as fgsm:eps=.1:.2"
-    return f"unknown attack {kind!r}: {nearest(kind, [*KINDS, *SETS, SAMPLES])}"
-
-
-def _attack(
-    text: str, kind: str, number: int | None, given: Given, step: str | None, n_classes: int
-) -> Attack | LevelAttack:
-    """The attack of a kind with these settings; ``text`` is what was typed."""
-    known = KINDS[kind]
-    if n_classes < known.classes:
-        raise UserError(f"attacks={kind}: expected {known.classes} classes or more, got {n_classes}; try compact")
-    base = dict(known.usual)
-    if n_classes < NEEDED_CLASSES.get(str(base.get("loss")), 0):
-        base["loss"] = "margin"
-    fields = {key: ",".join(values) for key, values in given.items()}
-    if number is not None and known.steps is not None:
-        fields.setdefault(known.steps, str(number))
-    if odd := [key for key in fields if key not in chz.chz_fields(known.cls)]:
-        own = ["eps", "norm", "mean", *chz.chz_fields(known.cls)]
-        raise UserError(f"attacks={text}: {kind} has no setting {odd[0]!r}: {nearest(odd[0], own)}")
-    iterative = issubclass(known.cls, IterativeAttack)
-    if "step" not in fields and "step_ratio" not in fields and step is not None and iterative:
-        fields["step"] = step
-    if iterative and (relative := _relative(fields.get("step", ""))) is not None:
-        del fields["step"]
-        base["step_ratio"] = relative
-    cls: type[Any] = known.cls
-    try:
-        made: Attack | LevelAttack = make(cls, fields, base, f"attacks={kind}")
-    except UserError as error:
-        more = ", or a multiple such as eps/10" if str(error).startswith("step=") else ""
-        raise UserError(f"attacks={text}: {error}{more}") from None
-    if isinstance(made, GradientAttack) and n_classes < (least := NEEDED_CLASSES.get(made.loss, 0)):
-        raise UserError(
-            f"attacks={text}: expected {least} classes or more for loss={made.loss}, got {n_classes}; "
-            "loss=margin serves any number"
-        )
-    if isinstance(made, APGD) and "restarts" in known.usual:  # one start for each class aimed at
-        made = chz.replace(made, restarts=min(made.restarts, n_classes - 1))
-    return made
-
-
-def _norm(kind: str, text: str) -> TrialNorm:
-    """The norm of that name, where the kind of attack knows it."""
-    known: tuple[TrialNorm, ...] = ("linf", "l2")
-    if (only := KINDS[kind].norm) is not None:
-        known = (only,)
-    for norm in known:
-        if norm == text:
-            return norm
-    raise UserError(f"attacks={kind}:norm={text}: expected {' or '.join(known)}")
-
-
-def _relative(step: str) -> float | None:
-    """The multiple of ε in a text such as ``eps/10`` or ``2.5*eps/20``; None where it names no ε."""
-    found = re.fullmatch(r"\s*(?:([\d.]+)\s*\*\s*)?eps\s*(?:/\s*([\d.]+))?\s*", step)
-    if found is None:
-        return None
-    try:
-        return float(found[1] or 1) / float(found[2] or 1)
-    except (ValueError, ZeroDivisionError):
-        raise UserError(f"step={step}: expected a number such as 2/255, or a multiple such as eps/10") from None
-
-
-def _strengths(
-    text: str,
-    own: Sequence[str] | None,
-    eps: Sequence[float],
-    parts: Sequence[Attack | LevelAttack],
-    norm: str,
-) -> tuple[float, ...]:
-    """The strengths of a trial: its own, else those of all; levels where its attacks have levels."""
-    levels = [isinstance(part, LevelAttack) for part in parts]
-    if any(levels) and not all(levels):
-        raise UserError(f"attacks={text}: attacks at levels do not join with attacks in balls")
-    try:
-        values = [float(Fraction.read(value)) for value in own] if own is not None else None
-        if not any(levels):
-            return check_strengths(eps if values is None else values, "l2" if norm == "l2" else "linf")
-        found = LEVELS if values is None else tuple(sorted(values))
-        if any(not value.is_integer() or value < 1 for value in found):
-            raise ValueError(f"expected eps as whole numbers of pixels or grey steps, got {found}")
-        if len({*found}) < len(found):
-            raise ValueError(f"expected distinct eps, got one twice in {found}")
-        return tuple(found)
-    except ValueError as error:
-        raise UserError(f"attacks={text}: {error}") from None
 
 
 _NAMES: dict[type, str] = {CMAES: "CMA-ES", SigmaZero: "σ-zero", CarliniWagner: "C&W"}
