@@ -62,14 +62,14 @@ def checked(
 
 
 def check_threat(threat: object, x: Tensor) -> None:
-    """Raise ``ValueError`` where ``threat`` is no :class:`Threat`, or its ball is wider than the images."""
+    """Raise ``ValueError`` where ``threat`` is no :class:`Threat`, or its ball too wide for images ``(n, c, h, w)``."""
     if not isinstance(threat, Threat):
         raise ValueError(f"expected a Threat, such as Threat(norm='linf', eps=8/255), got {threat!r}")
     check_eps(threat.eps, threat.norm, x.shape[1:])
 
 
 def check_inside(found: object, x: Tensor, threat: Threat, who: str) -> Tensor:
-    """An attack's result for images ``x``, checked to be in the ball around them and in [0,1].
+    """An attack's result for images ``x`` ``(n, c, h, w)``, checked to be in the ball around them and in [0,1].
 
     Raises:
         ValueError: it is not, so that its errors would belong to another threat.

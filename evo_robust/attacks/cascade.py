@@ -116,7 +116,7 @@ class Slots:
     memory: Memory = dataclasses.field(default_factory=dict)
 
     def take(self, kept: Tensor) -> Slots:
-        """The slots at these positions."""
+        """The slots at these positions: int64 ``(k,)``."""
         return Slots(**{name: _each(lambda v: v[kept], value) for name, value in vars(self).items()})
 
     def join(self, new: Slots) -> Slots:

@@ -65,8 +65,8 @@ def for_attack(model: nn.Module, sample: Tensor, precision: Precision = "float32
 def fold_batch_norm(network: nn.Module, sample: Tensor) -> nn.Module:
     """A copy of ``network`` (in eval mode); each batch norm fed by a single convolution is folded into it.
 
-    If the network cannot be traced, or its folded form gives other logits on ``sample``, this is a plain copy. No
-    parameter of the copy needs a gradient.
+    If the network cannot be traced, or its folded form gives other logits on ``sample`` ``(n, c, h, w)``, this is a
+    plain copy. No parameter of the copy needs a gradient.
     """
     try:
         # modules that the graph does not use, such as idle operations of a supernet, are not copied

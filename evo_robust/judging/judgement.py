@@ -206,7 +206,13 @@ def _verdict(entry: Mapping[str, Any]) -> Verdict:
 
 
 def figures_of_trial(trial: Trial, level: Tensor, seconds: float) -> list[Figure]:
-    """The figures of a trial from the level of every image, see :class:`evo_robust.judging.store.Kept`."""
+    """The figures of a trial, one for each strength, in the trial's order.
+
+    Args:
+        trial: what was done.
+        level: of every image, int64 ``(n,)``, see :class:`evo_robust.judging.store.Kept`.
+        seconds: that the trial took, at all strengths together.
+    """
     return [
         Figure(trial.name, trial.column(eps), trial.norm, eps, int((level > k).sum()), len(level), seconds)
         for k, eps in enumerate(trial.eps)
@@ -217,6 +223,9 @@ def worst_cases(found: Sequence[tuple[Trial, Tensor]]) -> list[Figure]:
     """The pointwise worst case in each ball that two or more trials share, see :meth:`Trial.ball`.
 
     An image counts as right only where no trial breaks it; this is at most the lowest accuracy of all.
+
+    Args:
+        found: trials, and the level of each of the same images under them, int64 ``(n,)``.
     """
     alive: dict[tuple[str, float], list[Tensor]] = {}
     for trial, level in found:

@@ -107,7 +107,7 @@ class Denoised(nn.Module):
         self.inner, self.block = inner, block
 
     def forward(self, *inputs: Tensor) -> Tensor | None:
-        """The denoised output of the part."""
+        """The denoised output of the part, ``(n, channels, h, w)``; None where it puts out None."""
         out = self.inner(*inputs)
         return None if out is None else self.block(out)
 

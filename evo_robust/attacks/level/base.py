@@ -170,7 +170,11 @@ def check_pixels(level: int, x: Tensor) -> None:
 
 
 def to_pixels(x: Tensor) -> Tensor:
-    """Images in [0,1] as uint8."""
+    """Images ``(n, c, h, w)`` in [0,1] as uint8, of the same shape.
+
+    Raises:
+        ValueError: a value is no multiple of 1/255 in [0,1].
+    """
     scaled = x.detach() * 255
     pixels = scaled.round()
     if not bool(((scaled - pixels).abs() < 1e-2).all() & (pixels >= 0).all() & (pixels <= 255).all()):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def reflect_(u: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    """Reflect ``u`` at the bounds into [lower, upper], in place; distances are preserved."""
+    """Reflect ``u`` at the bounds into [lower, upper], in place; distances are preserved. All shapes broadcast."""
     width = upper - lower
     u.sub_(lower).abs_().remainder_(2 * width)
     return u.sub_(width).abs_().neg_().add_(upper)

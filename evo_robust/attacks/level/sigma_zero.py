@@ -277,7 +277,7 @@ def changed(delta: Tensor) -> Tensor:
 
 
 def to_grey(images: Tensor) -> Tensor:
-    """Images clipped to [0,1] and rounded to multiples of 1/255."""
+    """Images of any shape, clipped to [0,1] and rounded to multiples of 1/255."""
     return images.clamp(0, 1).mul(255).round().div(255)
 
 

@@ -111,7 +111,7 @@ class Best:
 
     @classmethod
     def of(cls, x: Tensor) -> Best:
-        """Nothing found yet for the images ``x``."""
+        """Nothing found yet for the images ``x`` ``(n, c, h, w)``."""
         return cls(x.clone(), x.new_full((len(x),), torch.inf))
 
     def look(self, wrong: Tensor, images: Tensor, length: Tensor) -> None:
