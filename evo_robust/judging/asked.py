@@ -16,6 +16,7 @@ from evo_robust.attacks.fast import Precision
 from evo_robust.data.base import DataSet
 from evo_robust.device import choose_device
 from evo_robust.judging.judgement import Judgement
+from evo_robust.judging.own import ready
 from evo_robust.judging.trials import Trial, trials
 from evo_robust.parts.base import Fraction, UserError
 from evo_robust.parts.paths import refuse_odd_path
@@ -184,8 +185,7 @@ def _read(networks: Networks, data: DataSet | None, pick: str, device: str, say:
         for name, network in networks.items():
             if not isinstance(name, str) or not name.strip() or not name.isprintable():
                 raise UserError(f"networks: expected a name for each network, in one line of text, got {name!r}")
-            if not isinstance(network, nn.Module):
-                raise UserError(f"networks: expected a torch.nn.Module for {name!r}, got {type(network).__name__}")
+            ready(network, f"networks: {name!r}")
         return [
             Subject(name, "given in Python", functools.partial(_copied, network)) for name, network in networks.items()
         ]

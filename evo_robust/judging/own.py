@@ -36,17 +36,30 @@ def own_network(name: str) -> Callable[[], nn.Module]:
     def make() -> nn.Module:
         with own_code(f"networks={name}: expected a function without arguments that gives a torch.nn.Module"):
             network = made()
-        if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
-            raise UserError(f"networks={name}: expected a torch.nn.Module, got {type(network).__name__}")
-        for key, tensor in (*network.named_parameters(), *network.named_buffers()):
-            if nn.parameter.is_lazy(tensor) or tensor.is_meta:
-                raise UserError(f"networks={name}: expected weights with shapes and values, got none yet for {key}")
-            if tensor.is_floating_point() and tensor.dtype != torch.float32:
-                got = str(tensor.dtype).removeprefix("torch.")
-                raise UserError(f"networks={name}: expected weights in float32, got {got} for {key}")
-        return network.cpu()
+        return ready(network, f"networks={name}").cpu()
 
     return make
+
+
+def ready(network: object, what: str) -> nn.Module:
+    """The network, where it is one whose weights are there, in float32.
+
+    Args:
+        network: whatever was given.
+        what: where it is from, in words.
+
+    Raises:
+        UserError: it is no network of torch, or a weight has no shape, no values or another type.
+    """
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        raise UserError(f"{what}: expected a torch.nn.Module, got {type(network).__name__}")
+    for key, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if nn.parameter.is_lazy(tensor) or tensor.is_meta:
+            raise UserError(f"{what}: expected weights with shapes and values, got none yet for {key}")
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            got = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(f"{what}: expected weights in float32, got {got} for {key}")
+    return network
 
 
 @contextlib.contextmanager

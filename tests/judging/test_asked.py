@@ -61,7 +61,13 @@ def test_images_of_one_network_judge_another(network: nn.Module, tmp_path: Path)
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"networks": {"mine": "resnet"}}, "expected a torch.nn.Module for 'mine', got str"),
+        ({"networks": {"mine": "resnet"}}, "'mine': expected a torch.nn.Module, got str"),
+        ({"networks": {"mine": nn.LazyLinear(10)}}, "'mine': expected weights with shapes and values, .* weight"),
+        ({"networks": {"mine": nn.Linear(64, 10).to("meta")}}, "'mine': expected weights with shapes and values"),
+        (
+            {"networks": {"mine": nn.Linear(64, 10).half()}},
+            "'mine': expected weights in float32, got float16 for weight",
+        ),
         ({"networks": []}, "expected networks"),
         ({"data": None}, "expected data=NAME"),
         ({"attacks": "pgdd"}, "did you mean 'pgd'"),
