@@ -22,6 +22,10 @@ PER_TABLE = 4
 """Most columns of accuracies in one table of a terminal."""
 
 
+PRINTED = "  printed: "
+"""How the first cell of a row begins that holds what a paper prints of the network above it."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Grid:
     """A table as texts.
@@ -56,8 +60,10 @@ class Grid:
             places = places if start == 0 else [p for p in places if p == 0 or p >= begin]
             words = tuple(self.heads[p] for p in places if p < len(self.words))
             numbers = tuple(self.heads[p] for p in places if p >= len(self.words))
-            fixed = self.fixed if start == 0 else 0
-            found.append(Grid(words, numbers, tuple(tuple(row[p] for p in places) for row in self.rows), fixed))
+            rows = [tuple(row[p] for p in places) for row in self.rows]
+            if start:  # papers print nothing there
+                rows = [row for row in rows if not row[0].startswith(PRINTED) or set(row[1:]) != {"–"}]
+            found.append(Grid(words, numbers, tuple(rows), self.fixed if start == 0 else 0))
         return found
 
 
@@ -132,7 +138,7 @@ def grid_of(judgement: Judgement, *, others: bool = False) -> Grid:
         found = papers[id(verdict)]
         shown += found
         for printed, label in zip(found, labels_of(found), strict=True):
-            rows.append(_printed_row(printed, f"  printed: {label}", heads, by_head, means, costs))
+            rows.append(_printed_row(printed, f"{PRINTED}{label}", heads, by_head, means, costs))
     if others:
         for printed in others_of(shown, judgement):
             name = f"{printed.model} (printed: {printed.source})"

@@ -216,6 +216,14 @@ def test_every_name_of_the_zoo_in_the_file_is_in_the_zoo() -> None:
         assert zoo.from_text(name).text == name
 
 
+def test_later_parts_of_a_table_have_no_rows_without_a_figure() -> None:
+    attacks = [figure(name, EIGHT) for name in ("FGSM", "PGD-20", "PGD-100", "APGD-CE-50", "FMN", "Square-400")]
+    told = verdict("resnet-18", CLEAN, *attacks)
+    first, later = grid_of(judgement(told)).parts(4)
+    assert later.heads[1:] == tuple(f.column for f in attacks[3:])
+    assert len(first.rows) > 1 and [row[0] for row in later.rows] == ["resnet-18"]
+
+
 def test_tables_fit_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     told = [verdict(name, CLEAN, FGSM, PGD20, PGD100, FOOL, MIM) for name in ("resnet-18", "resnet-50")]
     for shown in tables(judgement(*told)):
