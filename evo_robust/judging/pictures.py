@@ -244,6 +244,24 @@ def agreements(judgement: Judgement) -> list[Agreement]:
     return [Agreement(n, c, kendall(s, _accuracies(judgement, c))) for n, s in scores.items() for c in columns]
 
 
+TOGETHER = "all together"
+"""What tables call the networks of several searches."""
+
+
+def by_search(judgement: Judgement) -> dict[str, list[Agreement]]:
+    """The agreements within each search by its name, and those over all networks where there are several searches.
+
+    Searches measure different figures: those that only one of them has are found within it alone.
+    """
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in judgement.verdicts:
+        groups.setdefault(verdict.group or "", []).append(verdict)
+    parts = {name: dataclasses.replace(judgement, verdicts=tuple(found)) for name, found in groups.items()}
+    if len(parts) > 1:
+        parts[TOGETHER] = judgement
+    return {name: found for name, part in parts.items() if (found := agreements(part))}
+
+
 def _searched(judgement: Judgement, path: Path) -> Path:
     """The networks as searched (across) and as judged (up), a panel for each figure of the search."""
     column = _telling(judgement)

@@ -12,7 +12,7 @@ from evo_robust.correlations import signed
 from evo_robust.files import write_csv, write_text
 from evo_robust.judging.judgement import Figure, Judgement, Verdict
 from evo_robust.judging.named import SAMPLES
-from evo_robust.judging.pictures import Agreement, agreements, draw, hardest
+from evo_robust.judging.pictures import Agreement, by_search, draw, hardest
 from evo_robust.judging.published import Printed, labels_of, mean_of, others_of, printed_of, value_of
 from evo_robust.judging.searches import cost_of, costs_below
 from evo_robust.judging.tops import Top, pairs, tops, training_of
@@ -75,7 +75,7 @@ def write_report(judgement: Judgement, folder: Path) -> list[Table | Path | str]
     write_text(files[1], "\n\n".join([markdown(grid, caption(judgement)).rstrip(), *signs(judgement)]) + "\n")
     write_text(files[2], latex(grid, caption(judgement)))
     shown: list[Table | str] = [*tables(judgement), *signs(judgement)]
-    if found := agreements(judgement):
+    if found := by_search(judgement):
         files.append(folder / "searched-judged.csv")
         write_agreements(found, files[-1])
         shown.append(_agreement_table(found, judgement))
@@ -277,21 +277,27 @@ def _shares(told: Iterable[tuple[str, float | None]]) -> tuple[str, str]:
     return "; ".join(f"{value / 100:.4f}" for _, value in found), "; ".join(label for label, _ in found)
 
 
-def write_agreements(found: Sequence[Agreement], path: Path) -> None:
-    """Write Kendall's τ of every figure of the search with every column of the judge, with 95 % intervals."""
-    rows = [[a.figure, a.column, a.tau.n, f"{a.tau.tau:.4f}", f"{a.tau.low:.4f}", f"{a.tau.high:.4f}"] for a in found]
-    write_csv(path, ["figure", "judged", "n", "tau", "low", "high"], rows)
+def write_agreements(found: Mapping[str, Sequence[Agreement]], path: Path) -> None:
+    """Write Kendall's τ of every figure of each search with every column of the judge, with 95 % intervals."""
+    rows = [
+        [search, a.figure, a.column, a.tau.n, f"{a.tau.tau:.4f}", f"{a.tau.low:.4f}", f"{a.tau.high:.4f}"]
+        for search, mine in found.items()
+        for a in mine
+    ]
+    write_csv(path, ["search", "figure", "judged", "n", "tau", "low", "high"], rows)
 
 
-def _agreement_table(found: Sequence[Agreement], judgement: Judgement) -> Table:
-    """The same for a terminal: a line for each figure of the search."""
-    columns = [column for column in hardest(judgement) if any(a.column == column for a in found)]
+def _agreement_table(found: Mapping[str, Sequence[Agreement]], judgement: Judgement) -> Table:
+    """The same for a terminal: a line for each figure of each search."""
+    known = {(search, a.figure, a.column): signed(a.tau.tau) for search, mine in found.items() for a in mine}
+    columns = [column for column in hardest(judgement) if any(key[2] == column for key in known)]
     made = table(
-        "Kendall's τ: does the search's figure order networks as the judge does?", words=("figure",), numbers=columns
+        "Kendall's τ: does the search's figure order networks as the judge does?",
+        words=("search", "figure"),
+        numbers=columns,
     )
-    for name in dict.fromkeys(a.figure for a in found):
-        taus = [next(a.tau for a in found if (a.figure, a.column) == (name, column)) for column in columns]
-        made.add_row(name, *(signed(tau.tau) for tau in taus))
+    for search, name in dict.fromkeys(key[:2] for key in known):
+        made.add_row(search, name, *(known.get((search, name, column), "–") for column in columns))
     return made
 
 

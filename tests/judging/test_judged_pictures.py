@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from scipy.stats import kendalltau
 
 from evo_robust.judging.intervals import wilson
 from evo_robust.judging.judgement import Figure, Judgement, Verdict
-from evo_robust.judging.pictures import agreements, draw, hardest, steps_of, strengths_of
+from evo_robust.judging.pictures import agreements, by_search, draw, hardest, steps_of, strengths_of
 from evo_robust.judging.ranking import answer, ranked
+from evo_robust.judging.report import write_report
 
 
 def network(k: int, **searched: float) -> Verdict:
@@ -42,6 +44,29 @@ def test_tau_says_whether_the_search_orders_as_the_judge() -> None:
     # the largest network is the most robust one here, so few FLOPs order them the other way round
     assert found["flops", "worst case 0.1"] == pytest.approx(-1)
     assert found["parameters", "worst case 0.1"] == pytest.approx(1)
+
+
+def test_figures_of_one_search_alone_are_compared_within_it(tmp_path: Path) -> None:
+    bound, error = ([0.5, 0.4, 0.3, 0.2, 0.1] for _ in range(2))
+    one, other = judged(5, lipschitz_bound=bound), judged(5, robust_error=error)
+    verdicts = [
+        dataclasses.replace(verdict, group=group)
+        for group, part in (("racl", one), ("robnet", other))
+        for verdict in part.verdicts
+    ]
+    both = Judgement("digits", 1000, 0, tuple(verdicts))
+    assert agreements(both) == []  # no figure is known of all
+    found = by_search(both)
+    assert {name: {a.figure for a in mine} for name, mine in found.items()} == {
+        "racl": {"lipschitz_bound", "parameters"},
+        "robnet": {"robust_error", "parameters"},
+    }
+    assert all(a.tau.tau == pytest.approx(1) for a in found["racl"])
+    write_report(both, tmp_path)
+    with (tmp_path / "searched-judged.csv").open(encoding="utf-8") as file:
+        assert {(row["search"], row["figure"]) for row in csv.DictReader(file)} == {
+            (name, a.figure) for name, mine in found.items() for a in mine
+        }
 
 
 def test_few_networks_have_no_order_to_compare() -> None:
