@@ -310,13 +310,3 @@ class MultiStrengthTraining(Recipe):
         logits = model(torch.cat(found)).float()
         loss = self.cross_entropy(logits, y.repeat(len(found)))
         return loss, logits.view(len(found), len(y), -1).mean(0)
-
-
-RECIPES: dict[str, Recipe] = {
-    "standard": Standard(),
-    "pgd": PGDTraining(),
-    "trades": TRADES(),
-    "fast": FastTraining(),
-    "multi": MultiStrengthTraining(),
-}
-"""Recipes by name, with the defaults of their class."""

@@ -38,7 +38,7 @@ from evo_robust.inference.predictions import clean_error, undisturbed
 from evo_robust.parts.base import Fraction, Part
 from evo_robust.parts.resolve import from_dotted
 from evo_robust.training.loop import train
-from evo_robust.training.recipes import RECIPES
+from evo_robust.training.recipes import Standard
 
 DATA = Digits()
 SPLITS = DATA.load()
@@ -77,7 +77,7 @@ def network() -> nn.Module:
             *(nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Flatten(), nn.Linear(64, 10)),
         )
-    train(model, SPLITS.train, RECIPES["standard"], 6, seed=0)
+    train(model, SPLITS.train, Standard(), 6, seed=0)
     assert clean_error(model, SPLITS.val) < 0.1
     return model.eval()
 

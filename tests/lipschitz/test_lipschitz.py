@@ -35,7 +35,7 @@ from evo_robust.spaces.darts.codec import OPERATIONS
 from evo_robust.spaces.darts.space import DARTS
 from evo_robust.spaces.supernet import Mixture, inherit
 from evo_robust.training.loop import train
-from evo_robust.training.recipes import RECIPES
+from evo_robust.training.recipes import PGDTraining, Recipe, Standard
 
 DATA = Digits()
 SPLITS = DATA.load()
@@ -155,10 +155,10 @@ TRAINED: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", TRAINED)
-@pytest.mark.parametrize("recipe", ["standard", "pgd"])
-def test_the_bound_holds_for_trained_networks_too(recipe: str, name: str) -> None:
+@pytest.mark.parametrize("recipe", [Standard(), PGDTraining()], ids=["standard", "pgd"])
+def test_the_bound_holds_for_trained_networks_too(recipe: Recipe, name: str) -> None:
     network = seeded(TRAINED[name])
-    train(network, SPLITS.train.take(slice(300)), RECIPES[recipe], 2, seed=0)
+    train(network, SPLITS.train.take(slice(300)), recipe, 2, seed=0)
     log_bound = network_constants(network, SHAPE).log_bound().item()
     assert math.log(amplification(network, some_images())) <= log_bound < 20
 

@@ -17,7 +17,7 @@ from evo_robust.parts.base import Fraction, UserError
 from evo_robust.parts.making import make
 from evo_robust.spaces import NSGAPhases
 from evo_robust.training.loop import train
-from evo_robust.training.recipes import RECIPES
+from evo_robust.training.recipes import Standard
 
 EPS = (Fraction(0.05), Fraction(0.1), Fraction(0.2))
 
@@ -30,7 +30,7 @@ def candidate(tmp_path_factory: pytest.TempPathFactory) -> Candidate:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = space.build(architecture, data.n_classes, data.in_shape)
-    train(model, splits.train, RECIPES["standard"], 4, seed=0)
+    train(model, splits.train, Standard(), 4, seed=0)
     context = Context(space, data, seed=0, device="cpu", workers=1, cache=tmp_path_factory.mktemp("cache"))
     return Candidate(context, architecture, space.to_text(architecture), seed=5, splits=splits, model=model)
 

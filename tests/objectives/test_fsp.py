@@ -22,7 +22,7 @@ from evo_robust.objectives.fsp import FSPDistance, fsp_distances, squared_distan
 from evo_robust.parts.base import Fraction
 from evo_robust.spaces import NSGAPhases, RobNet, SearchSpace
 from evo_robust.training.loop import train
-from evo_robust.training.recipes import RECIPES
+from evo_robust.training.recipes import Standard
 
 DATA = Digits()
 SPLITS = DATA.load()
@@ -34,7 +34,7 @@ def candidate(space: SearchSpace, text: str, folder: Path = Path("unused")) -> C
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = space.build(architecture, DATA.n_classes, DATA.in_shape)
-    train(model, SPLITS.train, RECIPES["standard"], 1, seed=0)
+    train(model, SPLITS.train, Standard(), 1, seed=0)
     context = Context(space, DATA, seed=0, device="cpu", workers=1, cache=folder)
     return Candidate(context, architecture, text, seed=5, splits=SPLITS, model=model.eval())
 

@@ -20,7 +20,7 @@ from evo_robust.attacks.gradient import PGD
 from evo_robust.data.images import Augment, Images
 from evo_robust.data.sets import Digits
 from evo_robust.inference.predictions import clean_error, correct_mask
-from evo_robust.parts.base import Fraction, UserError
+from evo_robust.parts.base import Fraction, UserError, subclass_named
 from evo_robust.spaces.ops import Normalize
 from evo_robust.spaces.robnet.codec import RobNetArchitecture
 from evo_robust.spaces.robnet.space import RobNet
@@ -28,7 +28,6 @@ from evo_robust.spaces.supernet import inherit
 from evo_robust.training.epochs import read_logs
 from evo_robust.training.loop import train
 from evo_robust.training.recipes import (
-    RECIPES,
     TRADES,
     FastTraining,
     MultiStrengthTraining,
@@ -144,13 +143,19 @@ def test_many_strengths_are_one_batch() -> None:
     MultiStrengthTraining(eps=(Fraction(0.5), Fraction(2)), norm="l2")
 
 
-def test_recipes_by_name() -> None:
-    assert {name: type(recipe) for name, recipe in RECIPES.items()} == {
-        "standard": Standard, "pgd": PGDTraining, "trades": TRADES, "fast": FastTraining,
-        "multi": MultiStrengthTraining,
-    }  # fmt: skip
-    pgd = RECIPES["pgd"]
-    assert isinstance(pgd, PGDTraining)
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("standard", Standard), ("pgd", PGDTraining), ("trades", TRADES), ("fast", FastTraining),
+        ("multi", MultiStrengthTraining),
+    ],
+)  # fmt: skip
+def test_recipes_by_name(name: str, cls: type[Recipe]) -> None:
+    assert subclass_named(Recipe, name) is cls
+
+
+def test_pgd_training_is_pgd_7_at_8_255() -> None:
+    pgd = PGDTraining()
     assert pgd.attack.budget(pgd.threat.eps).steps == 7
     assert (pgd.threat.eps, pgd.attack.budget(pgd.threat.eps).step) == pytest.approx((8 / 255, 2 / 255))
 
