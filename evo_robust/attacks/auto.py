@@ -59,8 +59,8 @@ class APGD(GradientAttack):
     The first step is 2ε long. At each checkpoint an image's step is halved and it goes back to its best point, where
     at most 75 % of the steps since the last one raised the loss, or where neither the step nor the best loss has
     changed. With ``loss=targeted-dlr`` each start aims at another wrong class: with ``restarts=9`` this is APGD-T. The
-    authors take the likeliest class first. Here it is the one with the nearest boundary, so that five starts break what
-    nine do (see docs/benchmarks.md).
+    authors take the likeliest class first. Here it is the one with the nearest boundary, so that four starts are as
+    strong as nine (see docs/benchmarks.md).
     """
 
     loss: LossName = chz.field(default="ce", doc="loss to raise: ce, margin, dlr, targeted-dlr, probability-margin, kl")

@@ -54,7 +54,7 @@ KINDS: dict[str, Kind] = {
     "fmn": Kind(FMN, "fast minimum-norm attack"),
     "apgd": Kind(APGD, "Auto-PGD on the cross-entropy"),
     "apgd-dlr": Kind(APGD, "Auto-PGD on the ratio of logits", usual={"loss": "dlr"}),
-    "apgd-t": Kind(APGD, "Auto-PGD, aimed at nine classes", usual={"loss": "targeted-dlr", "restarts": 9}),
+    "apgd-t": Kind(APGD, "Auto-PGD, aimed at the four nearest classes", usual={"loss": "targeted-dlr", "restarts": 4}),
     "apgd-pm": Kind(APGD, "Auto-PGD on the margin of probabilities", usual={"loss": "probability-margin"}),
     "autoattack": Kind(AutoAttack, "the official AutoAttack (extra judge)", None, classes=LEAST_CLASSES),
     "square": Kind(Square, "random squares; black-box", "queries", norm="linf"),
@@ -73,8 +73,7 @@ SAMPLES = "adversarial-set"
 """Name of the trial that attacks nothing: images of an adversarial set made of test images (RoCo-NAS)."""
 
 SETS: dict[str, str] = {
-    "compact": "apgd-50+apgd-t-50:restarts=4+apgd-50:loss=margin+square-400",
-    "compact-l2": "apgd-50+apgd-t-50:restarts=4+apgd-50:loss=margin",
+    "compact": "apgd-50+apgd-t-50+apgd-pm-50:restarts=4",
     "robnet": "fgsm:eps=8/255,pgd-20:step=2/255:eps=8/255,pgd-100:step=2/255:eps=8/255,deepfool:eps=8/255,"
     "mim-20:step=2/255:eps=8/255",
     "wsr": "pgd-20:step=2.5*eps/20:eps=.03:.10:.17:.25:mean=yes,fgsm:eps=.03",
@@ -89,9 +88,6 @@ SETS: dict[str, str] = {
 The papers are silent on some figures, which are chosen here: the 20 steps of MI-FGSM (RobNet, RACL); the strength of
 FGSM (Wsr-NAS); the 20 steps of RoCo-NAS's PGD, and the strength .1 of its BIM, DeepFool and C&W.
 """
-
-SETS_IN = {("compact", "l2"): "compact-l2"}
-"""Sets of one norm, by the set's name and the norm: Square knows L∞ alone."""
 
 SETS_ON = {("racl", "mnist"): "racl-mnist", ("wsr", "imagenet"): "wsr-imagenet"}
 """Sets that a paper has for a data set, by the set's and the data set's name: ``racl`` means these there."""

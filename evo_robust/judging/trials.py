@@ -12,7 +12,7 @@ from evo_robust.attacks.level.attack import CMAES
 from evo_robust.attacks.level.base import LevelAttack
 from evo_robust.attacks.level.sigma_zero import SigmaZero
 from evo_robust.attacks.minimum.carlini_wagner import CarliniWagner
-from evo_robust.judging.named import KINDS, SAMPLES, SETS, SETS_IN, SETS_ON, TrialNorm
+from evo_robust.judging.named import KINDS, SAMPLES, SETS, SETS_ON, TrialNorm
 from evo_robust.judging.typed_attack import attack_of, norm_of, read_attack, says_yes, strengths_of
 from evo_robust.parts.base import UserError
 
@@ -115,7 +115,7 @@ def trials(
     for name in names:
         _refuse_twice(name)
         head, colon, rest = name.partition(":")
-        parts = _without_sets(SETS_ON.get((head.lower(), data), head) + colon + rest, norm)
+        parts = _without_sets(SETS_ON.get((head.lower(), data), head) + colon + rest)
         for part, label in parts:
             free |= _free(part)
             takes_step |= _takes_step(part)
@@ -186,21 +186,13 @@ def _apart(found: Sequence[Trial], settings: Sequence[str]) -> list[Trial]:
     return named
 
 
-def _set(text: str, norm: Norm) -> str | None:
-    """The attacks of the set that a piece of a text names, in its norm; None where it names none."""
-    name, _, settings = text.partition(":")
-    own = re.search(r"(?:^|:)norm=(\w+)", settings)
-    known = name.strip().lower()
-    return SETS.get(SETS_IN.get((known, own[1] if own else norm), known))
-
-
-def _without_sets(text: str, norm: Norm) -> list[tuple[str, str | None]]:
+def _without_sets(text: str) -> list[tuple[str, str | None]]:
     """The attacks that a name stands for, as texts, each with its label where a set has given it one.
 
     Settings behind a set take the place of those of its attacks.
     """
     pieces = text.split("+")
-    wholes = [_set(piece, norm) for piece in pieces]
+    wholes = [SETS.get(piece.partition(":")[0].strip().lower()) for piece in pieces]
     if all(whole is None for whole in wholes):
         return [(text, None)]
     if len(pieces) > 1 and (several := [p for p, whole in zip(pieces, wholes, strict=True) if whole and "," in whole]):
