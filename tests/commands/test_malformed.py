@@ -133,6 +133,8 @@ def test_malformed_commands(place: Place, capsys: pytest.CaptureFixture[str]) ->
         base = {"run": SEARCH, "retrain": (*TRAINING, "out=new")}.get(case.name, ("out=new",))
         if any(argument.startswith("problem=") for argument in arguments):
             base = (*HERE, "out=new")
+        if any(argument.startswith("network=") for argument in arguments):
+            base = tuple(text for text in base if not text.startswith("decoder="))
         found = fault_of(case.name, filled(arguments, base), case.said, place, capsys)
         if found:
             wrong[" ".join((case.name, *case.arguments))[:100]] = found
