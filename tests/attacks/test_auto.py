@@ -167,12 +167,12 @@ def test_classes_that_no_step_reaches_come_last() -> None:
     assert nearest_first(Flat(), x, y, "l2", 9).tolist() == [[2, 1, 3]] * 2
 
 
-def test_five_classes_by_distance_break_what_nine_do(trained: nn.Module, held_out: Images) -> None:
+def test_four_classes_by_distance_break_what_nine_do(trained: nn.Module, held_out: Images) -> None:
     levels = [
         robust_curve(
             trained, held_out, APGD(steps=20, loss="targeted-dlr", restarts=n), (0.1, 0.15), generator=seeded()
         ).level
-        for n in (5, 9)
+        for n in (4, 9)
     ]
     assert (levels[0] - levels[1]).sum() <= 2  # of two strengths and all images
 
